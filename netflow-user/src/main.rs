@@ -1,0 +1,3 @@
+//! The `netflow` binary.
+
+fn main() {}

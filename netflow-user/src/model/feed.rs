@@ -1,0 +1,78 @@
+//! What the pure part is fed, in order. A recording is this sequence and nothing else.
+
+use super::Time;
+use super::capability::TierStatus;
+use super::flow::FlowSnapshot;
+use super::node::NodeFacts;
+use super::objects::Objects;
+use super::query::Query;
+use super::record::Record;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One thing the pure part is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "input", rename_all = "kebab-case")]
+pub enum Input {
+    /// First of all: who speaks and what was asked.
+    Start(Box<Start>),
+    /// Kubernetes objects; a later one replaces the earlier from its time on.
+    Objects(Box<Objects>),
+    /// Facts about the node; the first one shows how it was before we looked.
+    Node(Box<NodeFacts>),
+    /// Kernel records, in the order of the ring (roughly by time).
+    Records {
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// A sweep of the flow map: entries that changed since the sweep before.
+    Flows {
+        /// When the sweep was taken.
+        time: Time,
+        /// Changed entries.
+        flows: Vec<FlowSnapshot>,
+    },
+    /// Records lost so far, since the start.
+    Lost {
+        /// By kind (`ring:drop`, `flow-map-full`, `ctnetlink`, …); absolute counts.
+        lost: BTreeMap<String, u64>,
+    },
+    /// Time passed, nothing else did.
+    Tick {
+        /// Now.
+        time: Time,
+    },
+    /// The window is closed.
+    End {
+        /// Now.
+        time: Time,
+    },
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// When the window opened (everything was attached).
+    pub time: Time,
+    /// The node's name: from the Node object whose `InternalIP` is local, else the host name.
+    pub node: String,
+    /// Inode number of the node's network namespace.
+    pub netns: u32,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Version of the netflow that recorded.
+    pub version: String,
+    /// Commit it was built from.
+    #[serde(default)]
+    pub commit: String,
+    /// Which tier each capability runs on.
+    pub tiers: Vec<TierStatus>,
+    /// What was asked.
+    pub query: Query,
+    /// Kube context, empty if none.
+    #[serde(default)]
+    pub context: String,
+    /// API server, empty if none.
+    #[serde(default)]
+    pub server: String,
+}

@@ -1,0 +1,23 @@
+//! Plain types that every other part of netflow speaks, and the traits that sources of facts implement.
+//!
+//! Nothing here does I/O. Times are wall-clock nanoseconds ([`Time`]); a source converts its own clock before it
+//! hands a fact on, so the pure part (`flows`, `explain`) never asks what time it is.
+
+pub mod answer;
+pub mod capability;
+pub mod conntrack;
+pub mod feed;
+pub mod flow;
+pub mod node;
+pub mod objects;
+pub mod query;
+pub mod record;
+pub mod recording;
+pub mod source;
+pub mod time;
+pub mod tuple;
+
+pub use conntrack::{CtStatus, CtTuples};
+pub use feed::Input;
+pub use time::Time;
+pub use tuple::{Proto, Tuple};

@@ -1,0 +1,294 @@
+//! Facts about one node, read at a moment: links, routes, neighbours, sysctls, conntrack, proxy rules, Pods' sockets.
+
+use super::conntrack::CtTable;
+use super::record::NfHook;
+use super::{Proto, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Everything read from the node at `time`. A part that could not be read is empty and named in `unread`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// When it was read.
+    pub time: Time,
+    /// Network namespace of the node (inode number).
+    pub netns: u32,
+    /// Interfaces of the node's namespace.
+    pub links: Vec<Link>,
+    /// Routes of the node's namespace.
+    pub routes: Vec<Route>,
+    /// Neighbour entries of the node's namespace.
+    pub neighbors: Vec<Neighbor>,
+    /// Sysctls that matter, by dotted name (`net.ipv4.ip_forward`, `net.ipv4.conf.eth0.forwarding`, …).
+    pub sysctls: BTreeMap<String, String>,
+    /// Conntrack table and statistics.
+    pub conntrack: CtTable,
+    /// Service proxy rules for the addresses asked about.
+    pub proxy: ProxyRules,
+    /// Rules and policies that can drop or reject, with counters, in the node's namespace.
+    pub firewall: Vec<FirewallRule>,
+    /// Network namespaces of the node's Pods, as far as found.
+    pub pods: Vec<PodNetns>,
+    /// What could not be read, and why.
+    #[serde(default)]
+    pub unread: Vec<Unread>,
+}
+
+/// A part of the facts that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Which part, in words (`iptables-legacy nat`, `conntrack`, `sockets of 10.1.2.3`).
+    pub what: String,
+    /// The reason.
+    pub why: String,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Index in its namespace.
+    pub ifindex: u32,
+    /// Name.
+    pub name: String,
+    /// `IFLA_INFO_KIND` (`veth`, `bridge`, `vxlan`, `wireguard`, …), empty for a plain device.
+    #[serde(default)]
+    pub kind: String,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Carrier/operational state is up or unknown.
+    #[serde(default)]
+    pub running: bool,
+    /// Index of the master (bridge, bond, vrf), 0 for none.
+    #[serde(default)]
+    pub master: u32,
+    /// `IFLA_LINK`: peer of a veth, lower device of a vlan/vxlan; 0 for none.
+    #[serde(default)]
+    pub link: u32,
+    /// Whether `link` lives in another namespace (`IFLA_LINK_NETNSID` present).
+    #[serde(default)]
+    pub link_elsewhere: bool,
+    /// `ARPHRD_*` type (1 = Ethernet, 65534 = none, 772 = loopback).
+    #[serde(default)]
+    pub arphrd: u16,
+    /// Addresses with prefix length.
+    pub addrs: Vec<(IpAddr, u8)>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination network; prefix length 0 is the default route.
+    pub dst: IpAddr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Next hop, if not on-link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Output interface, 0 for none (unreachable, blackhole, multipath).
+    #[serde(default)]
+    pub ifindex: u32,
+    /// Routing table id (254 = main).
+    pub table: u32,
+    /// `unicast`, `local`, `blackhole`, `unreachable`, `prohibit`, `throw`, …
+    pub kind: String,
+    /// Route MTU metric, if set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+/// A neighbour (ARP/ND) entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Interface.
+    pub ifindex: u32,
+    /// `reachable`, `stale`, `failed`, `incomplete`, `permanent`, `delay`, `probe`, `noarp`, `none`.
+    pub state: String,
+    /// Link-layer address, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<String>,
+}
+
+/// What the node's Service proxy would do with the addresses asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxyRules {
+    /// Rule systems in which Service rules of any kind were found: `iptables-legacy`, `iptables-nft`, `nftables`, `ipvs`.
+    /// Empty = no Service proxy rules on this node at all.
+    pub modes: Vec<String>,
+    /// One row per (address, port, protocol) asked about that some rule handles.
+    pub services: Vec<ProxyService>,
+    /// Number of Service rules seen in all, for scale (0 if unknown).
+    #[serde(default)]
+    pub rules: u64,
+}
+
+/// Rules that match one VIP and port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyService {
+    /// Which rule system holds it.
+    pub mode: String,
+    /// Destination address matched (`None`: any local address, as for a NodePort).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// Destination port matched.
+    pub port: u16,
+    /// Protocol matched.
+    pub proto: Proto,
+    /// DNAT targets.
+    pub backends: Vec<SocketAddr>,
+    /// A rule answers with REJECT (no endpoints, or a port the Service does not have).
+    #[serde(default)]
+    pub reject: bool,
+    /// A rule drops (for example internalTrafficPolicy Local without a local endpoint).
+    #[serde(default)]
+    pub drop: bool,
+    /// Where it stands, for the reader (`nat/KUBE-SVC-XPGD46QRK7WJZT7O`).
+    pub place: String,
+}
+
+/// A rule or a base-chain policy that drops or rejects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallRule {
+    /// `iptables-legacy`, `iptables-nft` or `nftables`.
+    pub mode: String,
+    /// Table, with family where nftables (`filter`, `inet policy`).
+    pub table: String,
+    /// Chain.
+    pub chain: String,
+    /// Position in the chain (iptables, from 1) or rule handle (nftables); 0 for a chain's policy.
+    pub handle: u64,
+    /// `drop`, `reject` or `policy drop`.
+    pub verdict: String,
+    /// Hook from which the chain is reached, where it is a base chain or reached from exactly one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<NfHook>,
+    /// Matches as far as decoded, for the reader (`ip saddr 10.0.0.0/24 tcp dport 8080`).
+    #[serde(default)]
+    pub text: String,
+    /// Comment on the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Packets counted, where the rule has a counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Matches that the decoder understood, so that a tuple can be tested; `None` where a part was not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<RuleMatch>,
+}
+
+/// The address and port matches of a rule. An empty field matches everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RuleMatch {
+    /// Source network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src: Option<(IpAddr, u8)>,
+    /// Destination network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst: Option<(IpAddr, u8)>,
+    /// Protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<Proto>,
+    /// Destination port range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dport: Option<(u16, u16)>,
+    /// Source port range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sport: Option<(u16, u16)>,
+}
+
+/// The network namespace that holds a Pod's address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PodNetns {
+    /// Inode number.
+    pub netns: u32,
+    /// The Pod addresses asked about that it holds.
+    pub ips: Vec<IpAddr>,
+    /// Its interfaces.
+    #[serde(default)]
+    pub links: Vec<Link>,
+    /// Its routes.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Listening TCP sockets and bound UDP sockets.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// Connected TCP sockets that touch an address asked about.
+    #[serde(default)]
+    pub sockets: Vec<TcpSocket>,
+    /// `TcpExt` and `Tcp` counters that matter (`ListenOverflows`, `ListenDrops`, …).
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+    /// Rules and policies that can drop or reject inside the Pod.
+    #[serde(default)]
+    pub firewall: Vec<FirewallRule>,
+    /// Conntrack in use inside the Pod with redirects (a mesh): targets of local redirects.
+    #[serde(default)]
+    pub redirects: Vec<SocketAddr>,
+}
+
+/// A socket that waits for connections or datagrams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Protocol.
+    pub proto: Proto,
+    /// Bound address; unspecified = any.
+    pub addr: SocketAddr,
+    /// An IPv6 socket that does not take IPv4.
+    #[serde(default)]
+    pub v6only: bool,
+    /// Connections waiting to be accepted (TCP).
+    #[serde(default)]
+    pub queue: u32,
+    /// Backlog (TCP).
+    #[serde(default)]
+    pub backlog: u32,
+}
+
+impl Listener {
+    /// Whether a packet to `to` would find this socket.
+    pub fn accepts(&self, proto: Proto, to: SocketAddr) -> bool {
+        if self.proto != proto || self.addr.port() != to.port() {
+            return false;
+        }
+        match (self.addr.ip(), to.ip()) {
+            (IpAddr::V6(a), IpAddr::V4(t)) => {
+                !self.v6only && (a.is_unspecified() || a.to_ipv4_mapped() == Some(t))
+            }
+            (IpAddr::V4(a), IpAddr::V4(t)) => a.is_unspecified() || a == t,
+            (IpAddr::V6(a), IpAddr::V6(t)) => a.is_unspecified() || a == t,
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        }
+    }
+
+    /// Bound to a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        match self.addr.ip() {
+            IpAddr::V4(a) => a.is_loopback(),
+            IpAddr::V6(a) => a.is_loopback() || a.to_ipv4_mapped().is_some_and(|m| m.is_loopback()),
+        }
+    }
+}
+
+/// A connected TCP socket inside a Pod or on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpSocket {
+    /// Local end.
+    pub local: SocketAddr,
+    /// Remote end.
+    pub remote: SocketAddr,
+    /// `sk_state` (1 = ESTABLISHED, 2 = `SYN_SENT`).
+    pub state: u8,
+    /// Path MTU the socket uses (`tcpi_pmtu`).
+    pub pmtu: u32,
+    /// Segment size it sends with (`tcpi_snd_mss`).
+    pub snd_mss: u32,
+    /// Retransmissions in all.
+    pub total_retrans: u32,
+    /// Bytes in the send queue that are not acknowledged.
+    #[serde(default)]
+    pub unacked: u32,
+}

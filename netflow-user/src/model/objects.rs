@@ -1,0 +1,337 @@
+//! Kubernetes objects, reduced to what explains a connection. No annotation, environment value or credential is kept.
+
+use super::{Proto, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// All objects as one source gave them at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Objects {
+    /// When they were read.
+    pub time: Time,
+    /// From where, for the reader (`manifests: a.yaml, b.yaml`).
+    pub source: String,
+    /// Services.
+    pub services: Vec<Service>,
+    /// EndpointSlices; legacy Endpoints objects are turned into slices where no slice of the Service exists.
+    pub slices: Vec<EndpointSlice>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// `NetworkPolicies`.
+    pub policies: Vec<NetworkPolicy>,
+    /// Kinds of which this source could hold none because it cannot know them (for example a missing right).
+    #[serde(default)]
+    pub unknown_kinds: Vec<String>,
+}
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Service {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalName`.
+    pub kind: String,
+    /// Cluster addresses; empty for a headless Service or `ExternalName`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `clusterIP: None`.
+    #[serde(default)]
+    pub headless: bool,
+    /// `externalIPs`.
+    #[serde(default)]
+    pub external_ips: Vec<IpAddr>,
+    /// Load-balancer addresses whose `ipMode` is VIP (or not said).
+    #[serde(default)]
+    pub lb_ips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// Selector; `None` = none (endpoints are somebody else's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Labels>,
+    /// `internalTrafficPolicy` is Local.
+    #[serde(default)]
+    pub internal_local: bool,
+    /// `externalTrafficPolicy` is Local.
+    #[serde(default)]
+    pub external_local: bool,
+    /// `publishNotReadyAddresses`.
+    #[serde(default)]
+    pub publish_not_ready: bool,
+    /// Session affinity `ClientIP` timeout, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_secs: Option<u32>,
+    /// `externalName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_name: Option<String>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// `targetPort` of a Service port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetPort {
+    /// A number (also the default: the Service port itself).
+    Number(u16),
+    /// A name, resolved per Pod.
+    Name(String),
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Name, empty if none.
+    #[serde(default)]
+    pub name: String,
+    /// Protocol.
+    pub proto: Proto,
+    /// Port on the VIP.
+    pub port: u16,
+    /// Port on the Pod.
+    pub target: TargetPort,
+    /// NodePort, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndpointSlice {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Service it belongs to (label `kubernetes.io/service-name`).
+    pub service: String,
+    /// Ports; `None` port = all.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlicePort {
+    /// Name of the Service port it serves, empty if none.
+    #[serde(default)]
+    pub name: String,
+    /// Protocol.
+    pub proto: Proto,
+    /// Port number on the endpoints; `None` = unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Addresses (the first counts).
+    pub addresses: Vec<IpAddr>,
+    /// Condition ready (absent = true).
+    pub ready: bool,
+    /// Condition serving (absent = as ready).
+    pub serving: bool,
+    /// Condition terminating.
+    pub terminating: bool,
+    /// `targetRef` Pod name, same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// `nodeName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Zone hints.
+    #[serde(default)]
+    pub zones: Vec<String>,
+}
+
+/// A Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// Addresses (`status.podIPs`).
+    pub ips: Vec<IpAddr>,
+    /// `spec.nodeName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Shares the node's network.
+    #[serde(default)]
+    pub host_network: bool,
+    /// `status.phase`.
+    #[serde(default)]
+    pub phase: String,
+    /// Conditions: type → (status is True, reason or message).
+    #[serde(default)]
+    pub conditions: BTreeMap<String, Condition>,
+    /// Being deleted.
+    #[serde(default)]
+    pub deleting: bool,
+    /// Declared container ports.
+    #[serde(default)]
+    pub ports: Vec<ContainerPort>,
+    /// Containers that are not ready, with the waiting/terminated reason.
+    #[serde(default)]
+    pub unready_containers: Vec<(String, String)>,
+    /// Kind and name of the controlling owner (`ReplicaSet/web-7d4b9`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+impl Pod {
+    /// The Ready condition is True.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.get("Ready").is_some_and(|c| c.status)
+    }
+}
+
+/// A Pod condition.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Condition {
+    /// Status is `True`.
+    pub status: bool,
+    /// Reason and message, joined.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A port that a Pod's container declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// Container name.
+    pub container: String,
+    /// Port name, empty if none.
+    #[serde(default)]
+    pub name: String,
+    /// Number.
+    pub port: u16,
+    /// Protocol.
+    pub proto: Proto,
+}
+
+/// A Node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// `InternalIP` addresses.
+    pub internal_ips: Vec<IpAddr>,
+    /// Other addresses.
+    #[serde(default)]
+    pub other_ips: Vec<IpAddr>,
+    /// `spec.podCIDRs`.
+    #[serde(default)]
+    pub pod_cidrs: Vec<(IpAddr, u8)>,
+    /// Condition Ready; `None` if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// A Namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+}
+
+/// A NetworkPolicy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkPolicy {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Which Pods it selects.
+    pub pod_selector: Selector,
+    /// Ingress rules, `None` = the policy does not restrict ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Vec<PolicyRule>>,
+    /// Egress rules, `None` = the policy does not restrict egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<PolicyRule>>,
+}
+
+/// A label selector. Empty selects everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Selector {
+    /// Exact labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Expressions, all of which must hold.
+    #[serde(default)]
+    pub expressions: Vec<Requirement>,
+}
+
+/// One expression of a selector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// Label key.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
+    pub operator: String,
+    /// Values.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// An ingress or egress rule. Empty `peers` admits every peer, empty `ports` every port.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PolicyRule {
+    /// Peers.
+    #[serde(default)]
+    pub peers: Vec<PolicyPeer>,
+    /// Ports.
+    #[serde(default)]
+    pub ports: Vec<PolicyPort>,
+}
+
+/// A peer of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyPeer {
+    /// Pods by labels; `namespaces` `None` = the policy's own namespace.
+    Pods {
+        /// Pod selector; `None` = all Pods of the namespaces.
+        pods: Option<Selector>,
+        /// Namespace selector.
+        namespaces: Option<Selector>,
+    },
+    /// Addresses.
+    Block {
+        /// Network.
+        cidr: (IpAddr, u8),
+        /// Exceptions.
+        except: Vec<(IpAddr, u8)>,
+    },
+}
+
+/// A port of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyPort {
+    /// Protocol.
+    pub proto: Proto,
+    /// Port number or container port name; `None` = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<TargetPort>,
+    /// End of the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_port: Option<u16>,
+}

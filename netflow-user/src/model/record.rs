@@ -1,0 +1,198 @@
+//! One event from the kernel, decoded.
+
+use super::flow::{Direction, FlowSnapshot, TcpFlags};
+use super::{CtTuples, Time, Tuple};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Something the kernel told us through the ring, with where and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When, wall clock.
+    pub time: Time,
+    /// Inode number of the network namespace it happened in (0 = could not be read).
+    pub netns: u32,
+    /// Interface in that namespace (0 = none).
+    #[serde(default)]
+    pub ifindex: u32,
+    /// The packet's own tuple at that place, where there was a packet that could be parsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuple: Option<Tuple>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened. Adjacently tagged in recordings, so that a later version can add kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Event {
+    /// A SYN with an initial sequence number not seen before on this tuple: an attempt begins.
+    /// Sent from the node's first observation point only.
+    Syn(Segment),
+    /// First SYN-ACK of a handshake, where it came into the node.
+    SynAck(Segment),
+    /// A RST, where it came into the node or was first seen leaving it.
+    Rst(Segment),
+    /// First packet of a non-TCP tuple, or of a TCP connection that was already running.
+    FirstPacket(Segment),
+    /// First retransmitted data segment of an entry.
+    Retransmit(Segment),
+    /// The tuple was reused: the counters of the connection that had it before.
+    FlowEnd {
+        /// Its last state.
+        flow: FlowSnapshot,
+    },
+    /// An ICMP error passed an interface.
+    IcmpError(IcmpError),
+    /// `kfree_skb`: the kernel dropped a packet.
+    Drop(Drop),
+    /// The first packet of a connection left the box: final tuples (`net_dev_start_xmit` with conntrack NEW,
+    /// `__nf_conntrack_confirm`, or ctnetlink NEW).
+    Nat {
+        /// Both tuples.
+        ct: CtTuples,
+    },
+    /// A conntrack entry ended (ctnetlink DESTROY or `nf_ct_delete`).
+    CtEnd {
+        /// Both tuples.
+        ct: CtTuples,
+    },
+    /// The kernel of this namespace generated an ICMP error for `Record::tuple` (`icmp_send`).
+    IcmpSent {
+        /// ICMP type.
+        icmp_type: u8,
+        /// ICMP code.
+        code: u8,
+        /// Conntrack of the packet complained about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ct: Option<CtTuples>,
+    },
+    /// A local socket retransmitted (`tcp_retransmit_skb`); tuple as the socket has it (local → remote).
+    TcpRetransmit {
+        /// `sk->sk_state` (`TCP_ESTABLISHED` = 1, `TCP_SYN_SENT` = 2, …).
+        state: u8,
+    },
+    /// This namespace's TCP sent a RST (`tcp_send_reset`); tuple of the RST (local → remote).
+    ResetSent,
+    /// A local socket got a RST (`tcp_receive_reset`); tuple local → remote.
+    ResetReceived,
+    /// Route lookup failed (`fib_table_lookup` with err < 0). Never a finding alone.
+    FibError {
+        /// Destination looked up.
+        dst: IpAddr,
+        /// Negative errno.
+        err: i32,
+        /// Routing table id.
+        table: u32,
+    },
+    /// A neighbour entry went to `NUD_FAILED`.
+    NeighborFailed {
+        /// The neighbour that did not answer.
+        ip: IpAddr,
+    },
+}
+
+/// What the tc program saw of one packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Direction at `Record::ifindex`.
+    pub dir: Direction,
+    /// TCP flags of this packet.
+    #[serde(default)]
+    pub flags: TcpFlags,
+    /// Sequence number.
+    #[serde(default)]
+    pub seq: u32,
+    /// Acknowledgement number.
+    #[serde(default)]
+    pub ack: u32,
+    /// MSS option, 0 if none.
+    #[serde(default)]
+    pub mss: u16,
+    /// IP packet length, bytes (per segment where aggregated).
+    #[serde(default)]
+    pub len: u16,
+    /// TTL or hop limit.
+    #[serde(default)]
+    pub ttl: u8,
+}
+
+/// An ICMP or ICMPv6 error seen by tc. `Record::tuple` is the ICMP packet's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpError {
+    /// Direction at `Record::ifindex`.
+    pub dir: Direction,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// Next-hop MTU for type 3 code 4 and ICMPv6 type 2, else 0.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Tuple of the packet quoted inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quoted: Option<Tuple>,
+}
+
+impl IcmpError {
+    /// Fragmentation needed (ICMP 3/4) or packet too big (`ICMPv6` 2).
+    pub fn is_too_big(&self, family_v6: bool) -> bool {
+        if family_v6 {
+            self.icmp_type == 2
+        } else {
+            (self.icmp_type, self.code) == (3, 4)
+        }
+    }
+}
+
+/// A packet that the kernel freed as dropped. Same (netns, place, reason, tuple) within a short time is one record
+/// with a count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    /// Name from the running kernel's `enum skb_drop_reason` without the prefix (`NETFILTER_DROP`), or
+    /// `NOT_SPECIFIED` where the kernel gives none.
+    pub reason: String,
+    /// Kernel function that freed it, without `.isra`/`.constprop` suffix and module, or a hex address.
+    pub place: String,
+    /// Netfilter hook it was at, where it can be known (`skb` route not set = PREROUTING, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<NfHook>,
+    /// TCP flags of the packet.
+    #[serde(default)]
+    pub flags: TcpFlags,
+    /// TCP sequence number.
+    #[serde(default)]
+    pub seq: u32,
+    /// IP packet length in bytes.
+    #[serde(default)]
+    pub len: u32,
+    /// Conntrack entry of the packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ct: Option<CtTuples>,
+    /// For an ICMP error: the tuple quoted inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quoted: Option<Tuple>,
+    /// How many packets this record stands for (≥ 1).
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// `enum nf_inet_hooks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NfHook {
+    /// Before routing.
+    Prerouting,
+    /// To a local socket.
+    Input,
+    /// Routed on.
+    Forward,
+    /// From a local socket.
+    Output,
+    /// About to leave.
+    Postrouting,
+}

@@ -1,0 +1,1 @@
+//! The recording codec: [`super::Input`] to bytes and back.
