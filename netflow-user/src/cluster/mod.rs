@@ -1,1 +1,3 @@
-//! (being written)
+//! Kubernetes objects: read from files, and what they say about addresses and Services.
+
+pub mod identity;

@@ -8,6 +8,7 @@ pub mod capability;
 pub mod conntrack;
 pub mod feed;
 pub mod flow;
+pub mod identity;
 pub mod node;
 pub mod objects;
 pub mod query;

@@ -33,6 +33,10 @@ pub struct Objects {
 }
 
 /// A Service.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "as many yes-or-no fields as the Service has in Kubernetes"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Service {
     /// Namespace.
