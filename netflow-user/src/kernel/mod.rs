@@ -1,1 +1,5 @@
-//! (being written)
+//! The kernel side seen from user space: load, attach, tiers, BTF layout, ring reader.
+//!
+//! The only module of this crate with `unsafe` code, and only in the files that say so.
+
+pub mod sys;

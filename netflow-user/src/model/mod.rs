@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod feed;
 pub mod flow;
 pub mod identity;
+pub mod netns;
 pub mod node;
 pub mod objects;
 pub mod query;
@@ -20,5 +21,6 @@ pub mod tuple;
 
 pub use conntrack::{CtStatus, CtTuples};
 pub use feed::Input;
+pub use netns::NetnsId;
 pub use time::Time;
 pub use tuple::{Proto, Tuple};
