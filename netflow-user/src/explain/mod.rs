@@ -1,1 +1,3 @@
-//! (being written)
+//! From connections and facts to the proved cause.
+
+pub mod codes;

@@ -1,0 +1,114 @@
+//! Rules of the Service proxy and conntrack.
+
+use super::{CheckStep, Code, Family, FixStep};
+use crate::model::answer::{Changes, Hop, Severity};
+
+const PROXY_PODS: CheckStep = CheckStep {
+    text: "The proxy of that node: running, ready, restarts",
+    command: "kubectl get pods -n kube-system -o wide --field-selector spec.nodeName={client_node}",
+};
+
+const PROXY_LOGS: CheckStep = CheckStep {
+    text: "Errors of kube-proxy while it writes rules",
+    command: "kubectl logs -n kube-system -l k8s-app=kube-proxy --tail=100 --prefix",
+};
+
+const CONNTRACK: CheckStep = CheckStep {
+    text: "On the node: where conntrack sends these connections (dst of the second tuple's src)",
+    command: "conntrack -L -p {l4} --orig-dst {vip}",
+};
+
+const RULES: CheckStep = CheckStep {
+    text: "On the node: the rules for this address, in whichever of the two the proxy writes",
+    command: "iptables-save -t nat | grep -F '{ns}/{svc}'; nft list table ip kube-proxy | grep -F '{ns}/{svc}'",
+};
+
+pub(super) static VIP_NOT_TRANSLATED: Code = Code {
+    code: "vip-not-translated",
+    title: "The Service address is not translated",
+    severity: Severity::Critical,
+    hop: Hop::Dnat,
+    family: Family::Proxy,
+    meaning: "Packets to the Service address pass the node with their destination unchanged: no rule of a Service proxy \
+              took them. kube-proxy is not running, has not synced, or its rules were removed. The network beyond does \
+              not know the address, so nothing comes back.",
+    looked_at: "Packets to the Service address at each interface of the node, their conntrack entries, and the proxy \
+                rules for the address.",
+    check: &[PROXY_PODS, RULES, PROXY_LOGS],
+    mitigate: &[FixStep {
+        text: "Restart the proxy on that node so that it writes its rules anew",
+        command: "kubectl delete pod -n kube-system -l k8s-app=kube-proxy --field-selector spec.nodeName={client_node}",
+        changes: Changes::Cluster,
+    }],
+    confusable: &[
+        "service-port-undefined",
+        "protocol-mismatch",
+        "proxy-rules-stale",
+    ],
+};
+
+pub(super) static PROXY_RULES_STALE: Code = Code {
+    code: "proxy-rules-stale",
+    title: "Proxy rules name a backend that is gone",
+    severity: Severity::Critical,
+    hop: Hop::Dnat,
+    family: Family::Proxy,
+    meaning: "The node's rules still send new connections to an address that is no longer an endpoint of the Service. The \
+              proxy does not follow the EndpointSlices: it hangs, lacks its connection to the API server, or fails to \
+              write.",
+    looked_at: "The backend chosen for new connections, the EndpointSlices at that time, the current proxy rules.",
+    check: &[
+        CheckStep {
+            text: "The addresses that the Service stands for now",
+            command: "kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o wide",
+        },
+        RULES,
+        PROXY_PODS,
+        PROXY_LOGS,
+    ],
+    mitigate: &[FixStep {
+        text: "Restart the proxy on that node so that it reads the EndpointSlices anew",
+        command: "kubectl delete pod -n kube-system -l k8s-app=kube-proxy --field-selector spec.nodeName={client_node}",
+        changes: Changes::Cluster,
+    }],
+    confusable: &["backend-gone", "one-bad-endpoint", "vip-not-translated"],
+};
+
+pub(super) static BACKEND_GONE: Code = Code {
+    code: "backend-gone",
+    title: "The chosen endpoint does not exist any more",
+    severity: Severity::Critical,
+    hop: Hop::Backend,
+    family: Family::Proxy,
+    meaning: "Objects and rules still name an endpoint whose Pod no longer exists: no Pod of that address is on its node. \
+              Connections to it time out or end in host unreachable.",
+    looked_at: "Packets to the endpoint and what came back, neighbour entries and interfaces of its node, the Pod objects.",
+    check: &[
+        CheckStep {
+            text: "Who has the address now",
+            command: "kubectl get pods -A -o wide --field-selector status.podIP={pod_ip}",
+        },
+        CheckStep {
+            text: "The addresses that the Service stands for",
+            command: "kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o wide",
+        },
+        CheckStep {
+            text: "On the Pod's node: FAILED or INCOMPLETE means that nobody answers for it",
+            command: "ip neigh show {pod_ip}",
+        },
+        CONNTRACK,
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Remove the Pod object that stands for nothing, so that its endpoint goes",
+            command: "kubectl delete pod {pod} -n {ns}",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "For a Service without selector: correct its EndpointSlice",
+            command: "kubectl edit endpointslice -n {ns} -l kubernetes.io/service-name={svc}",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &["proxy-rules-stale", "lost-beyond-node", "one-bad-endpoint"],
+};
