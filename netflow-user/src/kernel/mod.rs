@@ -2,4 +2,5 @@
 //!
 //! The only module of this crate with `unsafe` code, and only in the files that say so.
 
+pub mod btf;
 pub mod sys;
