@@ -1,2 +1,70 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands. `cargo xtask --help` lists them.
+//!
+//! This crate depends on no other member: those need the tools that `setup` installs. It calls cargo and the
+//! programs that cargo built.
+
+mod bench;
+mod build_ebpf;
+mod demo;
+mod dependencies;
+mod lab;
+mod object;
+mod process;
+mod root;
+mod setup;
+mod table;
+mod test;
+mod timing;
+mod workspace;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Builds, shows and tests netflow.
+///
+/// A fresh clone needs rustup and a C linker (Debian: build-essential), nothing else: every command installs what
+/// it misses before it starts, and says so.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Start here:
+  cargo xtask demo              break a Service in the lab and see netflow explain it (root)
+  cargo xtask test              every check there is (root)
+  cargo xtask test unit         the checks without the lab's scenarios
+  cargo xtask lab up            a lab that stays, to try netflow by hand (root)"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Setup(setup::Args),
+    BuildEbpf(build_ebpf::Args),
+    Demo(demo::Args),
+    #[command(subcommand)]
+    Lab(lab::Command),
+    Test(test::Args),
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Lab(command) => lab::run(&command),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(command) => bench::run(&command),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}

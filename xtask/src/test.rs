@@ -1,0 +1,225 @@
+//! `cargo xtask test`: every check there is.
+
+mod tally;
+
+use crate::dependencies;
+use crate::lab;
+use crate::process;
+use crate::root::{self, Root};
+use crate::setup;
+use crate::table::{self, Align};
+use crate::timing::Took;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+pub use tally::Tally;
+
+/// Run the checks; the last line is `N passed, N failed`.
+///
+/// A part that fails does not keep the others from running; the exit code is 1 if any failed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences,
+duplicate versions), unit and integration tests; then the lab's scenarios: real
+packets, real faults, and what netflow says about them.")]
+pub struct Args {
+    /// Only the checks without the lab, or only the lab [default: both]
+    #[arg(value_enum)]
+    only: Option<Only>,
+    /// Every scenario instead of the subset that holds every code
+    #[arg(long)]
+    full: bool,
+}
+
+/// Half of the checks.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Only {
+    /// Everything but the lab's scenarios
+    Unit,
+    /// The lab's scenarios
+    Lab,
+}
+
+/// One part of the test.
+struct Part {
+    name: &'static str,
+    run: Box<dyn Fn() -> Result<Tally>>,
+}
+
+impl Part {
+    fn new(name: &'static str, run: impl Fn() -> Result<Tally> + 'static) -> Part {
+        Part {
+            name,
+            run: Box::new(run),
+        }
+    }
+}
+
+/// How a part went.
+struct Outcome {
+    name: &'static str,
+    tally: Tally,
+    time: Duration,
+}
+
+/// The command.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let began = Instant::now();
+    let root = root::need(
+        "the test",
+        "it makes network namespaces and loads BPF programs",
+    )?;
+    setup::ensure(setup::For::Everything)?;
+    let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
+    let total = outcomes
+        .iter()
+        .fold(Tally::default(), |sum, outcome| sum + outcome.tally);
+    println!("\n{}", summary(&outcomes));
+    println!("in {}", Took(began.elapsed()));
+    println!("{total}");
+    Ok(ExitCode::from(u8::from(total.failed > 0)))
+}
+
+fn parts(args: &Args, root: Root) -> Vec<Part> {
+    let full = args.full;
+    let mut parts = Vec::new();
+    if args.only != Some(Only::Lab) {
+        parts.push(Part::new("format", format));
+        parts.push(Part::new("clippy", clippy));
+        parts.push(Part::new("clippy of the BPF crate", clippy_ebpf));
+        parts.push(Part::new("dependencies", dependencies::check));
+        parts.push(Part::new("unit and integration", move || cargo_test(root)));
+    }
+    if args.only != Some(Only::Unit) {
+        parts.push(Part::new("lab scenarios", move || scenarios(root, full)));
+    }
+    parts
+}
+
+impl Part {
+    fn outcome(&self) -> Outcome {
+        let Part { name, run } = self;
+        println!("\n── {name}");
+        let began = Instant::now();
+        let tally = run().unwrap_or_else(|error| {
+            eprintln!("error: {name}: {error:#}");
+            Tally::FAILED
+        });
+        Outcome {
+            name,
+            tally,
+            time: began.elapsed(),
+        }
+    }
+}
+
+fn summary(outcomes: &[Outcome]) -> String {
+    let rows: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| {
+            let Outcome { name, tally, time } = outcome;
+            [
+                (*name).to_owned(),
+                tally.passed.to_string(),
+                tally.failed.to_string(),
+                Took(*time).to_string(),
+            ]
+        })
+        .collect();
+    table::render(
+        [
+            ("part", Align::Left),
+            ("passed", Align::Right),
+            ("failed", Align::Right),
+            ("time", Align::Right),
+        ],
+        &rows,
+    )
+}
+
+fn format() -> Result<Tally> {
+    one(workspace::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<Tally> {
+    one(workspace::cargo().args([
+        "clippy",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+/// The BPF crate is linted for the target that it is built for. Its own target directory, because `RUSTC_BOOTSTRAP`
+/// makes the build scripts of shared dependencies run again.
+fn clippy_ebpf() -> Result<Tally> {
+    one(workspace::cargo()
+        .current_dir(workspace::root().join("netflow-ebpf"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .args(["clippy", "--target", "bpfel-unknown-none"])
+        .args(["-Z", "build-std=core", "--locked"])
+        .arg("--target-dir")
+        .arg(workspace::root().join("target").join("clippy-ebpf"))
+        .args(["--", "-D", "warnings"]))
+}
+
+/// A check that is one thing: its exit status is the result.
+fn one(command: &mut Command) -> Result<Tally> {
+    process::run(command)?;
+    Ok(Tally::PASSED)
+}
+
+fn cargo_test(root: Root) -> Result<Tally> {
+    let members = tests(root, &["test", "--locked", "--no-fail-fast"])?;
+    // not a default member: its program is for the kernel, its library (the ABI) is tested here
+    let abi = tests(
+        root,
+        &[
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--package",
+            "netflow-ebpf",
+            "--lib",
+        ],
+    )?;
+    Ok(members + abi)
+}
+
+/// Runs `cargo test` and adds up what the harnesses say.
+fn tests(root: Root, args: &[&str]) -> Result<Tally> {
+    let mut cargo = workspace::cargo();
+    cargo.args(args);
+    root.runner(&mut cargo);
+    let mut total = Tally::default();
+    let status = process::tee(&mut cargo, |line| {
+        if let Some(tally) = tally::of_harness(line) {
+            total = total + tally;
+        }
+    })?;
+    if !status.success() && total.failed == 0 {
+        bail!("{}: {status}", process::show(&cargo));
+    }
+    Ok(total)
+}
+
+fn scenarios(root: Root, full: bool) -> Result<Tally> {
+    let mut lab = lab::build(root)?;
+    lab.arg("scenarios");
+    if full {
+        lab.arg("--full");
+    }
+    let mut closing = None;
+    let status = process::tee(&mut lab, |line| {
+        closing = tally::of_closing_line(line).or(closing);
+    })?;
+    let tally =
+        closing.with_context(|| format!("{}: no closing line: {status}", process::show(&lab)))?;
+    if !status.success() && tally.failed == 0 {
+        bail!("{}: {status}", process::show(&lab));
+    }
+    Ok(tally)
+}
