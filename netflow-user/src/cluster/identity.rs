@@ -171,7 +171,7 @@ fn holders(objects: &Objects) -> HashMap<IpAddr, Who> {
 
 fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAddr, Who>) {
     let mut claims: HashMap<IpAddr, &Pod> = HashMap::with_capacity(objects.pods.len());
-    for pod in objects.pods.iter().filter(|p| holds_addresses(p)) {
+    for pod in objects.pods.iter().filter(|p| !p.is_finished()) {
         for ip in &pod.ips {
             let best = claims.entry(ip.to_canonical()).or_insert(pod);
             if claim(pod) > claim(best) {
@@ -194,11 +194,6 @@ fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAdd
         };
         holders.insert(ip, who);
     }
-}
-
-/// A finished Pod keeps its address in the status after the address was given back.
-fn holds_addresses(pod: &Pod) -> bool {
-    !matches!(pod.phase.as_str(), "Succeeded" | "Failed")
 }
 
 /// Which of two Pods that show the same address has it: one on a lost node stays in the API for a while.

@@ -5,11 +5,13 @@
 
 pub mod answer;
 pub mod capability;
+pub mod cidr;
 pub mod conntrack;
 pub mod feed;
 pub mod flow;
 pub mod identity;
 pub mod netns;
+pub mod lookup;
 pub mod node;
 pub mod objects;
 pub mod query;
