@@ -1,0 +1,64 @@
+//! The value of the flow map.
+
+use super::plain::plain;
+
+/// Counters of a flow entry since its first packet. What every packet of a known flow touches stands in the first 64 bytes.
+///
+/// Times are `CLOCK_MONOTONIC` nanoseconds, 0 = did not happen. [`FlowValue::last`] has the resolution of a kernel tick
+/// where [`super::Layout::coarse_clock`] is set. Adds are plain, not atomic: two CPUs working on one flow at the same moment may
+/// lose a packet from the count, never more.
+///
+/// When a SYN with another initial sequence number reuses the tuple, the old value is sent as
+/// [`super::FlowEndRecord`] and the entry starts anew. User space deletes entries (idle, or closed for a while).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowValue {
+    /// Packets; a GSO/GRO aggregate counts its segments.
+    pub packets: u64,
+    /// Bytes from the IP header on; for an aggregate as the wire carries them (headers of each segment).
+    pub bytes: u64,
+    /// Latest packet.
+    pub last: u64,
+    /// First segment with payload (TCP).
+    pub data: u64,
+    /// Highest end of sequence sent (seq + payload), valid if `data` is set.
+    pub seq_end: u32,
+    /// Highest acknowledgement number sent, valid if the ACK flag was seen.
+    pub ack: u32,
+    /// Biggest IP packet, bytes; per segment where aggregated.
+    pub max_packet: u16,
+    /// MSS option of the SYN or SYN-ACK, 0 if none.
+    pub mss: u16,
+    /// OR of the TCP flags seen, as in the header.
+    pub flags: u8,
+    /// TTL or hop limit of the latest packet.
+    pub ttl: u8,
+    /// Biggest IP packet of a retransmitted data segment.
+    pub retrans_max: u16,
+    /// Segments with payload that ended at or before `seq_end` when they passed.
+    pub retrans: u32,
+    /// SYNs or SYN-ACKs after the first one, with the same sequence number.
+    pub syn_retrans: u32,
+
+    /// First packet.
+    pub first: u64,
+    /// First SYN without ACK.
+    pub syn: u64,
+    /// First SYN-ACK.
+    pub syn_ack: u64,
+    /// First RST.
+    pub rst: u64,
+    /// First FIN.
+    pub fin: u64,
+    /// First retransmitted data segment.
+    pub retrans_first: u64,
+    /// Latest retransmitted data segment.
+    pub retrans_last: u64,
+    /// Initial sequence number of the SYN or SYN-ACK seen.
+    pub isn: u32,
+    /// VNI or other tunnel id, for `depth` 1.
+    pub tunnel_id: u32,
+}
+
+plain!(FlowValue = 4 * 8 + 2 * 4 + 2 * 2 + 2 + 2 + 2 * 4 + 7 * 8 + 2 * 4);
+const _: () = assert!(core::mem::offset_of!(FlowValue, first) <= 64);

@@ -1,0 +1,276 @@
+//! What user space finds out about the running kernel and freezes into the programs.
+//!
+//! The object has one `static LAYOUT: Layout`. The loader starts from [`Layout::EMPTY`], sets each offset of [`FIELDS`] that the
+//! kernel's BTF has, each argument count of [`ARGS`] and the switches below, and hands the bytes ([`super::Plain::bytes`]) to
+//! `EbpfLoader::override_global("LAYOUT", …, true)`. The section is frozen before the programs are loaded, so the verifier knows
+//! every field as a constant: it prunes branches on what is absent, and takes `*(skb + offset)` for the typed load that it is
+//! (`check_mem_access` with `bpf_map_direct_read`, <https://elixir.bootlin.com/linux/v6.18/source/kernel/bpf/verifier.c>).
+
+use super::plain::plain;
+use super::{Hook, NoiseRule};
+
+/// An offset that the running kernel does not have.
+pub const ABSENT: u16 = u16::MAX;
+
+/// Rules in [`Layout::noise`].
+const NOISE_RULES: usize = 40;
+
+/// Which hooks cannot do without a field. Everything else treats [`ABSENT`] as "not known".
+pub type Need = &'static [Hook];
+
+/// How one offset is found.
+#[derive(Clone, Copy)]
+pub struct Field {
+    /// Name of the field of [`Layout`], for messages.
+    pub name: &'static str,
+    /// Path in BTF: struct, then members, through anonymous structs and unions; `[n]` indexes an array. The value is the byte
+    /// offset of the last member from the start of the struct.
+    pub path: &'static str,
+    /// Hooks that must not be loaded without it.
+    pub need: Need,
+    /// Puts the offset into the layout.
+    pub set: fn(&mut Layout, u16),
+    /// Reads it back.
+    pub get: fn(&Layout) -> u16,
+}
+
+/// How many arguments a tracepoint has: the parameters of `btf_trace_<name>` minus one.
+#[derive(Clone, Copy)]
+pub struct Args {
+    /// Tracepoint.
+    pub tracepoint: &'static str,
+    /// Puts the count into the layout.
+    pub set: fn(&mut Layout, u16),
+}
+
+macro_rules! layout {
+    ($($(#[$doc:meta])* $name:ident: $path:literal, $need:expr;)+) => {
+        /// Everything that differs between kernels and between runs.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Layout {
+            /// Healthy drops: [`super::NOISE`] resolved for this kernel, rules in use first.
+            pub noise: [NoiseRule; NOISE_RULES],
+            /// Cookie of the network namespace that the tc programs are attached in; 0 where the kernel has none.
+            pub own_cookie: u64,
+            /// Its inode number.
+            pub own_inum: u32,
+            /// Ordinary records ([`super::Kind::is_ordinary`]) are refused when more bytes than this wait in the ring.
+            pub ring_limit: u32,
+            /// Destination or source ports (host order, 0 = none) of UDP tunnels: their packets are counted, but send no
+            /// first-packet record, since each inner connection has a source port of its own.
+            pub tunnel_ports: [u16; 8],
+            /// `kfree_skb`: 2, 3 (reason) or 4 (receiving socket); 0 = no such tracepoint.
+            pub kfree_skb_args: u16,
+            /// `tcp_send_reset`: 2 or 3 (reason); 0 = no such tracepoint.
+            pub tcp_send_reset_args: u16,
+            /// 1 where the helper `bpf_ktime_get_coarse_ns` exists (5.11), else 0: then the dearer `bpf_ktime_get_ns`.
+            pub coarse_clock: u16,
+            $($(#[$doc])* pub $name: u16,)+
+        }
+
+        /// Every offset of [`Layout`].
+        pub const FIELDS: &[Field] = &[$(Field {
+            name: stringify!($name),
+            path: $path,
+            need: $need,
+            set: |layout, offset| layout.$name = offset,
+            get: |layout| layout.$name,
+        },)+];
+
+        impl Layout {
+            /// Nothing known, nothing filtered.
+            pub const EMPTY: Self = Self {
+                noise: [NoiseRule::NONE; NOISE_RULES],
+                own_cookie: 0,
+                own_inum: 0,
+                ring_limit: super::map::RECORDS_BYTES / 4 * 3,
+                tunnel_ports: [4789, 8472, 6081, 51820, 0, 0, 0, 0],
+                kfree_skb_args: 0,
+                tcp_send_reset_args: 0,
+                coarse_clock: 0,
+                $($name: ABSENT,)+
+            };
+        }
+    };
+}
+
+/// Hooks that are given a packet whose headers they read.
+const PACKET: Need = &[Hook::KfreeSkb, Hook::IcmpSend, Hook::TcpSendReset];
+/// Hooks that are given a socket.
+const SOCKET: Need = &[
+    Hook::TcpRetransmitSkb,
+    Hook::TcpSendReset,
+    Hook::TcpReceiveReset,
+];
+/// Hooks that find the namespace through a device.
+const DEVICE: Need = &[
+    Hook::KfreeSkb,
+    Hook::IcmpSend,
+    Hook::TcpSendReset,
+    Hook::NetDevStartXmit,
+    Hook::NeighTimerHandler,
+];
+/// All hooks.
+const EVERY: Need = &[
+    Hook::KfreeSkb,
+    Hook::IcmpSend,
+    Hook::TcpSendReset,
+    Hook::NetDevStartXmit,
+    Hook::NeighTimerHandler,
+    Hook::TcpRetransmitSkb,
+    Hook::TcpReceiveReset,
+    Hook::FibTableLookup,
+];
+const NAT: Need = &[Hook::NetDevStartXmit];
+const ROUTE: Need = &[Hook::FibTableLookup];
+const NEIGHBOR: Need = &[Hook::NeighTimerHandler];
+const OPTIONAL: Need = &[];
+
+layout! {
+    /// Bytes of the packet from `data` on.
+    skb_len: "sk_buff.len", &[Hook::KfreeSkb];
+    /// Device it is at.
+    skb_dev: "sk_buff.dev", PACKET;
+    /// Socket it belongs to.
+    skb_sk: "sk_buff.sk", PACKET;
+    /// Start of the buffer.
+    skb_head: "sk_buff.head", PACKET;
+    /// Offset of the IP header from `head`.
+    skb_network_header: "sk_buff.network_header", PACKET;
+    /// Ethertype, network order.
+    skb_protocol: "sk_buff.protocol", PACKET;
+    /// Conntrack entry with `enum ip_conntrack_info` in the low three bits.
+    skb_nfct: "sk_buff._nfct", NAT;
+    /// Route with a flag in the low bit.
+    skb_refdst: "sk_buff._skb_refdst", OPTIONAL;
+    /// Interface it came in through.
+    skb_iif: "sk_buff.skb_iif", OPTIONAL;
+    /// Interface index.
+    dev_ifindex: "net_device.ifindex", DEVICE;
+    /// Namespace of a device.
+    dev_net: "net_device.nd_net.net", DEVICE;
+    /// Inode number of a namespace.
+    net_inum: "net.ns.inum", EVERY;
+    /// Cookie of a namespace. Set it only where the member is a plain 64-bit integer (5.12): before it was an
+    /// `atomic64_t` that stays 0 until somebody asks.
+    net_cookie: "net.net_cookie", OPTIONAL;
+    /// Namespace of a socket.
+    sk_net: "sock.__sk_common.skc_net.net", SOCKET;
+    /// Address family.
+    sk_family: "sock.__sk_common.skc_family", SOCKET;
+    /// TCP state.
+    sk_state: "sock.__sk_common.skc_state", SOCKET;
+    /// Remote IPv4 address.
+    sk_daddr: "sock.__sk_common.skc_daddr", SOCKET;
+    /// Local IPv4 address.
+    sk_saddr: "sock.__sk_common.skc_rcv_saddr", SOCKET;
+    /// Remote port, network order.
+    sk_dport: "sock.__sk_common.skc_dport", SOCKET;
+    /// Local port, host order.
+    sk_num: "sock.__sk_common.skc_num", SOCKET;
+    /// Remote IPv6 address.
+    sk_v6_daddr: "sock.__sk_common.skc_v6_daddr", OPTIONAL;
+    /// Local IPv6 address.
+    sk_v6_saddr: "sock.__sk_common.skc_v6_rcv_saddr", OPTIONAL;
+    /// Tuple in the original direction.
+    ct_orig: "nf_conn.tuplehash[0].tuple", NAT;
+    /// Tuple of replies.
+    ct_reply: "nf_conn.tuplehash[1].tuple", NAT;
+    /// Status bits.
+    ct_status: "nf_conn.status", NAT;
+    /// Mark.
+    ct_mark: "nf_conn.mark", OPTIONAL;
+    /// Zone.
+    ct_zone: "nf_conn.zone.id", OPTIONAL;
+    /// Source address of a conntrack tuple.
+    tuple_src: "nf_conntrack_tuple.src.u3", NAT;
+    /// Its source port or ICMP id.
+    tuple_sport: "nf_conntrack_tuple.src.u", NAT;
+    /// Its address family.
+    tuple_l3num: "nf_conntrack_tuple.src.l3num", NAT;
+    /// Its destination address.
+    tuple_dst: "nf_conntrack_tuple.dst.u3", NAT;
+    /// Its destination port, or ICMP type and code.
+    tuple_dport: "nf_conntrack_tuple.dst.u", NAT;
+    /// Its protocol.
+    tuple_proto: "nf_conntrack_tuple.dst.protonum", NAT;
+    /// Device that a route leads to.
+    dst_dev: "dst_entry.dev", OPTIONAL;
+    /// Function that a route hands received packets to.
+    dst_input: "dst_entry.input", OPTIONAL;
+    /// Device of a neighbour.
+    neigh_dev: "neighbour.dev", NEIGHBOR;
+    /// Table of a neighbour.
+    neigh_tbl: "neighbour.tbl", NEIGHBOR;
+    /// Address of a neighbour.
+    neigh_key: "neighbour.primary_key", NEIGHBOR;
+    /// State of a neighbour.
+    neigh_state: "neighbour.nud_state", NEIGHBOR;
+    /// Address family of a neighbour table.
+    neigh_family: "neigh_table.family", NEIGHBOR;
+    /// Source of a route lookup.
+    fl4_saddr: "flowi4.saddr", ROUTE;
+    /// Destination of a route lookup.
+    fl4_daddr: "flowi4.daddr", ROUTE;
+    /// Input interface of a route lookup, that of `lo` for a packet of this machine's own.
+    fl4_iif: "flowi4.__fl_common.flowic_iif", ROUTE;
+    /// Output interface of a route lookup, where one was asked for.
+    fl4_oif: "flowi4.__fl_common.flowic_oif", ROUTE;
+    /// Protocol of a route lookup.
+    fl4_proto: "flowi4.__fl_common.flowic_proto", ROUTE;
+    /// Source port of a route lookup.
+    fl4_sport: "flowi4.uli.ports.sport", ROUTE;
+    /// Destination port of a route lookup.
+    fl4_dport: "flowi4.uli.ports.dport", ROUTE;
+    /// Namespaces of a task.
+    task_nsproxy: "task_struct.nsproxy", ROUTE;
+    /// Network namespace among them.
+    nsproxy_net: "nsproxy.net_ns", ROUTE;
+}
+
+/// Every argument count of [`Layout`].
+pub const ARGS: &[Args] = &[
+    Args {
+        tracepoint: "kfree_skb",
+        set: |layout, count| layout.kfree_skb_args = count,
+    },
+    Args {
+        tracepoint: "tcp_send_reset",
+        set: |layout, count| layout.tcp_send_reset_args = count,
+    },
+];
+
+plain!(Layout = 40 * 24 + 8 + 4 + 4 + 8 * 2 + 3 * 2 + 2 * FIELDS.len());
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::super::Plain as _;
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_field_sets_its_own_offset() {
+        let mut layout = Layout::EMPTY;
+        for (n, field) in FIELDS.iter().enumerate() {
+            assert_eq!((field.get)(&layout), ABSENT, "{}", field.name);
+            (field.set)(&mut layout, n as u16);
+        }
+        for (n, field) in FIELDS.iter().enumerate() {
+            assert_eq!((field.get)(&layout), n as u16, "{}", field.name);
+        }
+        let paths: HashSet<_> = FIELDS.iter().map(|f| f.path).collect();
+        assert_eq!(paths.len(), FIELDS.len());
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let mut layout = Layout::EMPTY;
+        layout.own_cookie = 7;
+        layout.nsproxy_net = 40;
+        assert_eq!(Layout::read(layout.bytes()), Some(layout));
+        assert_eq!(Layout::read(&layout.bytes()[1..]), None);
+    }
+}

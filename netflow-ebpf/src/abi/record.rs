@@ -1,0 +1,299 @@
+//! The records of the ring.
+//!
+//! Each begins with a [`Header`]; [`Header::kind`] says which struct it is and [`Header::size`] how long. A reader checks
+//! `version`, then the kind, and skips what it does not know.
+
+use super::plain::plain;
+use super::{Addr, FlowKey, FlowValue, Tuple};
+
+/// Which record follows. One per kind of the model's events.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// [`SegmentRecord`]: a SYN with an initial sequence number not seen before at this entry.
+    Syn = 1,
+    /// [`SegmentRecord`]: the first SYN-ACK of an entry.
+    SynAck = 2,
+    /// [`SegmentRecord`]: the first RST of an entry.
+    Rst = 3,
+    /// [`SegmentRecord`]: first packet of a non-TCP tuple, or of a TCP connection that was already running.
+    FirstPacket = 4,
+    /// [`SegmentRecord`]: first retransmitted data segment of an entry.
+    Retransmit = 5,
+    /// [`FlowEndRecord`].
+    FlowEnd = 6,
+    /// [`IcmpErrorRecord`].
+    IcmpError = 7,
+    /// [`DropRecord`].
+    Drop = 8,
+    /// [`NatRecord`].
+    Nat = 9,
+    /// [`IcmpSentRecord`].
+    IcmpSent = 10,
+    /// [`SocketRecord`]: a local socket retransmitted; tuple local → remote.
+    TcpRetransmit = 11,
+    /// [`SocketRecord`]: TCP of this namespace sends a RST; tuple of the RST, local → remote.
+    ResetSent = 12,
+    /// [`SocketRecord`]: a local socket got a RST; tuple local → remote.
+    ResetReceived = 13,
+    /// [`FibRecord`].
+    FibError = 14,
+    /// [`NeighborRecord`].
+    NeighborFailed = 15,
+}
+
+impl Kind {
+    /// The kind with this number.
+    #[must_use]
+    pub const fn from_u8(kind: u8) -> Option<Kind> {
+        Some(match kind {
+            1 => Kind::Syn,
+            2 => Kind::SynAck,
+            3 => Kind::Rst,
+            4 => Kind::FirstPacket,
+            5 => Kind::Retransmit,
+            6 => Kind::FlowEnd,
+            7 => Kind::IcmpError,
+            8 => Kind::Drop,
+            9 => Kind::Nat,
+            10 => Kind::IcmpSent,
+            11 => Kind::TcpRetransmit,
+            12 => Kind::ResetSent,
+            13 => Kind::ResetReceived,
+            14 => Kind::FibError,
+            15 => Kind::NeighborFailed,
+            _ => return None,
+        })
+    }
+
+    /// Whether the record is refused when the ring is fuller than [`super::Layout::ring_limit`], so that room is left for
+    /// drops, NAT, resets and MTU.
+    #[must_use]
+    pub const fn is_ordinary(self) -> bool {
+        matches!(
+            self,
+            Kind::Syn | Kind::SynAck | Kind::FirstPacket | Kind::Retransmit | Kind::FlowEnd
+        )
+    }
+}
+
+/// Start of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time: u64,
+    /// `net->net_cookie`, 0 where the kernel has none that can be read.
+    pub netns_cookie: u64,
+    /// `net->ns.inum`, 0 = could not be read.
+    pub netns_inum: u32,
+    /// Interface in that namespace, 0 = none.
+    pub ifindex: u32,
+    /// The packet's own tuple at that place; `family` 0 = none.
+    pub tuple: Tuple,
+    /// Bytes of the whole record.
+    pub size: u16,
+    /// [`Kind`].
+    pub kind: u8,
+    /// [`super::VERSION`].
+    pub version: u8,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// One packet as tc saw it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// Common part.
+    pub header: Header,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// TCP acknowledgement number.
+    pub ack: u32,
+    /// MSS option, 0 if none.
+    pub mss: u16,
+    /// IP packet length, bytes; per segment where aggregated.
+    pub len: u16,
+    /// Outermost VLAN id, 0 for none.
+    pub vlan: u16,
+    /// TCP flags of this packet.
+    pub flags: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// [`super::DIR_INGRESS`] or [`super::DIR_EGRESS`].
+    pub dir: u8,
+    /// Always 0.
+    pub pad: [u8; 7],
+}
+
+/// The tuple was reused by a new connection: the last state of the one that had it before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEndRecord {
+    /// Common part.
+    pub header: Header,
+    /// Key of the entry.
+    pub key: FlowKey,
+    /// Its last value.
+    pub value: FlowValue,
+}
+
+/// An ICMP or `ICMPv6` error that passed an interface; `header.tuple` is the ICMP packet's own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpErrorRecord {
+    /// Common part.
+    pub header: Header,
+    /// Tuple of the packet quoted inside, `family` 0 if it could not be read.
+    pub quoted: Tuple,
+    /// Next-hop MTU for type 3 code 4 and `ICMPv6` type 2, else 0.
+    pub mtu: u32,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// [`super::DIR_INGRESS`] or [`super::DIR_EGRESS`].
+    pub dir: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// A conntrack entry, as `skb->_nfct` shows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Ct {
+    /// `tuplehash[IP_CT_DIR_ORIGINAL]`; `family` 0 = the packet has no entry and all of this is 0.
+    pub orig: Tuple,
+    /// `tuplehash[IP_CT_DIR_REPLY]`.
+    pub reply: Tuple,
+    /// `enum ip_conntrack_status` bits.
+    pub status: u32,
+    /// Mark, 0 where the kernel keeps none.
+    pub mark: u32,
+    /// Zone, 0 where the kernel keeps none.
+    pub zone: u16,
+    /// `enum ip_conntrack_info` of the packet.
+    pub info: u8,
+    /// Always 0.
+    pub pad: [u8; 5],
+}
+
+/// [`DropRecord::flags`]: the packet belongs to a local socket.
+pub const DROP_HAS_SK: u8 = 1;
+/// [`DropRecord::flags`]: the packet had a route, `dst_input` and `dst_ifindex` are valid.
+pub const DROP_HAS_DST: u8 = 2;
+
+/// `kfree_skb`. `header.ifindex` is `skb->dev`. The same (netns, place, reason, interface, tuple) is recorded at most once a
+/// second; see `DROPS` in [`super::map`] for the count that stays behind at the end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropRecord {
+    /// Common part.
+    pub header: Header,
+    /// Return address in the function that freed the packet (resolve it by kallsyms).
+    pub place: u64,
+    /// Address of `dst->input` (`ip_forward`, `ip_local_deliver`, …): what the route had decided.
+    pub dst_input: u64,
+    /// Value of the running kernel's `enum skb_drop_reason`; [`super::REASON_ABSENT`] where the tracepoint has none.
+    pub reason: u32,
+    /// How many packets this record stands for: all since the last record of the same key, this one included.
+    pub count: u32,
+    /// TCP sequence number.
+    pub seq: u32,
+    /// IP packet length in bytes.
+    pub len: u32,
+    /// `dst->dev->ifindex`: where the packet was going out.
+    pub dst_ifindex: u32,
+    /// `skb->skb_iif`: where it came in, 0 = it began here.
+    pub iif: u32,
+    /// TCP flags of the packet.
+    pub tcp_flags: u8,
+    /// [`DROP_HAS_SK`], [`DROP_HAS_DST`].
+    pub flags: u8,
+    /// Always 0.
+    pub pad: [u8; 6],
+    /// For an ICMP error: the tuple quoted inside.
+    pub quoted: Tuple,
+    /// Conntrack entry of the packet.
+    pub ct: Ct,
+}
+
+/// The first packet of a connection left an interface, its NAT decided (`net_dev_start_xmit` with conntrack NEW).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatRecord {
+    /// Common part.
+    pub header: Header,
+    /// Both tuples.
+    pub ct: Ct,
+}
+
+/// The kernel generated an ICMP error about `header.tuple` (`icmp_send`, IPv4 only).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpSentRecord {
+    /// Common part.
+    pub header: Header,
+    /// Conntrack of the packet complained about.
+    pub ct: Ct,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// Always 0.
+    pub pad: [u8; 6],
+}
+
+/// Something that TCP did with a socket, or without one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// Common part.
+    pub header: Header,
+    /// `enum sk_rst_reason` of a reset sent, [`super::REASON_ABSENT`] where there is none.
+    pub reason: u32,
+    /// `sk->sk_state`, 0 = no socket.
+    pub state: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+}
+
+/// A route lookup for a packet of this machine's own failed in one table (`fib_table_lookup`, IPv4). The namespace is that of
+/// the running task, which is right for a lookup made by a system call and a guess for others: never a finding alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FibRecord {
+    /// Common part; the tuple is what was looked up, ports 0 where the lookup had none.
+    pub header: Header,
+    /// Destination looked up.
+    pub dst: Addr,
+    /// Negative errno.
+    pub err: i32,
+    /// Routing table id.
+    pub table: u32,
+}
+
+/// A neighbour entry went to `NUD_FAILED`; interface and namespace in the header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborRecord {
+    /// Common part; no tuple.
+    pub header: Header,
+    /// The neighbour that did not answer.
+    pub ip: Addr,
+}
+
+plain!(
+    Header = 8 + 8 + 4 + 4 + 40 + 2 + 1 + 1 + 4,
+    SegmentRecord = 72 + 4 + 4 + 2 + 2 + 2 + 1 + 1 + 1 + 7,
+    FlowEndRecord = 72 + 48 + 120,
+    IcmpErrorRecord = 72 + 40 + 4 + 1 + 1 + 1 + 1,
+    Ct = 40 + 40 + 4 + 4 + 2 + 1 + 5,
+    DropRecord = 72 + 8 + 8 + 6 * 4 + 1 + 1 + 6 + 40 + 96,
+    NatRecord = 72 + 96,
+    IcmpSentRecord = 72 + 96 + 1 + 1 + 6,
+    SocketRecord = 72 + 4 + 1 + 3,
+    FibRecord = 72 + 16 + 4 + 4,
+    NeighborRecord = 72 + 16,
+);
