@@ -8,13 +8,14 @@ use cargo_metadata::{Metadata, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Licences that may be linked into an Apache-2.0 OR MIT program without asking for more than a notice.
-const LICENCES: [&str; 9] = [
+const LICENCES: [&str; 10] = [
     "0BSD",
     "Apache-2.0",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "ISC",
     "MIT",
+    "MIT-0",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
