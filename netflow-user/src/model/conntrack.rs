@@ -3,7 +3,7 @@
 use super::{Time, Tuple};
 use serde::{Deserialize, Serialize};
 
-/// `enum ip_conntrack_status` as a bit set (include/uapi/linux/netfilter/nf_conntrack_common.h, v6.18).
+/// `enum ip_conntrack_status` as a bit set (`include/uapi/linux/netfilter/nf_conntrack_common.h`, v6.18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CtStatus(pub u32);
