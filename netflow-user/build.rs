@@ -1,2 +1,78 @@
-//! (being written)
-fn main() {}
+//! Builds the BPF object into `OUT_DIR/netflow`, from where `kernel/` embeds it.
+//!
+//! The object is built by the same pinned stable toolchain as everything else: `core` for the BPF target comes from
+//! rust-src by `-Z build-std`, which a stable cargo takes when `RUSTC_BOOTSTRAP=1`. Only the nested cargo sees
+//! that variable.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+fn main() -> ExitCode {
+    println!("cargo:rerun-if-env-changed=PATH");
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("cargo::error={why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let skip = env::var("AYA_BUILD_SKIP").is_ok_and(|v| v == "1" || v.eq_ignore_ascii_case("true"));
+    if !skip {
+        check_tools()?;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netflow-ebpf");
+    let root = root
+        .to_str()
+        .ok_or("the path to this checkout is not UTF-8")?;
+    let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "1.95.0".into());
+    #[expect(
+        unsafe_code,
+        reason = "no other thread of this build script exists yet"
+    )]
+    // SAFETY: as the reason says.
+    unsafe {
+        env::set_var("RUSTC_BOOTSTRAP", "1");
+        // aya-build shows every line of the nested cargo as a warning: only real ones, please.
+        env::set_var("CARGO_TERM_QUIET", "true");
+    }
+    aya_build::build_ebpf(
+        [aya_build::Package {
+            name: "netflow-ebpf",
+            root_dir: root,
+            ..Default::default()
+        }],
+        aya_build::Toolchain::Custom(&toolchain),
+    )
+    .map_err(|e| format!("{e:#}").replace('\n', " "))
+}
+
+/// What the nested build cannot do without, so that a missing tool is one line and not a page of backtrace.
+fn check_tools() -> Result<(), String> {
+    if find_in_path("bpf-linker").is_none() {
+        return Err("bpf-linker is not installed: run `cargo xtask setup` (or `cargo install bpf-linker --version 0.10.4 --locked`)".into());
+    }
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let sysroot = Command::new(&rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .map_err(|e| format!("{}: {e}", rustc.display()))?;
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout);
+    let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/src/lib.rs");
+    if fs::metadata(core).is_err() {
+        return Err(
+            "rust-src is not installed: run `cargo xtask setup` (or `rustup component add rust-src`)"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn find_in_path(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}
