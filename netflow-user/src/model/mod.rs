@@ -18,6 +18,7 @@ pub mod query;
 pub mod record;
 pub mod recording;
 pub mod source;
+pub mod spelling;
 pub mod time;
 pub mod tuple;
 

@@ -153,9 +153,12 @@ pub struct Endpoint {
     /// `nodeName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Zone hints.
+    /// Zone hints (`hints.forZones`).
     #[serde(default)]
     pub zones: Vec<String>,
+    /// Node hints (`hints.forNodes`).
+    #[serde(default)]
+    pub node_hints: Vec<String>,
 }
 
 /// A Pod.
