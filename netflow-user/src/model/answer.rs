@@ -115,7 +115,10 @@ pub struct PortInfo {
     pub target_port: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's serialize_with passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's serialize_with passes a reference"
+)]
 fn proto_name<S: Serializer>(p: &Proto, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(p)
 }
@@ -131,12 +134,18 @@ pub struct Window {
     pub to: Time,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's serialize_with passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's serialize_with passes a reference"
+)]
 fn time_text<S: Serializer>(t: &Time, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(t)
 }
 
-#[expect(clippy::ref_option, reason = "serde's serialize_with passes a reference")]
+#[expect(
+    clippy::ref_option,
+    reason = "serde's serialize_with passes a reference"
+)]
 fn time_text_opt<S: Serializer>(t: &Option<Time>, s: S) -> Result<S::Ok, S::Error> {
     match t {
         Some(t) => s.collect_str(t),
