@@ -496,6 +496,18 @@ impl Btf {
             .collect()
     }
 
+    /// Names of the enums of this blob (not of its base) that `wanted` picks, sorted.
+    pub fn enum_names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .names
+            .keys()
+            .filter(|(space, name)| *space == Space::Enum && wanted(name))
+            .map(|(_, name)| name.to_string())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Whether there is a struct or union of that name.
     pub fn has_struct(&self, name: &str) -> bool {
         self.find(Space::Aggregate, name).is_some()
@@ -557,6 +569,15 @@ impl KernelTypes {
     /// See [`Btf::enum_values`].
     pub fn enum_values(&self, name: &str) -> Result<Vec<(String, i64)>, BtfError> {
         self.ask(|btf| btf.enum_values(name))
+    }
+
+    /// Names of the enums that `wanted` picks.
+    pub fn enum_names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut names = self.vmlinux.enum_names(&wanted);
+        for module in &self.modules {
+            names.extend(module.enum_names(&wanted));
+        }
+        names
     }
 
     /// See [`Btf::has_struct`].

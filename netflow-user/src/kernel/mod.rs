@@ -3,4 +3,6 @@
 //! The only module of this crate with `unsafe` code, and only in the files that say so.
 
 pub mod btf;
+pub mod kallsyms;
+pub mod reasons;
 pub mod sys;

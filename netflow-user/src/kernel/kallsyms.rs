@@ -1,0 +1,201 @@
+//! Kernel addresses to function names, and back, by `/proc/kallsyms`.
+//!
+//! The list has 100,000 and more lines and packets are dropped at a few dozen places, so it is read through when an
+//! address comes up that is not known yet, for all such addresses at once, and only the answers are kept. That also
+//! finds functions of modules that were loaded in the meantime.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+
+const PATH: &str = "/proc/kallsyms";
+
+/// An address further than this behind the nearest symbol is not in that function.
+const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Names kept at most; more distinct places than that means that addresses are not what we take them for.
+const MAX_KNOWN: usize = 8192;
+
+/// Names of the addresses met so far.
+#[derive(Debug, Default)]
+pub struct Kallsyms {
+    known: HashMap<u64, String>,
+}
+
+impl Kallsyms {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes sure that every one of `addresses` has an answer, with at most one pass through the list. An address that
+    /// no symbol holds, or all of them when the kernel hides addresses (`kernel.kptr_restrict`), is named in hex.
+    pub fn learn(&mut self, addresses: impl IntoIterator<Item = u64>) {
+        let mut unknown: Vec<u64> = addresses
+            .into_iter()
+            .filter(|a| !self.known.contains_key(a))
+            .collect();
+        if unknown.is_empty() {
+            return;
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        if self.known.len() + unknown.len() > MAX_KNOWN {
+            self.known.clear();
+        }
+        let found = File::open(PATH)
+            .and_then(|file| nearest(BufReader::with_capacity(1 << 16, file), &unknown))
+            .unwrap_or_else(|_| vec![None; unknown.len()]);
+        for (address, name) in unknown.into_iter().zip(found) {
+            let name = name.unwrap_or_else(|| format!("{address:#x}"));
+            self.known.insert(address, name);
+        }
+    }
+
+    /// The function that holds `address`.
+    pub fn name(&mut self, address: u64) -> String {
+        self.learn([address]);
+        self.known.get(&address).cloned().unwrap_or_default()
+    }
+}
+
+/// Entry addresses of functions by name; a name that is absent or hidden is missing from the result. A function that
+/// exists several times (static functions of the same name) has all its addresses.
+pub fn addresses(names: &[&str]) -> io::Result<HashMap<String, Vec<u64>>> {
+    entry_points(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
+}
+
+/// For each of `addresses` (sorted) the name of the nearest function at or below it.
+fn nearest(list: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Option<String>>> {
+    let mut best: Vec<(u64, Option<String>)> = vec![(0, None); addresses.len()];
+    for_each_function(list, |entry, name| {
+        let first = addresses.partition_point(|&a| a < entry);
+        let last = addresses.partition_point(|&a| a < entry.saturating_add(MAX_FUNCTION));
+        for best in &mut best[first..last] {
+            if best.1.is_none() || best.0 < entry {
+                *best = (entry, Some(name.to_owned()));
+            }
+        }
+    })?;
+    Ok(best.into_iter().map(|(_, name)| name).collect())
+}
+
+fn entry_points(list: impl BufRead, names: &[&str]) -> io::Result<HashMap<String, Vec<u64>>> {
+    let mut found: HashMap<String, Vec<u64>> = HashMap::new();
+    for_each_function(list, |entry, name| {
+        if names.contains(&name) {
+            found.entry(name.to_owned()).or_default().push(entry);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Calls `function(address, name)` for every line `ADDRESS TYPE NAME [MODULE]` of a function whose address is shown.
+fn for_each_function(
+    mut list: impl BufRead,
+    mut function: impl FnMut(u64, &str),
+) -> io::Result<()> {
+    let mut line = Vec::with_capacity(256);
+    loop {
+        line.clear();
+        if list.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let Ok(text) = str::from_utf8(&line) else {
+            continue;
+        };
+        let mut words = text.split_ascii_whitespace();
+        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        if !matches!(kind, "t" | "T" | "w" | "W") {
+            continue;
+        }
+        match u64::from_str_radix(address, 16) {
+            Ok(0) | Err(_) => {}
+            Ok(address) => function(address, strip_suffix(name)),
+        }
+    }
+}
+
+/// The name as in the source: compilers append `.isra.0`, `.constprop.0`, `.part.0`, `.cold`.
+fn strip_suffix(name: &str) -> &str {
+    match name.find('.') {
+        Some(at) if at > 0 => &name[..at],
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"\
+0000000000000000 A hidden
+ffffffff81000000 T _stext
+ffffffff81000100 t ip_rcv_finish_core.isra.0
+ffffffff81000200 T ip_forward
+ffffffff81000200 T ip_forward_alias
+ffffffff81000280 D some_data
+ffffffff81000300 t static_twice
+ffffffff81000400 t static_twice
+not a line
+ffffffffc0000040 t nft_do_chain\t[nf_tables]
+ffffffffc0000010 t earlier_in_module\t[nf_tables]
+";
+
+    #[test]
+    fn nearest_function_below() {
+        let asked = [
+            0x10,
+            0xffff_ffff_8100_0100,
+            0xffff_ffff_8100_01ff,
+            0xffff_ffff_8100_0299,
+            0xffff_ffff_8100_0401,
+            0xffff_ffff_b000_0000,
+            0xffff_ffff_c000_0039,
+            0xffff_ffff_c000_0041,
+        ];
+        let names = nearest(LIST, &asked).unwrap();
+        let names: Vec<_> = names.iter().map(Option::as_deref).collect();
+        assert_eq!(
+            names,
+            [
+                None,
+                Some("ip_rcv_finish_core"),
+                Some("ip_rcv_finish_core"),
+                Some("ip_forward"),
+                Some("static_twice"),
+                None,
+                Some("earlier_in_module"),
+                Some("nft_do_chain"),
+            ]
+        );
+    }
+
+    #[test]
+    fn entries_by_name() {
+        let found = entry_points(LIST, &["static_twice", "nft_do_chain", "absent"]).unwrap();
+        assert_eq!(found["static_twice"].len(), 2);
+        assert_eq!(found["nft_do_chain"], [0xffff_ffff_c000_0040]);
+        assert!(!found.contains_key("absent"));
+    }
+
+    #[test]
+    fn hidden_addresses_name_nothing() {
+        let list = b"0000000000000000 T ip_forward\n0000000000000000 t x [m]\n";
+        assert_eq!(nearest(&list[..], &[0xffff]).unwrap(), [None]);
+        assert!(entry_points(&list[..], &["ip_forward"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_running_kernel() {
+        let found = addresses(&["ip_forward", "ip_local_deliver"]).unwrap();
+        let ip_forward = found["ip_forward"][0];
+        let mut symbols = Kallsyms::new();
+        assert_eq!(symbols.name(ip_forward + 4), "ip_forward");
+        assert_eq!(symbols.name(1), "0x1");
+    }
+}
