@@ -445,6 +445,12 @@ impl Btf {
         self.size(self.field(path)?.type_id, 0)
     }
 
+    /// Size in bytes if what a path names is a plain integer, `None` if it is anything else.
+    pub fn integer_size(&self, path: &str) -> Result<Option<u32>, BtfError> {
+        let (_, ty) = self.lookup(self.strip(self.field(path)?.type_id)?)?;
+        Ok((ty.kind == kind::INT).then_some(ty.referent))
+    }
+
     /// How many arguments tracepoint `name` hands to a raw or BTF tracepoint program.
     pub fn tracepoint_args(&self, name: &str) -> Result<u32, BtfError> {
         let missing = || BtfError::NoType {
@@ -559,6 +565,11 @@ impl KernelTypes {
     /// See [`Btf::field`].
     pub fn field(&self, path: &str) -> Result<Field, BtfError> {
         self.ask(|btf| btf.field(path))
+    }
+
+    /// See [`Btf::integer_size`].
+    pub fn integer_size(&self, path: &str) -> Result<Option<u32>, BtfError> {
+        self.ask(|btf| btf.integer_size(path))
     }
 
     /// See [`Btf::tracepoint_args`].
@@ -792,6 +803,8 @@ pub(crate) mod tests {
         let bits = btf.field("outer.bits").unwrap();
         assert_eq!((bits.bit_offset, bits.bit_width), (291, Some(3)));
         assert_eq!(btf.size_of("outer.list").unwrap(), 24);
+        assert_eq!(btf.integer_size("outer.list[0].a"), Ok(Some(4)));
+        assert_eq!(btf.integer_size("outer.list"), Ok(None));
         assert!(btf.has_struct("inner") && !btf.has_struct("color"));
     }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::ops::Range;
 
 const PATH: &str = "/proc/kallsyms";
 
@@ -59,10 +60,10 @@ impl Kallsyms {
     }
 }
 
-/// Entry addresses of functions by name; a name that is absent or hidden is missing from the result. A function that
-/// exists several times (static functions of the same name) has all its addresses.
-pub fn addresses(names: &[&str]) -> io::Result<HashMap<String, Vec<u64>>> {
-    entry_points(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
+/// The addresses of functions by name, from the entry to the next function. A name that is absent or hidden is missing
+/// from the result; one that exists several times (static functions, split-off `.cold` parts) has several ranges.
+pub fn ranges(names: &[&str]) -> io::Result<HashMap<String, Vec<Range<u64>>>> {
+    function_ranges(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
 }
 
 /// For each of `addresses` (sorted) the name of the nearest function at or below it.
@@ -80,13 +81,26 @@ fn nearest(list: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Option<Strin
     Ok(best.into_iter().map(|(_, name)| name).collect())
 }
 
-fn entry_points(list: impl BufRead, names: &[&str]) -> io::Result<HashMap<String, Vec<u64>>> {
-    let mut found: HashMap<String, Vec<u64>> = HashMap::new();
+fn function_ranges(
+    list: impl BufRead,
+    names: &[&str],
+) -> io::Result<HashMap<String, Vec<Range<u64>>>> {
+    let mut entries = Vec::new();
+    let mut found: HashMap<String, Vec<Range<u64>>> = HashMap::new();
     for_each_function(list, |entry, name| {
+        entries.push(entry);
         if names.contains(&name) {
-            found.entry(name.to_owned()).or_default().push(entry);
+            found.entry(name.to_owned()).or_default().push(entry..entry);
         }
     })?;
+    entries.sort_unstable();
+    for range in found.values_mut().flatten() {
+        let next = entries.partition_point(|&entry| entry <= range.start);
+        range.end = entries
+            .get(next)
+            .map_or(MAX_FUNCTION, |next| (next - range.start).min(MAX_FUNCTION))
+            .saturating_add(range.start);
+    }
     Ok(found)
 }
 
@@ -176,10 +190,22 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
     }
 
     #[test]
-    fn entries_by_name() {
-        let found = entry_points(LIST, &["static_twice", "nft_do_chain", "absent"]).unwrap();
-        assert_eq!(found["static_twice"].len(), 2);
-        assert_eq!(found["nft_do_chain"], [0xffff_ffff_c000_0040]);
+    fn ranges_by_name() {
+        let found = function_ranges(LIST, &["static_twice", "ip_forward", "absent"]).unwrap();
+        let module = 0xffff_ffff_c000_0010;
+        assert!(module - 0xffff_ffff_8100_0400 > MAX_FUNCTION);
+        assert_eq!(
+            found["static_twice"],
+            [
+                0xffff_ffff_8100_0300..0xffff_ffff_8100_0400,
+                0xffff_ffff_8100_0400..0xffff_ffff_8100_0400 + MAX_FUNCTION,
+            ]
+        );
+        assert_eq!(found["ip_forward"].len(), 1);
+        assert_eq!(
+            found["ip_forward"][0],
+            0xffff_ffff_8100_0200..0xffff_ffff_8100_0300
+        );
         assert!(!found.contains_key("absent"));
     }
 
@@ -187,15 +213,20 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
     fn hidden_addresses_name_nothing() {
         let list = b"0000000000000000 T ip_forward\n0000000000000000 t x [m]\n";
         assert_eq!(nearest(&list[..], &[0xffff]).unwrap(), [None]);
-        assert!(entry_points(&list[..], &["ip_forward"]).unwrap().is_empty());
+        assert!(
+            function_ranges(&list[..], &["ip_forward"])
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
     fn the_running_kernel() {
-        let found = addresses(&["ip_forward", "ip_local_deliver"]).unwrap();
-        let ip_forward = found["ip_forward"][0];
+        let found = ranges(&["ip_forward"]).unwrap();
+        let ip_forward = &found["ip_forward"][0];
         let mut symbols = Kallsyms::new();
-        assert_eq!(symbols.name(ip_forward + 4), "ip_forward");
+        assert_eq!(symbols.name(ip_forward.start + 4), "ip_forward");
+        assert_eq!(symbols.name(ip_forward.end - 1), "ip_forward");
         assert_eq!(symbols.name(1), "0x1");
     }
 }

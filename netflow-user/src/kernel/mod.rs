@@ -4,5 +4,9 @@
 
 pub mod btf;
 pub mod kallsyms;
+pub mod layout;
+pub mod links;
+pub mod owner;
 pub mod reasons;
+pub mod rtnl;
 pub mod sys;

@@ -41,6 +41,24 @@ pub fn getsockopt_bytes(
     Ok((len as usize).min(value.len()))
 }
 
+/// `SO_RCVBUFFORCE`: a receive buffer of `bytes`, beyond `net.core.rmem_max` where privileges allow it.
+pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads one int from `bytes`.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Cookie of the network namespace that `socket` was opened in. `ENOPROTOOPT` before Linux 5.14.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut value = [0_u8; 8];
