@@ -1,1 +1,12 @@
 //! The lab and the scenarios.
+//!
+//! One [`world::World`] says how everything is meant to be: objects, what each node's kube-proxy last saw, listeners,
+//! firewall rules, the router's mood. A fault changes a healthy world; [`lab::Lab::apply`] makes the namespaces match
+//! it, and applying the healthy world again undoes the fault.
+
+pub mod lab;
+pub mod manifests;
+pub mod policy;
+pub mod proxy;
+pub mod traffic;
+pub mod world;

@@ -1,0 +1,194 @@
+//! Raises labs, breaks one thing in them, and proves what netflow says about it.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use netflow_tests::lab::draw::Draw;
+use netflow_tests::lab::plan::{Placement, Plan};
+use netflow_tests::lab::state::{self, State};
+use netflow_tests::lab::{self, Lab, Life, netns};
+use netflow_tests::proxy::Mode;
+use netflow_tests::world::World;
+use nix::sys::signal::{SigSet, Signal};
+use std::process::{Command, ExitCode};
+
+#[derive(Parser)]
+#[command(
+    name = "netflow-lab",
+    about = "Labs of namespaces as nodes and Pods, their faults and scenarios"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Raises a lab that stays.
+    Up {
+        /// How Services are proxied.
+        #[arg(long, value_enum, default_value = "nftables")]
+        proxy: Mode,
+        /// Draws names, addresses and ports; printed, so that the same lab can be raised again.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Backends on the client's node.
+        #[arg(long)]
+        same_node: bool,
+    },
+    /// Takes every lab down that stays, and leftovers.
+    Down,
+    /// Shows labs that are up.
+    Status,
+    /// Runs a command in a node, a Pod, `router` or `outside`.
+    Exec {
+        /// Name of a node or Pod.
+        place: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = lab::need_root() {
+        eprintln!("netflow-lab: {e}");
+        return ExitCode::from(2);
+    }
+    match catch_signals().and_then(|()| run(cli.command)) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("netflow-lab: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// On SIGINT and SIGTERM, takes the labs of this process down and ends. Blocks both signals for all threads started
+/// later, so that one thread gets them; children start with none blocked.
+fn catch_signals() -> Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            eprintln!("netflow-lab: {signal}, taking the lab down");
+            lab::take_all_down();
+            std::process::exit(128 + signal as i32);
+        }
+    });
+    Ok(())
+}
+
+fn run(action: Action) -> Result<ExitCode> {
+    if !matches!(action, Action::Exec { .. } | Action::Status) {
+        let removed = state::remove_leftovers()?;
+        if removed > 0 {
+            eprintln!("removed {removed} labs whose owner is dead");
+        }
+    }
+    match action {
+        Action::Up {
+            proxy,
+            seed,
+            same_node,
+        } => up(proxy, seed, same_node)?,
+        Action::Down => down()?,
+        Action::Status => status()?,
+        Action::Exec { place, command } => return exec(&place, &command),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(mode: Mode, seed: Option<u64>, same_node: bool) -> Result<()> {
+    let seed = seed.unwrap_or_else(Draw::fresh_seed);
+    let plan = Plan::draw(
+        seed,
+        if same_node {
+            Placement::Same
+        } else {
+            Placement::Cross
+        },
+    );
+    let world = World::healthy(&plan, mode);
+    let mut lab = Lab::up(plan, mode, Life::Stays)?;
+    lab.apply(&world)?;
+    show(&lab);
+    lab.leave();
+    Ok(())
+}
+
+fn show(lab: &Lab) {
+    let plan = &lab.plan;
+    println!(
+        "seed {}  proxy {}  manifests {}",
+        plan.seed,
+        lab.mode,
+        lab.manifests().display()
+    );
+    for (n, node) in plan.nodes.iter().enumerate() {
+        println!("node {}  {}  netns {}", node.name, node.ip, lab.node(n));
+        for pod in plan.pods().filter(|p| p.node == n) {
+            println!("  pod {}/{}  {}", pod.namespace, pod.name, pod.ip);
+        }
+    }
+    for service in [&plan.service, &plan.second] {
+        for port in &service.ports {
+            let (ns, name, vip) = (&service.namespace, &service.name, service.vip);
+            println!(
+                "service {ns}/{name}  {vip}:{} -> {}",
+                port.port, port.target
+            );
+        }
+    }
+    println!("client {}", plan.client.name);
+}
+
+fn down() -> Result<()> {
+    for state in State::all().into_iter().filter(|s| s.owner.is_none()) {
+        state.remove()?;
+        println!("{} is down", state.prefix);
+    }
+    Ok(())
+}
+
+fn status() -> Result<()> {
+    let states = State::all();
+    if states.is_empty() {
+        println!("no lab is up");
+    }
+    for state in states {
+        println!(
+            "{}{}",
+            state.prefix,
+            if state.owner.is_some() {
+                " (of a running test)"
+            } else {
+                ""
+            }
+        );
+        show(&Lab::reopen(&state)?);
+    }
+    Ok(())
+}
+
+fn exec(place: &str, command: &[String]) -> Result<ExitCode> {
+    let labs: Vec<Lab> = State::all()
+        .iter()
+        .map(Lab::reopen)
+        .collect::<Result<_>>()?;
+    let Some(ns) = labs.iter().find_map(|lab| lab.find(place)) else {
+        bail!("no node or Pod {place} in a lab that is up; `netflow-lab status` shows them");
+    };
+    let own = std::env::current_exe()?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", own.parent().unwrap_or(&own).display());
+    let status = netns::within(&ns, || {
+        Command::new(&command[0])
+            .args(&command[1..])
+            .env("PATH", &path)
+            .status()
+            .with_context(|| command[0].clone())
+    })?;
+    let code = status.code().and_then(|c| u8::try_from(c).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}

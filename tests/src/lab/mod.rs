@@ -1,0 +1,461 @@
+//! A lab: two nodes with Pods, a router between them, a host outside. All of it in network namespaces of its own; the
+//! machine's own namespace is never touched.
+
+pub mod draw;
+pub mod netns;
+pub mod plan;
+mod rules;
+pub mod state;
+
+use crate::proxy::Mode;
+use crate::traffic::{App, Listen};
+use crate::world::{Between, Party, World};
+use anyhow::{Context, Result, bail};
+use plan::{Placement, Plan, PodPlan, Unknown};
+use state::{Owner, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Whether a lab outlives the process that raised it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is taken down when dropped, and by the next start if this process dies.
+    Owned,
+    /// It stays until `down`.
+    Stays,
+}
+
+/// A lab that is up.
+pub struct Lab {
+    /// How it looks.
+    pub plan: Plan,
+    /// How Services are proxied.
+    pub mode: Mode,
+    state: State,
+    servers: BTreeMap<Ipv4Addr, (Vec<Listen>, App)>,
+    /// Pods with firewall rules inside.
+    ruled: BTreeSet<Ipv4Addr>,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static OPEN: Mutex<Vec<State>> = Mutex::new(Vec::new());
+
+/// Takes down every lab of this process; for signal handlers, which cannot drop what other threads hold.
+pub fn take_all_down() {
+    let states = OPEN
+        .lock()
+        .map(|mut open| std::mem::take(&mut *open))
+        .unwrap_or_default();
+    for state in states {
+        if let Err(e) = state.remove() {
+            eprintln!("netflow-lab: {e:#}");
+        }
+    }
+}
+
+/// Refuses when this process may not make network namespaces.
+pub fn need_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes network namespaces and needs root: run it with sudo");
+    }
+    Ok(())
+}
+
+impl Lab {
+    /// Raises a lab: links, addresses, routes. Nothing listens and no rule is written yet; see [`Lab::apply`].
+    pub fn up(plan: Plan, mode: Mode, life: Life) -> Result<Lab> {
+        need_root()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("nfl{:x}-{number}", std::process::id());
+        let lab = Lab {
+            state: State {
+                namespaces: namespaces(&plan, &prefix),
+                prefix,
+                owner: match life {
+                    Life::Owned => Some(Owner::me()?),
+                    Life::Stays => None,
+                },
+                seed: plan.seed,
+                placement: plan.placement.name().to_owned(),
+                proxy: mode.name().to_owned(),
+                fault: String::new(),
+            },
+            plan,
+            mode,
+            servers: BTreeMap::new(),
+            ruled: BTreeSet::new(),
+        };
+        lab.state.save()?;
+        if let Ok(mut open) = OPEN.lock() {
+            open.push(lab.state.clone());
+        }
+        lab.build().context("raising the lab")?;
+        Ok(lab)
+    }
+
+    /// Namespace of node `n`.
+    pub fn node(&self, n: usize) -> String {
+        format!("{}-{}", self.state.prefix, self.plan.nodes[n].name)
+    }
+
+    /// Namespace of a Pod.
+    pub fn pod(&self, pod: &PodPlan) -> String {
+        pod_namespace(&self.state.prefix, pod)
+    }
+
+    /// Namespace of the router.
+    pub fn router(&self) -> String {
+        format!("{}-router", self.state.prefix)
+    }
+
+    /// Namespace of the host outside.
+    pub fn outside(&self) -> String {
+        format!("{}-outside", self.state.prefix)
+    }
+
+    /// Namespace of a party.
+    pub fn party(&self, party: Party) -> String {
+        match party {
+            Party::Client => self.pod(&self.plan.client),
+            Party::Node(n) => self.node(n),
+            Party::Outside => self.outside(),
+        }
+    }
+
+    /// Namespace by the name of a node or Pod, `router` or `outside`.
+    pub fn find(&self, name: &str) -> Option<String> {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let node = (0..2)
+            .find(|n| self.plan.nodes[*n].name == name)
+            .map(|n| self.node(n));
+        let pod = || {
+            self.plan
+                .pods()
+                .find(|p| p.name == name)
+                .map(|p| self.pod(p))
+        };
+        node.or_else(pod).or_else(|| match name {
+            "router" => Some(self.router()),
+            "outside" => Some(self.outside()),
+            _ => None,
+        })
+    }
+
+    /// Files of this lab.
+    pub fn dir(&self) -> PathBuf {
+        self.state.dir()
+    }
+
+    /// The objects, as files.
+    pub fn manifests(&self) -> PathBuf {
+        self.dir().join("manifests")
+    }
+
+    /// Starts a program in a namespace.
+    pub fn spawn(&self, netns: &str, mut command: Command) -> Result<Child> {
+        netns::within(netns, move || {
+            command
+                .spawn()
+                .with_context(|| format!("starting {}", command.get_program().display()))
+        })
+    }
+
+    /// Makes the lab as `world` says: manifests, rules, listeners, what lies between the nodes.
+    pub fn apply(&mut self, world: &World) -> Result<()> {
+        world
+            .objects
+            .write(&self.manifests(), self.plan.manifest_style)?;
+        for n in 0..2 {
+            rules::node(self, world, n)?;
+        }
+        rules::pods(self, world)?;
+        self.set_between(&world.between)?;
+        self.set_gone(&world.gone)?;
+        self.set_listens(&world.listens)
+    }
+
+    fn has_rules(&self, pod: Ipv4Addr) -> bool {
+        self.ruled.contains(&pod)
+    }
+
+    fn set_has_rules(&mut self, pod: Ipv4Addr, rules: bool) {
+        if rules {
+            self.ruled.insert(pod);
+        } else {
+            self.ruled.remove(&pod);
+        }
+    }
+
+    fn set_listens(&mut self, listens: &BTreeMap<Ipv4Addr, Vec<Listen>>) -> Result<()> {
+        self.servers
+            .retain(|ip, (now, _)| listens.get(ip) == Some(now));
+        let pods: Vec<PodPlan> = self.plan.pods().cloned().collect();
+        for pod in pods {
+            let wanted = listens.get(&pod.ip).filter(|l| !l.is_empty());
+            if let Some(wanted) = wanted.filter(|_| !self.servers.contains_key(&pod.ip)) {
+                let app = App::serve(self, &self.pod(&pod), wanted)?;
+                self.servers.insert(pod.ip, (wanted.clone(), app));
+            }
+        }
+        Ok(())
+    }
+
+    /// A Pod that is gone has neither address nor carrier.
+    fn set_gone(&self, gone: &[Ipv4Addr]) -> Result<()> {
+        for pod in self.plan.pods() {
+            let (ns, ifname) = (self.pod(pod), &pod.ifname);
+            let len = self.plan.nodes[pod.node].pods.len;
+            let lines = if gone.contains(&pod.ip) {
+                vec![
+                    format!("addr flush dev {ifname}"),
+                    format!("link set {ifname} down"),
+                ]
+            } else {
+                let gateway = self.plan.nodes[pod.node].pods.nth(1);
+                vec![
+                    format!("addr replace {}/{len} dev {ifname}", pod.ip),
+                    format!("link set {ifname} up"),
+                    format!("route replace default via {gateway} dev {ifname}"),
+                ]
+            };
+            netns::batch(&ns, &lines)?;
+        }
+        Ok(())
+    }
+
+    fn set_between(&self, between: &Between) -> Result<()> {
+        netns::batch(&self.router(), &self.router_routes(between.path_mtu))?;
+        let lost = between.lost_toward.map_or(String::new(), |n| {
+            format!(
+                "table ip path {{ chain forward {{ type filter hook forward priority 0; ip daddr {} drop; }} }}\n",
+                self.plan.nodes[n].pods
+            )
+        });
+        let mute = if between.mute {
+            "table ip mute { chain output { type filter hook output priority 0; \
+             icmp type destination-unreachable icmp code frag-needed drop; } }\n"
+        } else {
+            ""
+        };
+        let rules = format!("flush ruleset\n{lost}{mute}");
+        netns::within(&self.router(), || netns::feed("nft", &["-f", "-"], &rules))
+    }
+
+    /// The router's routes. A small path MTU is a property of the routes, so that the router accepts big packets and
+    /// finds them too big only when it sends them on, as at a narrower link.
+    fn router_routes(&self, path_mtu: Option<u32>) -> Vec<String> {
+        let mtu = path_mtu.map_or(String::new(), |m| format!(" mtu lock {m}"));
+        self.plan
+            .nodes
+            .iter()
+            .map(|n| {
+                format!(
+                    "route replace {} via {} dev {}{mtu}",
+                    n.pods, n.ip, n.router_if
+                )
+            })
+            .collect()
+    }
+
+    fn build(&self) -> Result<()> {
+        let adds: Vec<String> = self
+            .state
+            .namespaces
+            .iter()
+            .map(|n| format!("netns add {n}"))
+            .collect();
+        netns::manage(&adds, false)?;
+        netns::batch(&self.router(), &self.links())?;
+        netns::batch(&self.router(), &self.router_setup())?;
+        netns::sysctl(&self.router(), &[("net.ipv4.ip_forward", "1")])?;
+        netns::batch(&self.outside(), &self.outside_setup())?;
+        for n in 0..2 {
+            netns::sysctl(
+                &self.node(n),
+                &[
+                    ("net.ipv4.ip_forward", "1"),
+                    ("net.bridge.bridge-nf-call-iptables", "1"),
+                ],
+            )?;
+            netns::batch(&self.node(n), &self.node_setup(n))?;
+        }
+        for pod in self.plan.pods() {
+            netns::batch(&self.pod(pod), &self.pod_setup(pod))?;
+        }
+        Ok(())
+    }
+
+    /// Every veth pair, made directly in the namespaces that hold its ends.
+    fn links(&self) -> Vec<String> {
+        let veth = |a: &str, a_ns: String, b: &str, b_ns: String, mtu: u32| {
+            format!(
+                "link add name {a} netns {a_ns} mtu {mtu} type veth peer name {b} netns {b_ns} mtu {mtu}"
+            )
+        };
+        let mtu = self.plan.mtu;
+        let mut lines = vec![veth(
+            "to-outside",
+            self.router(),
+            "eth0",
+            self.outside(),
+            mtu,
+        )];
+        for (n, node) in self.plan.nodes.iter().enumerate() {
+            lines.push(veth(
+                &node.router_if,
+                self.router(),
+                &node.uplink,
+                self.node(n),
+                mtu,
+            ));
+        }
+        for pod in self.plan.pods() {
+            let node = self.node(pod.node);
+            lines.push(veth(
+                &pod.veth,
+                node,
+                &pod.ifname,
+                self.pod(pod),
+                self.plan.pod_mtu,
+            ));
+        }
+        lines
+    }
+
+    fn router_setup(&self) -> Vec<String> {
+        let mut lines = vec![
+            "link set lo up".to_owned(),
+            format!("addr add {}/24 dev to-outside", self.plan.outside.nth(1)),
+            "link set to-outside up".to_owned(),
+        ];
+        for node in &self.plan.nodes {
+            lines.push(format!(
+                "addr add {}/{} dev {}",
+                node.gateway, node.link.len, node.router_if
+            ));
+            lines.push(format!("link set {} up", node.router_if));
+        }
+        lines.extend(self.router_routes(None));
+        if self.plan.unknown == Unknown::Swallow {
+            lines.push("route add blackhole default".to_owned());
+        }
+        lines
+    }
+
+    fn outside_setup(&self) -> Vec<String> {
+        vec![
+            "link set lo up".to_owned(),
+            format!("addr add {}/24 dev eth0", self.plan.outside.nth(2)),
+            "link set eth0 up".to_owned(),
+            format!("route add default via {}", self.plan.outside.nth(1)),
+        ]
+    }
+
+    fn node_setup(&self, n: usize) -> Vec<String> {
+        let (node, other) = (&self.plan.nodes[n], &self.plan.nodes[1 - n]);
+        let (bridge, uplink) = (&node.bridge, &node.uplink);
+        let mut lines = vec![
+            "link set lo up".to_owned(),
+            format!("addr add {}/{} dev {uplink}", node.ip, node.link.len),
+            format!("link set {uplink} up"),
+            format!("route add default via {}", node.gateway),
+            format!("route add {} via {}", other.pods, node.gateway),
+            format!("link add {bridge} mtu {} type bridge", self.plan.pod_mtu),
+            format!(
+                "addr add {}/{} dev {bridge}",
+                node.pods.nth(1),
+                node.pods.len
+            ),
+            format!("link set {bridge} up"),
+        ];
+        for pod in self.plan.pods().filter(|p| p.node == n) {
+            lines.push(format!("link set {} master {bridge} up", pod.veth));
+            lines.push(format!(
+                "link set {} type bridge_slave hairpin on",
+                pod.veth
+            ));
+        }
+        lines
+    }
+
+    fn pod_setup(&self, pod: &PodPlan) -> Vec<String> {
+        let node = &self.plan.nodes[pod.node];
+        vec![
+            "link set lo up".to_owned(),
+            format!("addr add {}/{} dev {}", pod.ip, node.pods.len, pod.ifname),
+            format!("link set {} up", pod.ifname),
+            format!(
+                "route add default via {} dev {}",
+                node.pods.nth(1),
+                pod.ifname
+            ),
+        ]
+    }
+
+    /// Notes which fault the lab has, for `status`.
+    pub fn note_fault(&mut self, name: &str) -> Result<()> {
+        name.clone_into(&mut self.state.fault);
+        self.state.save()
+    }
+
+    /// Takes the lab down.
+    pub fn down(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if let Ok(mut open) = OPEN.lock() {
+            open.retain(|s| s.prefix != self.state.prefix);
+        }
+        self.servers.clear();
+        self.state.remove()
+    }
+
+    /// The lab of a state that is up already; its plan is drawn again.
+    pub fn reopen(state: &State) -> Result<Lab> {
+        let placement = Placement::ALL
+            .into_iter()
+            .find(|p| p.name() == state.placement)
+            .context("unknown placement in the state")?;
+        Ok(Lab {
+            plan: Plan::draw(state.seed, placement),
+            mode: Mode::parse(&state.proxy).context("unknown proxy mode in the state")?,
+            state: state.clone(),
+            servers: BTreeMap::new(),
+            ruled: BTreeSet::new(),
+        })
+    }
+
+    /// Lets servers go on after this process ends.
+    pub fn leave(mut self) {
+        for (_, (_, app)) in std::mem::take(&mut self.servers) {
+            app.leave();
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.state.owner.is_some()
+            && self.state.dir().exists()
+            && let Err(e) = self.end()
+        {
+            eprintln!("netflow-lab: taking the lab down: {e:#}");
+        }
+    }
+}
+
+fn pod_namespace(prefix: &str, pod: &PodPlan) -> String {
+    format!("{prefix}-{}-{}", pod.namespace, pod.name)
+}
+
+fn namespaces(plan: &Plan, prefix: &str) -> Vec<String> {
+    let fixed = ["router", "outside"].map(|n| format!("{prefix}-{n}"));
+    let nodes = plan.nodes.iter().map(|n| format!("{prefix}-{}", n.name));
+    let pods = plan.pods().map(|p| pod_namespace(prefix, p));
+    fixed.into_iter().chain(nodes).chain(pods).collect()
+}

@@ -1,0 +1,436 @@
+//! Kubernetes objects of a lab: the single source that proxy rules, policy rules and netflow's manifests come from.
+
+use crate::lab::plan::{Plan, PodPlan, ServicePlan};
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus,
+    ObjectReference, Pod, PodCondition, PodIP, PodSpec, PodStatus, Service, ServicePort,
+    ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// All objects of a cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    /// Namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// `EndpointSlices`.
+    pub slices: Vec<EndpointSlice>,
+    /// `NetworkPolicies`.
+    pub policies: Vec<NetworkPolicy>,
+}
+
+impl Objects {
+    /// The objects of a healthy lab.
+    pub fn of(plan: &Plan) -> Objects {
+        let mut names: Vec<&str> = plan.pods().map(|p| p.namespace.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let backend_ports: Vec<u16> = plan.service.ports.iter().map(|p| p.target).collect();
+        let second_ports: Vec<u16> = plan.second.ports.iter().map(|p| p.target).collect();
+        let mut pods = vec![pod(plan, &plan.client, &[]), pod(plan, &plan.spare, &[])];
+        pods.extend(plan.backends.iter().map(|p| pod(plan, p, &backend_ports)));
+        pods.extend(plan.seconds.iter().map(|p| pod(plan, p, &second_ports)));
+        let mut objects = Objects {
+            namespaces: names.into_iter().map(namespace).collect(),
+            nodes: (0..plan.nodes.len()).map(|n| node(plan, n)).collect(),
+            pods,
+            services: vec![
+                service(&plan.service, &plan.backends[0].label),
+                service(&plan.second, &plan.seconds[0].label),
+            ],
+            slices: Vec::new(),
+            policies: Vec::new(),
+        };
+        objects.reconcile();
+        objects
+    }
+
+    /// Writes the slices anew from Services and Pods, as the endpoint slice controller does.
+    pub fn reconcile(&mut self) {
+        self.slices = self
+            .services
+            .iter()
+            .map(|service| {
+                let members: Vec<&Pod> = self
+                    .pods
+                    .iter()
+                    .filter(|pod| selects(service, pod))
+                    .collect();
+                slice(service, &members)
+            })
+            .collect();
+    }
+
+    /// The Service of a plan.
+    pub fn service_mut(&mut self, plan: &ServicePlan) -> Result<&mut Service> {
+        self.services
+            .iter_mut()
+            .find(|s| is(&s.metadata, &plan.namespace, &plan.name))
+            .with_context(|| format!("no Service {}/{}", plan.namespace, plan.name))
+    }
+
+    /// The Pod of a plan.
+    pub fn pod_mut(&mut self, plan: &PodPlan) -> Result<&mut Pod> {
+        self.pods
+            .iter_mut()
+            .find(|p| is(&p.metadata, &plan.namespace, &plan.name))
+            .with_context(|| format!("no Pod {}/{}", plan.namespace, plan.name))
+    }
+
+    /// Every object as JSON, by kind.
+    fn documents(&self) -> Result<Vec<(&'static str, Vec<Value>)>> {
+        fn values<T: Serialize>(items: &[T]) -> Result<Vec<Value>> {
+            items.iter().map(|i| Ok(serde_json::to_value(i)?)).collect()
+        }
+        Ok(vec![
+            ("namespaces", values(&self.namespaces)?),
+            ("nodes", values(&self.nodes)?),
+            ("pods", values(&self.pods)?),
+            ("services", values(&self.services)?),
+            ("endpointslices", values(&self.slices)?),
+            ("networkpolicies", values(&self.policies)?),
+        ])
+    }
+
+    /// Writes the objects into `dir`, replacing what is there. `style` chooses among the forms that kubectl users
+    /// have: several documents per file, one `List`, or one JSON file per kind.
+    pub fn write(&self, dir: &Path, style: u32) -> Result<()> {
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        fs::create_dir_all(dir)?;
+        let documents = self.documents()?;
+        match style {
+            0 => {
+                for (kind, items) in documents {
+                    let parts: Vec<String> = items
+                        .iter()
+                        .map(serde_saphyr::to_string)
+                        .collect::<Result<_, _>>()?;
+                    fs::write(dir.join(format!("{kind}.yaml")), parts.join("\n---\n"))?;
+                }
+            }
+            1 => {
+                let all: Vec<Value> = documents.into_iter().flat_map(|(_, items)| items).collect();
+                fs::write(
+                    dir.join("cluster.yaml"),
+                    serde_saphyr::to_string(&list(&all))?,
+                )?;
+            }
+            _ => {
+                for (kind, items) in documents {
+                    let text = serde_json::to_string_pretty(&list(&items))?;
+                    fs::write(dir.join(format!("{kind}.json")), text)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+fn is(meta: &ObjectMeta, namespace: &str, name: &str) -> bool {
+    meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+}
+
+fn meta(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn namespace(name: &str) -> Namespace {
+    let label = ("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+    Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(BTreeMap::from([label])),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    }
+}
+
+fn node(plan: &Plan, n: usize) -> Node {
+    let node = &plan.nodes[n];
+    let address = |kind: &str, address: String| NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    };
+    Node {
+        metadata: ObjectMeta {
+            name: Some(node.name.clone()),
+            labels: Some(BTreeMap::from([(
+                "kubernetes.io/hostname".to_owned(),
+                node.name.clone(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: Some(node.pods.to_string()),
+            pod_cidrs: Some(vec![node.pods.to_string()]),
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus {
+            addresses: Some(vec![
+                address("InternalIP", node.ip.to_string()),
+                address("Hostname", node.name.clone()),
+            ]),
+            conditions: Some(vec![NodeCondition {
+                type_: "Ready".to_owned(),
+                status: "True".to_owned(),
+                ..NodeCondition::default()
+            }]),
+            ..NodeStatus::default()
+        }),
+    }
+}
+
+fn pod(plan: &Plan, pod: &PodPlan, ports: &[u16]) -> Pod {
+    let (kind, owner) = &pod.owner;
+    let container_ports = ports
+        .iter()
+        .map(|p| ContainerPort {
+            container_port: i32::from(*p),
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        })
+        .collect();
+    Pod {
+        metadata: ObjectMeta {
+            labels: Some(BTreeMap::from([
+                pod.label.clone(),
+                ("pod-template-hash".to_owned(), "7d4b9c".to_owned()),
+            ])),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                controller: Some(true),
+                kind: (*kind).to_owned(),
+                name: owner.clone(),
+                uid: format!("uid-{owner}"),
+                ..OwnerReference::default()
+            }]),
+            ..meta(&pod.namespace, &pod.name)
+        },
+        spec: Some(PodSpec {
+            node_name: Some(plan.nodes[pod.node].name.clone()),
+            containers: vec![Container {
+                name: pod.label.1.clone(),
+                image: Some(format!("registry.example/{}:1", pod.label.1)),
+                ports: Some(container_ports),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        status: Some(PodStatus {
+            phase: Some("Running".to_owned()),
+            pod_ip: Some(pod.ip.to_string()),
+            pod_ips: Some(vec![PodIP {
+                ip: pod.ip.to_string(),
+            }]),
+            host_ip: Some(plan.nodes[pod.node].ip.to_string()),
+            conditions: Some(
+                ["PodScheduled", "Initialized", "ContainersReady", "Ready"]
+                    .map(condition)
+                    .to_vec(),
+            ),
+            ..PodStatus::default()
+        }),
+    }
+}
+
+fn condition(kind: &str) -> PodCondition {
+    PodCondition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        ..PodCondition::default()
+    }
+}
+
+/// Makes a Pod unready for `reason`.
+pub fn make_unready(pod: &mut Pod, reason: &str, message: &str) {
+    let conditions = pod
+        .status
+        .iter_mut()
+        .filter_map(|s| s.conditions.as_mut())
+        .flatten();
+    for c in conditions.filter(|c| matches!(c.type_.as_str(), "Ready" | "ContainersReady")) {
+        "False".clone_into(&mut c.status);
+        c.reason = Some(reason.to_owned());
+        c.message = Some(message.to_owned());
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .filter_map(|s| s.conditions.as_ref())
+        .flatten();
+    conditions
+        .filter(|c| c.type_ == "Ready")
+        .any(|c| c.status == "True")
+}
+
+fn service(plan: &ServicePlan, label: &(String, String)) -> Service {
+    let ports = plan
+        .ports
+        .iter()
+        .map(|p| ServicePort {
+            name: (!p.name.is_empty()).then(|| p.name.clone()),
+            port: i32::from(p.port),
+            protocol: Some("TCP".to_owned()),
+            target_port: Some(IntOrString::Int(i32::from(p.target))),
+            ..ServicePort::default()
+        })
+        .collect();
+    Service {
+        metadata: meta(&plan.namespace, &plan.name),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            cluster_ip: Some(plan.vip.to_string()),
+            cluster_ips: Some(vec![plan.vip.to_string()]),
+            ip_families: Some(vec!["IPv4".to_owned()]),
+            ip_family_policy: Some("SingleStack".to_owned()),
+            selector: Some(BTreeMap::from([label.clone()])),
+            ports: Some(ports),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.as_ref()) else {
+        return false;
+    };
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    pod.metadata.namespace == service.metadata.namespace
+        && selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+}
+
+/// A port number of an object; 0, which nothing listens on, where it is out of range.
+pub fn port_number(port: i32) -> u16 {
+    u16::try_from(port).unwrap_or(0)
+}
+
+/// First address of a Pod.
+pub fn pod_ip(pod: &Pod) -> Option<Ipv4Addr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+fn slice(service: &Service, pods: &[&Pod]) -> EndpointSlice {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    let ports = service
+        .spec
+        .iter()
+        .filter_map(|s| s.ports.as_ref())
+        .flatten();
+    let ports = ports
+        .map(|p| EndpointPort {
+            name: Some(p.name.clone().unwrap_or_default()),
+            protocol: p.protocol.clone(),
+            port: match &p.target_port {
+                Some(IntOrString::Int(n)) => Some(*n),
+                _ => Some(p.port),
+            },
+            ..EndpointPort::default()
+        })
+        .collect();
+    EndpointSlice {
+        address_type: "IPv4".to_owned(),
+        endpoints: pods.iter().copied().map(endpoint).collect(),
+        metadata: ObjectMeta {
+            labels: Some(BTreeMap::from([
+                ("kubernetes.io/service-name".to_owned(), name.clone()),
+                (
+                    "endpointslice.kubernetes.io/managed-by".to_owned(),
+                    "endpointslice-controller.k8s.io".to_owned(),
+                ),
+            ])),
+            ..meta(&namespace, &format!("{name}-x7k2p"))
+        },
+        ports: Some(ports),
+    }
+}
+
+fn endpoint(pod: &Pod) -> Endpoint {
+    let ready = is_ready(pod);
+    Endpoint {
+        addresses: pod_ip(pod).iter().map(ToString::to_string).collect(),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(ready),
+            terminating: Some(false),
+        }),
+        node_name: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            ..ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::Placement;
+
+    #[test]
+    fn slices_hold_the_backends_and_their_readiness() -> Result<()> {
+        let plan = Plan::draw(11, Placement::Cross);
+        let mut objects = Objects::of(&plan);
+        make_unready(
+            objects.pod_mut(&plan.backends[0])?,
+            "ContainersNotReady",
+            "probe failed",
+        );
+        objects.reconcile();
+        let ready: Vec<Option<bool>> = objects.slices[0]
+            .endpoints
+            .iter()
+            .map(|e| e.conditions.as_ref().and_then(|c| c.ready))
+            .collect();
+        assert_eq!(ready.len(), plan.backends.len());
+        assert_eq!(ready[..2], [Some(false), Some(true)]);
+        Ok(())
+    }
+
+    #[test]
+    fn yaml_says_the_same_as_the_objects() -> Result<()> {
+        let objects = Objects::of(&Plan::draw(5, Placement::Same));
+        for (_, items) in objects.documents()? {
+            for item in items {
+                let text = serde_saphyr::to_string(&item)?;
+                let back: Value = serde_saphyr::from_str(&text)?;
+                assert_eq!(back, item, "{text}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Service proxy rules as kube-proxy writes them, rendered from the lab's objects.
+
+pub mod iptables;
+pub mod nftables;
+
+use crate::manifests::{Objects, port_number};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// How Services are proxied on the nodes of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Mode {
+    /// kube-proxy's iptables mode through the legacy back end.
+    #[value(name = "iptables", alias = "iptables-legacy")]
+    IptablesLegacy,
+    /// kube-proxy's iptables mode through the nft back end.
+    IptablesNft,
+    /// kube-proxy's nftables mode.
+    Nftables,
+}
+
+impl Mode {
+    /// All.
+    pub const ALL: [Mode; 3] = [Mode::IptablesLegacy, Mode::IptablesNft, Mode::Nftables];
+
+    /// As in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::IptablesLegacy => "iptables-legacy",
+            Mode::IptablesNft => "iptables-nft",
+            Mode::Nftables => "nftables",
+        }
+    }
+
+    /// From the name in the table.
+    pub fn parse(name: &str) -> Option<Mode> {
+        Mode::ALL.into_iter().find(|m| m.name() == name)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One port of a Service with its usable endpoints, as the proxy sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Namespace.
+    pub namespace: String,
+    /// Service.
+    pub service: String,
+    /// Port name, may be empty.
+    pub port_name: String,
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// Cluster IP and port.
+    pub vip: SocketAddrV4,
+    /// Endpoints that get traffic.
+    pub endpoints: Vec<SocketAddrV4>,
+}
+
+impl ServicePort {
+    /// `namespace/name:port`, or `namespace/name` for a port without name.
+    pub fn full_name(&self) -> String {
+        let ServicePort {
+            namespace,
+            service,
+            port_name,
+            ..
+        } = self;
+        if port_name.is_empty() {
+            format!("{namespace}/{service}")
+        } else {
+            format!("{namespace}/{service}:{port_name}")
+        }
+    }
+}
+
+/// All Service ports with a cluster IP.
+pub fn service_ports(objects: &Objects) -> Vec<ServicePort> {
+    objects
+        .services
+        .iter()
+        .flat_map(|s| ports_of(s, &objects.slices))
+        .collect()
+}
+
+fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
+    let vip: Option<Ipv4Addr> = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok());
+    let Some(vip) = vip else { return Vec::new() };
+    let own = |slice: &&EndpointSlice| {
+        slice.metadata.namespace == service.metadata.namespace
+            && slice
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get("kubernetes.io/service-name"))
+                == Some(&name)
+    };
+    spec.ports
+        .iter()
+        .flatten()
+        .map(|port| {
+            let port_name = port.name.clone().unwrap_or_default();
+            ServicePort {
+                namespace: service.metadata.namespace.clone().unwrap_or_default(),
+                service: name.clone(),
+                proto: port
+                    .protocol
+                    .as_deref()
+                    .unwrap_or("TCP")
+                    .to_ascii_lowercase(),
+                vip: SocketAddrV4::new(vip, port_number(port.port)),
+                endpoints: slices
+                    .iter()
+                    .filter(own)
+                    .flat_map(|slice| endpoints_of(slice, &port_name))
+                    .collect(),
+                port_name,
+            }
+        })
+        .collect()
+}
+
+fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddrV4> {
+    let mut ports = slice.ports.iter().flatten();
+    let Some(port) = ports
+        .find(|p| p.name.as_deref().unwrap_or_default() == port_name)
+        .and_then(|p| p.port)
+    else {
+        return Vec::new();
+    };
+    let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+    slice
+        .endpoints
+        .iter()
+        .filter(ready)
+        .filter_map(|e| e.addresses.first()?.parse().ok())
+        .map(|ip| SocketAddrV4::new(ip, port_number(port)))
+        .collect()
+}
+
+/// Base32 (RFC 4648) of the SHA-256 of `text`, cut to `len` characters: what kube-proxy makes chain names of.
+fn hash(text: &str, len: usize) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let digest = Sha256::digest(text.as_bytes());
+    let bit = |i: usize| digest[i / 8] >> (7 - i % 8) & 1;
+    (0..len)
+        .map(|c| (0..5).fold(0, |n, b| n << 1 | bit(5 * c + b)))
+        .map(|n| char::from(ALPHABET[usize::from(n)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_kube_proxys() {
+        // nat/KUBE-SVC- of default/kubernetes:https is the same in every cluster.
+        assert_eq!(hash("default/kubernetes:httpstcp", 16), "NPX46M4PTMTKRN6Y");
+        assert_eq!(hash("ns1/svc1/tcp/p80", 8), "ULMVA6XW");
+    }
+}

@@ -1,0 +1,171 @@
+//! How a lab is meant to be at a moment: a description that [`crate::lab::Lab::apply`] makes true.
+
+use crate::lab::plan::{Plan, PodPlan};
+use crate::manifests::Objects;
+use crate::proxy::Mode;
+use crate::traffic::{Dial, Listen};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// What a node's kube-proxy has written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Programmed {
+    /// Rules of the objects as they are.
+    InSync,
+    /// Rules of the objects as they were.
+    Old(Box<Objects>),
+    /// No rules at all.
+    Nothing,
+}
+
+/// Where a firewall rule stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spot {
+    /// On a node, by index.
+    Node(usize),
+    /// In the Pod with this address.
+    Pod(Ipv4Addr),
+}
+
+/// Chain of a firewall rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// To a local socket.
+    Input,
+    /// Passing through.
+    Forward,
+    /// From a local socket.
+    Output,
+}
+
+impl Hook {
+    /// The iptables chain.
+    pub fn chain(self) -> &'static str {
+        match self {
+            Hook::Input => "INPUT",
+            Hook::Forward => "FORWARD",
+            Hook::Output => "OUTPUT",
+        }
+    }
+}
+
+/// A firewall rule that drops: no NetworkPolicy, somebody's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Where.
+    pub spot: Spot,
+    /// Chain.
+    pub hook: Hook,
+    /// Protocol, lower case.
+    pub proto: &'static str,
+    /// Destination address.
+    pub dst: Ipv4Addr,
+    /// Destination port.
+    pub dport: u16,
+}
+
+/// What is wrong between the nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Between {
+    /// MTU of the path between the nodes.
+    pub path_mtu: Option<u32>,
+    /// "Fragmentation needed" is not sent.
+    pub mute: bool,
+    /// Index of the node toward which everything for Pods is dropped silently.
+    pub lost_toward: Option<usize>,
+}
+
+/// The whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    /// How the rules are written.
+    pub mode: Mode,
+    /// What the API server holds.
+    pub objects: Objects,
+    /// What each node's kube-proxy wrote.
+    pub programmed: [Programmed; 2],
+    /// Whether a network plugin enforces the policies.
+    pub enforced: bool,
+    /// Sockets by Pod address.
+    pub listens: BTreeMap<Ipv4Addr, Vec<Listen>>,
+    /// Foreign firewall rules.
+    pub filters: Vec<Filter>,
+    /// The network between the nodes.
+    pub between: Between,
+    /// Pods whose address is gone.
+    pub gone: Vec<Ipv4Addr>,
+    /// Namespace and name asked about.
+    pub asked: (String, String),
+    /// Clients of the Service, in the client Pod.
+    pub via_vip: Vec<Dial>,
+    /// Clients that dial Pods directly.
+    pub via_pod: Vec<Dial>,
+    /// Clients that have nothing to do with the Service, by the namespace they run in.
+    pub noise: Vec<(Party, Dial)>,
+}
+
+/// Who makes noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// The client Pod.
+    Client,
+    /// The node of a Pod, as its kubelet would.
+    Node(usize),
+    /// The host outside.
+    Outside,
+}
+
+impl World {
+    /// Everything works.
+    pub fn healthy(plan: &Plan, mode: Mode) -> World {
+        let ports: Vec<u16> = plan.service.ports.iter().map(|p| p.target).collect();
+        let second: Vec<u16> = plan.second.ports.iter().map(|p| p.target).collect();
+        let mut listens = BTreeMap::new();
+        for pod in &plan.backends {
+            listens.insert(pod.ip, tcp(&ports));
+        }
+        for pod in &plan.seconds {
+            listens.insert(pod.ip, tcp(&second));
+        }
+        let (port, service) = (plan.port(), &plan.service);
+        World {
+            mode,
+            objects: Objects::of(plan),
+            programmed: [Programmed::InSync, Programmed::InSync],
+            enforced: true,
+            listens,
+            filters: Vec::new(),
+            between: Between::default(),
+            gone: Vec::new(),
+            asked: (service.namespace.clone(), service.name.clone()),
+            via_vip: vec![Dial::tcp(SocketAddrV4::new(service.vip, port.port))],
+            via_pod: plan
+                .backends
+                .iter()
+                .map(|pod| Dial {
+                    interval: 700,
+                    ..Dial::tcp(SocketAddrV4::new(pod.ip, port.target))
+                })
+                .collect(),
+            noise: Vec::new(),
+        }
+    }
+
+    /// Objects from which node `n`'s proxy rules are rendered.
+    pub fn seen_by_proxy(&self, n: usize) -> Option<&Objects> {
+        match &self.programmed[n] {
+            Programmed::InSync => Some(&self.objects),
+            Programmed::Old(objects) => Some(objects),
+            Programmed::Nothing => None,
+        }
+    }
+
+    /// Replaces what a Pod listens on.
+    pub fn listen(&mut self, pod: &PodPlan, listens: Vec<Listen>) {
+        self.listens.insert(pod.ip, listens);
+    }
+}
+
+fn tcp(ports: &[u16]) -> Vec<Listen> {
+    ports.iter().map(|p| Listen::any("tcp", *p)).collect()
+}
