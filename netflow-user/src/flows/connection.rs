@@ -166,7 +166,14 @@ impl Connection {
         let mut all = vec![self.orig, self.orig.inverse()];
         if let Some(ct) = self.ct {
             let half = half_translated(&ct);
-            for t in [ct.orig, ct.orig.inverse(), ct.translated(), ct.reply, half, half.inverse()] {
+            for t in [
+                ct.orig,
+                ct.orig.inverse(),
+                ct.translated(),
+                ct.reply,
+                half,
+                half.inverse(),
+            ] {
                 if !all.contains(&t) {
                     all.push(t);
                 }
@@ -187,14 +194,17 @@ impl Connection {
 
     /// Sights in one form.
     pub fn sights_of(&self, leg: Leg) -> impl Iterator<Item = &Sight> {
-        self.sights.iter().filter(move |s| self.leg(&s.key.tuple) == Some(leg))
+        self.sights
+            .iter()
+            .filter(move |s| self.leg(&s.key.tuple) == Some(leg))
     }
 
     /// Sights from client to backend (`true`) or back (`false`), before and after NAT.
     pub fn sights_towards(&self, forward: bool) -> impl Iterator<Item = &Sight> {
-        self.sights
-            .iter()
-            .filter(move |s| self.leg(&s.key.tuple).is_some_and(|l| l.is_forward() == forward))
+        self.sights.iter().filter(move |s| {
+            self.leg(&s.key.tuple)
+                .is_some_and(|l| l.is_forward() == forward)
+        })
     }
 
     /// Drop records of its packets, in either direction (not of ICMP errors about them).
@@ -209,5 +219,9 @@ impl Connection {
 /// Destination already rewritten, source not yet.
 fn half_translated(ct: &CtTuples) -> Tuple {
     let t = ct.translated();
-    Tuple { src: ct.orig.src, sport: ct.orig.sport, ..t }
+    Tuple {
+        src: ct.orig.src,
+        sport: ct.orig.sport,
+        ..t
+    }
 }

@@ -24,7 +24,9 @@ pub struct TableLimits {
 
 impl Default for TableLimits {
     fn default() -> Self {
-        TableLimits { connections: 20_000 }
+        TableLimits {
+            connections: 20_000,
+        }
     }
 }
 
@@ -45,7 +47,10 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new(limits: TableLimits) -> Table {
-        Table { limits, ..Table::default() }
+        Table {
+            limits,
+            ..Table::default()
+        }
     }
 
     /// Which addresses and ports serve. Their connections are oriented by it and are the last to be evicted.
@@ -81,7 +86,11 @@ impl Table {
                 if let Some(ct) = drop.ct {
                     self.learn_ct(cite, record.time, ct);
                 }
-                self.attach(cite, record, &[record.tuple, drop.ct.map(|c| c.orig), drop.quoted]);
+                self.attach(
+                    cite,
+                    record,
+                    &[record.tuple, drop.ct.map(|c| c.orig), drop.quoted],
+                );
             }
             Event::IcmpSent { ct, .. } => {
                 if let Some(ct) = ct {
@@ -113,7 +122,9 @@ impl Table {
             Some(id) => id,
             None => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
         };
-        let Some(conn) = self.connections[id].as_mut() else { return };
+        let Some(conn) = self.connections[id].as_mut() else {
+            return;
+        };
         if stats.syn.is_some() && conn.leg(&key.tuple).is_some_and(super::Leg::is_forward) {
             conn.opened = true;
             conn.isn.get_or_insert(stats.isn);
@@ -130,7 +141,10 @@ impl Table {
                 }
                 sight.stats = stats.clone();
             }
-            None => conn.sights.push(Sight { key: *key, stats: stats.clone() }),
+            None => conn.sights.push(Sight {
+                key: *key,
+                stats: stats.clone(),
+            }),
         }
     }
 
@@ -186,11 +200,16 @@ impl Table {
             }
         }
         let absorbed: Vec<Connection> = strays.into_iter().filter_map(|o| self.remove(o)).collect();
-        let Some(conn) = self.connections[id].as_mut() else { return id };
+        let Some(conn) = self.connections[id].as_mut() else {
+            return id;
+        };
         conn.orig = ct.orig;
         conn.direction_guessed = false;
         // A later view of the same entry knows more: confirmed, reply seen.
-        if conn.ct.is_none_or(|known| known.status.0 & ct.status.0 == known.status.0) {
+        if conn
+            .ct
+            .is_none_or(|known| known.status.0 & ct.status.0 == known.status.0)
+        {
             conn.ct = Some(ct);
         }
         conn.ct_cite.get_or_insert(cite);
@@ -213,7 +232,10 @@ impl Table {
     }
 
     fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
-        let known = candidates.iter().flatten().find_map(|t| self.find(t, record.time));
+        let known = candidates
+            .iter()
+            .flatten()
+            .find_map(|t| self.find(t, record.time));
         let id = known.or_else(|| {
             let tuple = candidates.iter().flatten().find(|t| t.proto.has_ports())?;
             let forward = match &record.event {
@@ -235,7 +257,10 @@ impl Table {
 
     fn push(&mut self, id: Option<usize>, cite: Cite, record: &Record) {
         if let Some(conn) = id.and_then(|id| self.connections[id].as_mut()) {
-            conn.push(ConnEvent { cite, record: record.clone() });
+            conn.push(ConnEvent {
+                cite,
+                record: record.clone(),
+            });
         }
     }
 
@@ -246,7 +271,10 @@ impl Table {
 
     fn find_where(&self, tuple: &Tuple, fits: impl Fn(&Connection) -> bool) -> Option<usize> {
         let ids = self.by_tuple.get(tuple)?;
-        ids.iter().rev().copied().find(|&id| self.connections[id].as_ref().is_some_and(&fits))
+        ids.iter()
+            .rev()
+            .copied()
+            .find(|&id| self.connections[id].as_ref().is_some_and(&fits))
     }
 
     /// A tuple can be used again: a forward entry with a SYN belongs to the connection with its sequence number.
@@ -325,7 +353,9 @@ impl Table {
 
     fn is_watched(&self, conn: &Connection) -> bool {
         let t = conn.translated();
-        [conn.orig.src, conn.orig.dst, t.src, t.dst].iter().any(|ip| self.watched.contains(ip))
+        [conn.orig.src, conn.orig.dst, t.src, t.dst]
+            .iter()
+            .any(|ip| self.watched.contains(ip))
     }
 }
 

@@ -28,8 +28,21 @@ pub struct NodeFacts {
     pub proxy: ProxyRules,
     /// Rules and policies that can drop or reject, with counters, in the node's namespace.
     pub firewall: Vec<FirewallRule>,
-    /// Network namespaces of the node's Pods, as far as found.
+    /// Network namespaces of the node's Pods, as far as found. A Pod of the host's network is here with the node's
+    /// own number.
     pub pods: Vec<PodNetns>,
+    /// The kernel's own answer for the addresses asked about, in the node's namespace and in those of its Pods.
+    #[serde(default)]
+    pub lookups: Vec<RouteLookup>,
+    /// Sockets of the node's own namespace that wait for connections or datagrams.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// Connected TCP sockets of the node's own namespace that touch an address asked about.
+    #[serde(default)]
+    pub sockets: Vec<TcpSocket>,
+    /// `TcpExt`, `Tcp`, `Ip` … counters of the node's own namespace.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
     /// What could not be read, and why.
     #[serde(default)]
     pub unread: Vec<Unread>,
@@ -73,6 +86,9 @@ pub struct Link {
     /// `ARPHRD_*` type (1 = Ethernet, 65534 = none, 772 = loopback).
     #[serde(default)]
     pub arphrd: u16,
+    /// Port of a bridge that may send a frame back where it came from.
+    #[serde(default)]
+    pub hairpin: bool,
     /// Addresses with prefix length.
     pub addrs: Vec<(IpAddr, u8)>,
 }
@@ -97,6 +113,60 @@ pub struct Route {
     /// Route MTU metric, if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Next hops of a multipath route; `via` and `ifindex` are empty then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nexthops: Vec<Nexthop>,
+}
+
+/// One way of a multipath route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nexthop {
+    /// Next hop, if not on-link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Output interface.
+    pub ifindex: u32,
+}
+
+/// What the kernel answers when a socket in `netns` sends to `dst` (`RTM_GETROUTE`): a missing route inside a Pod
+/// leaves no packet to see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteLookup {
+    /// Namespace it was asked in (inode number).
+    pub netns: u32,
+    /// Address asked for.
+    pub dst: IpAddr,
+    /// Errno of a lookup without a usable route (101 = `ENETUNREACH`, 113 = `EHOSTUNREACH`, 22 = a blackhole).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    /// `unicast`, `local`, …; empty for a failed lookup.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Next hop, if not on-link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// Output interface.
+    #[serde(default)]
+    pub ifindex: u32,
+    /// Source address the kernel would choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src: Option<IpAddr>,
+    /// Routing table that answered.
+    #[serde(default)]
+    pub table: u32,
+    /// MTU of the route or of the path, where it differs from the interface's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Seconds until a learned path MTU is forgotten: `mtu` came from an ICMP error and from nothing configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu_expires_secs: Option<u32>,
+}
+
+impl RouteLookup {
+    /// The path MTU that an ICMP error taught this namespace for `dst`.
+    pub fn learned_mtu(&self) -> Option<u32> {
+        self.mtu.filter(|_| self.mtu_expires_secs.is_some())
+    }
 }
 
 /// A neighbour (ARP/ND) entry.
@@ -205,6 +275,9 @@ pub struct RuleMatch {
 pub struct PodNetns {
     /// Inode number.
     pub netns: u32,
+    /// `SO_NETNS_COOKIE`, never reused; 0 where the kernel has none (before 5.14).
+    #[serde(default)]
+    pub cookie: u64,
     /// The Pod addresses asked about that it holds.
     pub ips: Vec<IpAddr>,
     /// Its interfaces.
@@ -213,6 +286,9 @@ pub struct PodNetns {
     /// Its routes.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// Its neighbour entries.
+    #[serde(default)]
+    pub neighbors: Vec<Neighbor>,
     /// Listening TCP sockets and bound UDP sockets.
     #[serde(default)]
     pub listeners: Vec<Listener>,

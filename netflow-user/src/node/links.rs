@@ -1,0 +1,196 @@
+//! Interfaces and their addresses (rtnetlink `RTM_GETLINK`, `RTM_GETADDR`).
+
+use super::netlink::{
+    Attributes, Message, Netlink, NetlinkError, Request, address, bytes_at, text, u32_at,
+};
+use crate::model::node::Link;
+use std::net::IpAddr;
+
+/// `operstate` values (`include/uapi/linux/if.h`): unknown, and up.
+const RUNNING: [u8; 2] = [0, 6];
+/// `IFLA_BRPORT_MODE` (`include/uapi/linux/if_link.h`): hairpin.
+const BRPORT_MODE: u16 = 4;
+
+/// An interface with what only the search for Pods needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The part that is a fact.
+    pub link: Link,
+    /// The id by which this namespace knows the one that holds the other end (`IFLA_LINK_NETNSID`).
+    pub peer_netns: Option<i32>,
+    /// Link-layer address.
+    pub lladdr: Vec<u8>,
+}
+
+/// All interfaces with their addresses.
+pub fn interfaces(route: &mut Netlink) -> Result<Vec<Interface>, NetlinkError> {
+    // Statistics are most of an answer and nobody reads them.
+    let filter = libc::RTEXT_FILTER_SKIP_STATS.cast_unsigned().to_ne_bytes();
+    let request = Request::new(libc::RTM_GETLINK, &[0; 16]).with(libc::IFLA_EXT_MASK, &filter);
+    let mut interfaces = route.dump(&request, |m| interface(&m))?;
+    for (ifindex, ip, prefix) in addresses(route)? {
+        if let Some(i) = interfaces.iter_mut().find(|i| i.link.ifindex == ifindex) {
+            i.link.addrs.push((ip, prefix));
+        }
+    }
+    Ok(interfaces)
+}
+
+/// Every address: interface, address, prefix length.
+pub fn addresses(route: &mut Netlink) -> Result<Vec<(u32, IpAddr, u8)>, NetlinkError> {
+    route.dump(&Request::new(libc::RTM_GETADDR, &[0; 8]), |m| assigned(&m))
+}
+
+fn interface(message: &Message<'_>) -> Option<Interface> {
+    if message.kind != libc::RTM_NEWLINK {
+        return None;
+    }
+    // struct ifinfomsg: family, pad, type (u16), index (i32), flags (u32), change (u32)
+    let (fixed, attributes) = message.split::<16>()?;
+    let flags = u32_at(fixed, 8)?;
+    let mut found = Interface {
+        link: Link {
+            ifindex: u32_at(fixed, 4)?,
+            name: String::new(),
+            kind: String::new(),
+            mtu: 0,
+            up: flags & libc::IFF_UP.cast_unsigned() != 0,
+            running: false,
+            master: 0,
+            link: 0,
+            link_elsewhere: false,
+            arphrd: bytes_at(fixed, 2).map(u16::from_ne_bytes)?,
+            hairpin: false,
+            addrs: Vec::new(),
+        },
+        peer_netns: None,
+        lladdr: Vec::new(),
+    };
+    let link = &mut found.link;
+    for (kind, value) in attributes {
+        match kind {
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_MASTER => link.master = u32_at(value, 0)?,
+            libc::IFLA_LINK => link.link = u32_at(value, 0)?,
+            libc::IFLA_OPERSTATE => link.running = RUNNING.contains(value.first()?),
+            libc::IFLA_ADDRESS => found.lladdr = value.to_vec(),
+            libc::IFLA_LINK_NETNSID => {
+                link.link_elsewhere = true;
+                found.peer_netns = bytes_at(value, 0).map(i32::from_ne_bytes);
+            }
+            libc::IFLA_LINKINFO => link_info(link, value),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+fn link_info(link: &mut Link, info: &[u8]) {
+    let find = |wanted| Attributes(info).find(|(kind, _)| *kind == wanted);
+    if let Some((_, kind)) = find(libc::IFLA_INFO_KIND) {
+        link.kind = text(kind);
+    }
+    if find(libc::IFLA_INFO_SLAVE_KIND).is_some_and(|(_, kind)| text(kind) == "bridge")
+        && let Some((_, port)) = find(libc::IFLA_INFO_SLAVE_DATA)
+    {
+        link.hairpin = Attributes(port).any(|(kind, value)| kind == BRPORT_MODE && value == [1]);
+    }
+}
+
+fn assigned(message: &Message<'_>) -> Option<(u32, IpAddr, u8)> {
+    if message.kind != libc::RTM_NEWADDR {
+        return None;
+    }
+    // struct ifaddrmsg: family, prefixlen, flags, scope, index (u32)
+    let (fixed, attributes) = message.split::<8>()?;
+    let (mut local, mut peer) = (None, None);
+    for (kind, value) in attributes {
+        match kind {
+            libc::IFA_LOCAL => local = address(value),
+            libc::IFA_ADDRESS => peer = address(value),
+            _ => {}
+        }
+    }
+    // On a point-to-point link `IFA_ADDRESS` is the other end.
+    Some((u32_at(fixed, 4)?, local.or(peer)?, *fixed.get(1)?))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::super::netlink::tests::{attributes, torture};
+    use super::*;
+
+    fn veth() -> Vec<u8> {
+        let mut bytes = vec![0, 0, 1, 0];
+        bytes.extend(7_i32.to_ne_bytes());
+        bytes.extend(0x1043_u32.to_ne_bytes());
+        bytes.extend([0; 4]);
+        let port = attributes(&[(1, &[3]), (BRPORT_MODE, &[1])]);
+        let info = attributes(&[(1, b"veth\0"), (4, b"bridge\0"), (5, &port)]);
+        bytes.extend(attributes(&[
+            (3, b"veth3a\0"),
+            (4, &1450_u32.to_ne_bytes()),
+            (10, &4_u32.to_ne_bytes()),
+            (5, &2_u32.to_ne_bytes()),
+            (37, &11_i32.to_ne_bytes()),
+            (16, &[6]),
+            (1, &[2, 0, 0, 0, 0, 1]),
+            (18, &info),
+        ]));
+        bytes
+    }
+
+    fn read(payload: &[u8]) -> Option<Interface> {
+        interface(&Message {
+            kind: libc::RTM_NEWLINK,
+            payload,
+        })
+    }
+
+    #[test]
+    fn a_bridge_port_whose_peer_is_in_a_pod() {
+        let Interface {
+            link,
+            peer_netns,
+            lladdr,
+        } = read(&veth()).unwrap();
+        assert_eq!(
+            (link.ifindex, link.name.as_str(), link.mtu),
+            (7, "veth3a", 1450)
+        );
+        assert_eq!((link.kind.as_str(), link.master, link.link), ("veth", 4, 2));
+        assert!(link.up && link.running && link.hairpin && link.link_elsewhere);
+        assert_eq!(peer_netns, Some(11));
+        assert_eq!(lladdr, [2, 0, 0, 0, 0, 1]);
+        torture(&veth(), read);
+    }
+
+    #[test]
+    fn a_point_to_point_address_is_the_local_one() {
+        let mut bytes = vec![2, 32, 0, 0];
+        bytes.extend(5_u32.to_ne_bytes());
+        bytes.extend(attributes(&[
+            (1, &[10, 0, 0, 2]),
+            (2, &[10, 0, 0, 1]),
+            (3, b"tun0\0"),
+        ]));
+        let read = |payload: &[u8]| {
+            assigned(&Message {
+                kind: libc::RTM_NEWADDR,
+                payload,
+            })
+        };
+        assert_eq!(read(&bytes), Some((5, IpAddr::from([10, 0, 0, 1]), 32)));
+        torture(&bytes, read);
+    }
+
+    #[test]
+    fn loopback_is_there() {
+        let mut route = Netlink::open(libc::NETLINK_ROUTE).unwrap();
+        let all = interfaces(&mut route).unwrap();
+        let lo = all.iter().find(|i| i.link.name == "lo").unwrap();
+        assert_eq!(lo.link.arphrd, 772);
+    }
+}
