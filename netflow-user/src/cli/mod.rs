@@ -1,1 +1,114 @@
-//! (being written)
+//! The command line: one file per subcommand.
+
+pub mod args;
+mod codes;
+mod completions;
+pub mod duration;
+pub mod failure;
+pub mod interrupt;
+pub mod output;
+pub mod render;
+pub mod target;
+
+use self::failure::Failure;
+use self::output::Output;
+use clap::{Parser, Subcommand};
+
+/// Says why a Kubernetes Service fails, from the packets on the node
+#[derive(Debug, Parser)]
+#[command(
+    name = "netflow",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  netflow explain --svc app/web-api --manifests objects.yaml
+      which hop broke, why, and what to do (root, on a node)
+  netflow explain --replay node-1.nfr node-2.nfr
+      the same from recordings, without root
+  netflow codes target-port-mismatch
+      what a code means
+  netflow doctor
+      what can be seen on this node
+
+Exit status: 0 well, 1 a fault was found, 2 could not run, 3 not enough evidence"
+)]
+pub struct Cli {
+    /// Options of every subcommand.
+    #[command(flatten)]
+    pub global: args::Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the codes that findings carry, or explain one
+    Codes(codes::Codes),
+    /// Print a completion script
+    Completions(completions::Completions),
+}
+
+/// Runs a command; the result is the exit code. A failure is exit code 2.
+pub fn run(cli: &Cli, output: &Output) -> Result<u8, Failure> {
+    let format = cli.global.output;
+    match &cli.command {
+        Command::Codes(args) => codes::run(args, output, format),
+        Command::Completions(args) => completions::run(args, output),
+    }
+}
+
+/// Whether JSON was asked for, read off the words themselves: also when they do not parse.
+pub fn wants_json(words: &[String]) -> bool {
+    let json = |value: &str| matches!(value, "json" | "jsonl");
+    words.iter().enumerate().any(|(n, word)| {
+        let next = || words.get(n + 1).is_some_and(|w| json(w));
+        match word.as_str() {
+            "-o" | "--output" => next(),
+            word => word
+                .strip_prefix("--output=")
+                .or_else(|| word.strip_prefix("-o"))
+                .is_some_and(|v| json(v.trim_start_matches('='))),
+        }
+    })
+}
+
+/// Writes a part of the answer. That nobody reads it any more is no failure.
+fn print(output: &Output, text: &str) -> Result<bool, Failure> {
+    output.answer(text).map_err(|e| {
+        Failure::new(
+            "output",
+            format!("the answer could not be written: {e}"),
+            "",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_do_not_clash() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_seen_in_words_that_do_not_parse() {
+        let table = [
+            ("explain -o json --nonsense", true),
+            ("explain --output=jsonl", true),
+            ("explain -ojson", true),
+            ("explain --output json", true),
+            ("explain -o text", false),
+            ("explain json", false),
+        ];
+        for (line, want) in table {
+            let words: Vec<String> = line.split(' ').map(Into::into).collect();
+            assert_eq!(wants_json(&words), want, "{line}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Options that several subcommands share.
+
+use super::duration;
+use super::failure::Failure;
+use super::target;
+use crate::model::query::{From, Query};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For a reader.
+    #[default]
+    Text,
+    /// For a reader with a wide screen: every path and all evidence.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// JSON, one line per item.
+    Jsonl,
+}
+
+impl Format {
+    /// Whether a program reads it.
+    pub fn is_json(self) -> bool {
+        matches!(self, Format::Json | Format::Jsonl)
+    }
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// How to write the answer
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORMAT"
+    )]
+    pub output: Format,
+    /// No colours, also on a terminal
+    #[arg(long, global = true)]
+    pub no_color: bool,
+    /// Say more on stderr; twice: what the kernel part says too
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// Which Service, which clients.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TargetArgs {
+    /// Service: NAME, svc/NAME, NS/NAME, NAME.NS[.svc…] or its address, each with :PORT if need be
+    #[arg(value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Service as [NS/]NAME
+    #[arg(long, value_name = "[NS/]NAME", conflicts_with = "target")]
+    pub svc: Option<String>,
+    /// Only this port of the Service
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only these clients: pod/NAME, deploy/NAME, ns/NAME, node/NAME, external or an address
+    #[arg(long, value_name = "CLIENT")]
+    pub from: Option<String>,
+    /// Namespace, where the target names none [default: default]
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+}
+
+impl TargetArgs {
+    /// The query; `None` if no target was named.
+    pub fn query(&self) -> Result<Option<Query>, Failure> {
+        let named = match (&self.target, &self.svc) {
+            (Some(typed), _) => target::parse(typed)?,
+            (None, Some(typed)) => target::parse_svc(typed)?,
+            (None, None) => return Ok(None),
+        };
+        let from = self.from.as_deref().map(target::parse_from).transpose()?;
+        Ok(Some(target::query(
+            named,
+            self.namespace.as_deref(),
+            self.port,
+            from,
+        )?))
+    }
+
+    /// `--from`, parsed.
+    pub fn client(&self) -> Result<Option<From>, Failure> {
+        Ok(self.from.as_deref().map(target::parse_from).transpose()?)
+    }
+}
+
+/// Where Kubernetes objects come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ObjectArgs {
+    /// Kubernetes objects from files: YAML or JSON, a directory of them, or - for stdin; may be repeated
+    #[arg(long, value_name = "DIR|FILE|-", num_args = 1..)]
+    pub manifests: Vec<PathBuf>,
+    /// Use what can be read of the manifests where a part is broken
+    #[arg(long)]
+    pub lenient: bool,
+}
+
+/// How the node is looked at.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CaptureArgs {
+    /// Load the programs for as long as this command runs (root, on the node); what is done anyway where no agent runs
+    #[arg(long)]
+    pub standalone: bool,
+    /// Write what was seen to FILE, for --replay
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Attach the packet programs this way only
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub tc: Option<TcTier>,
+    /// Type information of the kernel, where it is not in /sys/kernel/btf/vmlinux
+    #[arg(long, value_name = "PATH")]
+    pub btf: Option<PathBuf>,
+}
+
+/// Ways to attach a tc program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TcTier {
+    /// TCX links (Linux 6.6)
+    Tcx,
+    /// A filter in the clsact qdisc
+    Clsact,
+}
+
+/// The window to look at.
+#[derive(Debug, Clone, Args)]
+pub struct WindowArgs {
+    /// Look for at most so long; a proved cause ends it earlier
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub window: Duration,
+}

@@ -1,0 +1,68 @@
+//! Why a command could not run: one shape for people and for programs.
+
+use super::target::TargetError;
+use crate::model::source::SourceError;
+use serde::Serialize;
+
+/// Value of `schema`.
+pub const SCHEMA: &str = "netflow.error/v1";
+
+/// A command could not run (exit code 2).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Stable identifier.
+    pub code: &'static str,
+    /// What went wrong.
+    pub message: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+/// `netflow.error/v1`.
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    code: &'a str,
+    message: &'a str,
+    hint: &'a str,
+}
+
+impl Failure {
+    /// A failure with what to do about it.
+    pub fn new(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// As JSON, one line.
+    pub fn json(&self) -> String {
+        let report = Report {
+            schema: SCHEMA,
+            code: self.code,
+            message: &self.message,
+            hint: &self.hint,
+        };
+        serde_json::to_string(&report).unwrap_or_default()
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(e: TargetError) -> Failure {
+        Failure::new(
+            "bad-target",
+            e.to_string(),
+            "name a Service as NAME, NAMESPACE/NAME, NAME.NAMESPACE.svc or by its address, with :PORT if need be",
+        )
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(e: SourceError) -> Failure {
+        let message = e.to_string();
+        Failure::new("source-unreadable", message, e.hint)
+    }
+}

@@ -1,0 +1,25 @@
+//! Text for a terminal. Everything here turns values into a `String` with styles in it; the stream drops the styles where
+//! they do not belong.
+
+mod code;
+mod evidence;
+mod explain;
+mod page;
+mod paths;
+mod words;
+
+pub use code::{code, codes};
+pub use explain::{explain, preview};
+pub use words::{outcomes, path_ends, via};
+
+#[cfg(test)]
+mod tests;
+
+/// What the text is laid out for.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Columns.
+    pub width: usize,
+    /// Every path and all evidence.
+    pub wide: bool,
+}
