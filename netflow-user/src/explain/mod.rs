@@ -1,7 +1,314 @@
 //! From connections and facts to the proved cause.
+//!
+//! The [`Explainer`] is fed what a recording holds, in its order, and answers from that alone: the same inputs give the
+//! same answer, byte for byte. It gathers what each node told ([`view`]), makes attempts of it ([`attempt`], [`case`]),
+//! walks their path ([`walk`]), lets the [`rules`] explain those that failed and ranks what they found ([`report`]).
 
+pub mod attempt;
+pub mod blind;
+pub mod case;
 pub mod codes;
 pub mod endpoints;
+pub mod evidence;
+pub mod lack;
+pub mod nearest;
 pub mod pods;
 pub mod policy;
+pub mod report;
+pub mod rules;
 pub mod selector;
+pub mod view;
+pub mod walk;
+
+use crate::flows::Cite;
+use crate::model::answer::{
+    Answer, Basis, Cluster, Finding, Lost, NodeState, PortInfo, SCHEMA, ServiceInfo, Severity,
+    Tool, Verdict, Window,
+};
+use crate::model::identity::Identity;
+use crate::model::objects::{Objects, Service, TargetPort};
+use crate::model::query::{Query, Target};
+use crate::model::{Input, Time};
+use attempt::Outcome;
+use case::Case;
+use report::Report;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use view::View;
+
+/// An observed critical finding that has stood on top for so long is the answer (design: time to answer).
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What each piece of evidence rests on: by its id, the recording and the input. For tests that take it away.
+pub type Citations = BTreeMap<String, Vec<(usize, Cite)>>;
+
+/// Answers from what it is fed.
+pub struct Explainer {
+    identity: Box<dyn Identity>,
+    views: Vec<View>,
+    objects: Objects,
+    /// Code and summary of the finding on top, and since when it has stood there.
+    top: Option<(&'static str, Time)>,
+}
+
+impl Explainer {
+    /// An explainer that was told nothing.
+    pub fn new(identity: Box<dyn Identity>) -> Explainer {
+        Explainer {
+            identity,
+            views: Vec::new(),
+            objects: Objects::default(),
+            top: None,
+        }
+    }
+
+    /// Takes in the next input of one recording. A live run is recording 0.
+    pub fn feed(&mut self, recording: usize, input: &Input) {
+        while self.views.len() <= recording {
+            self.views.push(View::default());
+        }
+        if let Input::Objects(objects) = input {
+            self.identity.learn(objects);
+            if objects.time >= self.objects.time {
+                self.objects = (**objects).clone();
+            }
+            self.watch();
+        }
+        self.views[recording].feed(input);
+    }
+
+    /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs.
+    pub fn settled(&mut self) -> bool {
+        let answer = self.answer();
+        let now = self.now();
+        let top = answer
+            .findings
+            .first()
+            .filter(|f| f.severity == Severity::Critical && f.basis == Basis::Observed);
+        let Some(code) = top.map(|f| f.code) else {
+            self.top = None;
+            return false;
+        };
+        match self.top {
+            Some((same, since)) if same == code => now.since(since) >= SETTLED,
+            _ => {
+                self.top = Some((code, now));
+                false
+            }
+        }
+    }
+
+    /// The answer as of now.
+    pub fn answer(&self) -> Answer {
+        self.answer_with_citations().0
+    }
+
+    /// The answer, and what each piece of its evidence rests on.
+    pub fn answer_with_citations(&self) -> (Answer, Citations) {
+        let query = self.query();
+        let service = find_service(&self.objects, &query);
+        let mut report = Report::default();
+        let case = service.map(|s| {
+            Case::new(
+                &query,
+                &self.objects,
+                s,
+                &self.views,
+                self.identity.as_ref(),
+            )
+        });
+        let mut paths = Vec::new();
+        match &case {
+            Some(case) => {
+                rules::run(case, &mut report);
+                report.rank();
+                paths = walk::paths(case, &mut report);
+            }
+            None => rules::not_found(&query, &self.objects, &mut report),
+        }
+        let mut cited = report.cited();
+        for (_, hops) in &paths {
+            cited.extend(hops.iter().map(|(_, h)| *h));
+        }
+        let times: Vec<Vec<Option<Time>>> = report
+            .found
+            .iter()
+            .map(|f| f.evidence.iter().map(|h| report.book.time(*h)).collect())
+            .collect();
+        let (evidence, ids, cites) =
+            std::mem::take(&mut report.book).finish(&cited, self.identity.as_ref());
+        let context = self.views.first().map_or("", |v| v.start.context.as_str());
+        let findings: Vec<Finding> = report
+            .found
+            .iter()
+            .zip(&times)
+            .map(|(f, times)| f.finding(case.as_ref(), context, &ids, times))
+            .collect();
+        let paths = paths
+            .into_iter()
+            .map(|(mut path, hops)| {
+                for (hop, handle) in hops {
+                    path.hops[hop].evidence.extend(ids.get(&handle).cloned());
+                }
+                path
+            })
+            .collect();
+        let answer = Answer {
+            schema: SCHEMA,
+            tool: self.tool(),
+            cluster: self.cluster(),
+            nodes: self.views.iter().map(node_state).collect(),
+            service: service.map(service_info),
+            window: self.window(),
+            verdict: verdict(case.as_ref(), &findings),
+            paths,
+            evidence,
+            findings,
+            blind: blind::spots(&self.views, case.as_ref()),
+        };
+        (answer, cites)
+    }
+
+    /// Latest time told by any recording.
+    fn now(&self) -> Time {
+        self.views.iter().map(|v| v.now).max().unwrap_or_default()
+    }
+
+    fn query(&self) -> Query {
+        self.views
+            .first()
+            .map(|v| v.start.query.clone())
+            .unwrap_or_default()
+    }
+
+    /// Tells the tables which addresses serve, so that connections seen mid-flow are turned the right way.
+    fn watch(&mut self) {
+        let mut servers: HashMap<(std::net::IpAddr, u16), ()> = HashMap::new();
+        for s in &self.objects.services {
+            for ip in s.cluster_ips.iter().chain(&s.external_ips).chain(&s.lb_ips) {
+                servers.extend(s.ports.iter().map(|p| ((*ip, p.port), ())));
+            }
+        }
+        for slice in &self.objects.slices {
+            for ip in slice.endpoints.iter().flat_map(|e| &e.addresses) {
+                servers.extend(
+                    slice
+                        .ports
+                        .iter()
+                        .filter_map(|p| p.port)
+                        .map(|p| ((*ip, p), ())),
+                );
+            }
+        }
+        for pod in &self.objects.pods {
+            for ip in &pod.ips {
+                servers.extend(pod.ports.iter().map(|p| ((*ip, p.port), ())));
+            }
+        }
+        for view in &mut self.views {
+            view.table.watch(servers.keys().copied());
+        }
+    }
+
+    fn tool(&self) -> Tool {
+        let start = self.views.first().map(|v| &v.start);
+        Tool {
+            version: start.map_or_else(String::new, |s| s.version.clone()),
+            commit: start.map_or_else(String::new, |s| s.commit.clone()),
+        }
+    }
+
+    fn cluster(&self) -> Cluster {
+        let start = self.views.first().map(|v| &v.start);
+        let server = start.map(|s| s.server.clone()).filter(|s| !s.is_empty());
+        Cluster {
+            context: start.map_or_else(String::new, |s| s.context.clone()),
+            server: server.unwrap_or_else(|| self.objects.source.clone()),
+        }
+    }
+
+    fn window(&self) -> Window {
+        let starts = self
+            .views
+            .iter()
+            .map(|v| v.start.time)
+            .filter(|t| *t > Time::default());
+        Window {
+            from: starts.min().unwrap_or_default(),
+            to: self.now(),
+        }
+    }
+}
+
+/// The Service that the query means.
+fn find_service<'a>(objects: &'a Objects, query: &Query) -> Option<&'a Service> {
+    objects.services.iter().find(|s| match &query.target {
+        Target::Name(name) => s.namespace == query.namespace && s.name == *name,
+        Target::Address(ip) => {
+            s.cluster_ips.contains(ip) || s.external_ips.contains(ip) || s.lb_ips.contains(ip)
+        }
+    })
+}
+
+fn node_state(view: &View) -> NodeState {
+    let tier = |t: &crate::model::capability::TierStatus| {
+        (
+            t.capability,
+            t.tier.clone().unwrap_or_else(|| "none".to_owned()),
+        )
+    };
+    NodeState {
+        name: view.name().to_owned(),
+        state: "answered".to_owned(),
+        tiers: view.start.tiers.iter().map(tier).collect(),
+        lost: Lost {
+            records: view.lost.values().sum(),
+            kinds: view
+                .lost
+                .iter()
+                .filter(|(_, n)| **n > 0)
+                .map(|(k, n)| (k.clone(), *n))
+                .collect(),
+        },
+        clock_offset_ms: 0.0,
+    }
+}
+
+fn service_info(service: &Service) -> ServiceInfo {
+    let ports = service.ports.iter().map(|p| PortInfo {
+        name: p.name.clone(),
+        port: p.port,
+        protocol: p.proto,
+        target_port: match &p.target {
+            TargetPort::Number(n) => n.to_string(),
+            TargetPort::Name(n) => n.clone(),
+        },
+    });
+    ServiceInfo {
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+        kind: service.kind.clone(),
+        cluster_ips: service.cluster_ips.clone(),
+        ports: ports.collect(),
+    }
+}
+
+/// The verdict rests on attempts; where there are none, on what objects say.
+fn verdict(case: Option<&Case<'_>>, findings: &[Finding]) -> Verdict {
+    let counted = || {
+        case.into_iter()
+            .flat_map(|c| c.attempts.iter().filter(|a| c.counts(a)))
+    };
+    let ok = counted().any(|a| a.outcome == Outcome::Ok);
+    let failed = counted().any(|a| a.outcome.is_failure());
+    let suspected = findings
+        .iter()
+        .any(|f| f.severity == Severity::Critical && f.basis == Basis::Objects);
+    match (ok, failed) {
+        (false, true) => Verdict::Failing,
+        (true, true) => Verdict::Degraded,
+        (true, false) => Verdict::Healthy,
+        (false, false) if suspected => Verdict::Suspected,
+        (false, false) => Verdict::NotEnoughEvidence,
+    }
+}

@@ -1,0 +1,369 @@
+//! One attempt of a client to reach the Service, from every node that saw it, and how it ended.
+
+use super::view::View;
+use crate::flows::{ConnEvent, Connection, Leg, Sight};
+use crate::model::answer::Via;
+use crate::model::flow::Direction;
+use crate::model::record::{Drop, Event, IcmpError};
+use crate::model::{CtTuples, Proto, Time, Tuple};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Unanswered for so long is a timeout (design: attempt).
+const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// What one node saw of the attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// Index of the recording.
+    pub view: usize,
+    /// Its node.
+    pub node: &'a View,
+    /// The connection as that node has it.
+    pub conn: &'a Connection,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Answered.
+    Ok,
+    /// RST or ICMP port unreachable/prohibited delivered.
+    Refused,
+    /// RST after the handshake.
+    Reset,
+    /// Unanswered.
+    Timeout,
+    /// ICMP host or net unreachable delivered.
+    Unreachable,
+    /// Retransmitting after the handshake without progress.
+    Stalled,
+    /// Not decided yet.
+    Pending,
+}
+
+impl Outcome {
+    /// It failed.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Outcome::Ok | Outcome::Pending)
+    }
+}
+
+/// An attempt. `parts` starts at the client's side.
+#[derive(Debug, Clone)]
+pub struct Attempt<'a> {
+    /// How the Service was addressed.
+    pub via: Via,
+    /// As the client dialled.
+    pub orig: Tuple,
+    /// What each node saw.
+    pub parts: Vec<Part<'a>>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many attempts it stands for (UDP datagrams after silence), at least 1.
+    pub weight: u64,
+}
+
+/// A stretch of data that is sent again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Stall<'a> {
+    /// Which part shows it best.
+    pub part: Part<'a>,
+    /// The entry that retransmits.
+    pub sight: &'a Sight,
+    /// From the client to the backend.
+    pub forward: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// Conntrack's tuples, from the first part that has them.
+    pub fn ct(&self) -> Option<CtTuples> {
+        self.parts.iter().find_map(|p| p.conn.ct)
+    }
+
+    /// As the backend gets it.
+    pub fn translated(&self) -> Tuple {
+        self.parts
+            .iter()
+            .find(|p| p.conn.ct.is_some())
+            .map_or(self.orig, |p| p.conn.translated())
+    }
+
+    /// Backend that was chosen; for a direct attempt the one dialled. `None` = no choice was seen.
+    pub fn backend(&self) -> Option<SocketAddr> {
+        match self.via {
+            Via::Pod | Via::Headless => Some(self.orig.destination()),
+            _ => self
+                .ct()
+                .filter(CtTuples::is_dnat)
+                .map(|ct| ct.translated().destination()),
+        }
+    }
+
+    /// Client's address.
+    pub fn client(&self) -> IpAddr {
+        self.orig.src
+    }
+
+    /// First sign of it.
+    pub fn began(&self) -> Time {
+        self.parts
+            .iter()
+            .map(|p| p.conn.began)
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// Latest sign of it.
+    pub fn last(&self) -> Time {
+        self.parts
+            .iter()
+            .map(|p| p.conn.last)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The part of the node that holds the address, if one does.
+    pub fn part_of(&self, ip: IpAddr) -> Option<Part<'a>> {
+        self.parts
+            .iter()
+            .copied()
+            .find(|p| p.node.is_own(ip) || p.node.pod(ip).is_some())
+    }
+
+    /// All events with their part.
+    pub fn events(&self) -> impl Iterator<Item = (Part<'a>, &'a ConnEvent)> + '_ {
+        self.parts
+            .iter()
+            .flat_map(|p| p.conn.events.iter().map(move |e| (*p, e)))
+    }
+
+    /// Drops of its own packets, forward or back, in order of time.
+    pub fn drops(&self) -> Vec<(Part<'a>, &'a ConnEvent, &'a Drop, Leg)> {
+        let mut all: Vec<_> = self
+            .events()
+            .filter_map(|(p, e)| {
+                let Event::Drop(drop) = &e.record.event else {
+                    return None;
+                };
+                let leg = p.conn.leg(&e.record.tuple?)?;
+                Some((p, e, drop, leg))
+            })
+            .collect();
+        all.sort_by_key(|(_, e, ..)| e.record.time);
+        all
+    }
+
+    /// ICMP errors about its packets.
+    pub fn icmp(&self) -> impl Iterator<Item = (Part<'a>, &'a ConnEvent, &'a IcmpError)> + '_ {
+        self.events().filter_map(|(p, e)| match &e.record.event {
+            Event::IcmpError(icmp) => Some((p, e, icmp)),
+            _ => None,
+        })
+    }
+
+    /// The backend itself answered with RST: it came into a node from the backend's side, or the kernel of the
+    /// backend's namespace said that no socket takes the packet.
+    pub fn backend_rst(&self) -> Option<Part<'a>> {
+        self.parts.iter().copied().find(|p| {
+            let came_in = |s: &Sight| s.key.dir == Direction::Ingress && s.stats.rst.is_some();
+            p.conn
+                .sights
+                .iter()
+                .any(|s| self.is_from_backend(*p, &s.key.tuple) && came_in(s))
+        })
+    }
+
+    /// Whether a tuple is a packet as the backend sends it (before it is translated back).
+    pub fn is_from_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
+        match part.conn.leg(tuple) {
+            Some(Leg::Reply) => true,
+            Some(Leg::Unnat) => !part.conn.ct.is_some_and(|c| c.is_dnat() || c.is_snat()),
+            _ => false,
+        }
+    }
+
+    /// Whether a tuple is a packet as the backend gets it.
+    pub fn is_to_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
+        match part.conn.leg(tuple) {
+            Some(Leg::Translated) => true,
+            Some(Leg::Orig) => !part.conn.ct.is_some_and(|c| c.is_dnat() || c.is_snat()),
+            _ => false,
+        }
+    }
+
+    /// Last place at which this part's node sent it towards the backend: the interface that saw it last.
+    pub fn sent_on(&self, part: Part<'a>) -> Option<&'a Sight> {
+        let to_backend =
+            part.conn.sights.iter().filter(|s| {
+                s.key.dir == Direction::Egress && self.is_to_backend(part, &s.key.tuple)
+            });
+        last_on_the_way(part.node, to_backend)
+    }
+
+    /// Last place at which this part's node sent an answer towards the client.
+    pub fn answered_on(&self, part: Part<'a>) -> Option<&'a Sight> {
+        let back = part.conn.sights.iter().filter(|s| {
+            s.key.dir == Direction::Egress
+                && part.conn.leg(&s.key.tuple).is_some_and(|l| !l.is_forward())
+        });
+        last_on_the_way(part.node, back)
+    }
+
+    /// Something of the backend came into this part's node.
+    pub fn heard_backend(&self, part: Part<'a>) -> Option<&'a Sight> {
+        let from = |s: &&Sight| {
+            s.key.dir == Direction::Ingress && self.is_from_backend(part, &s.key.tuple)
+        };
+        part.conn
+            .sights
+            .iter()
+            .filter(from)
+            .min_by_key(|s| s.stats.first)
+    }
+
+    /// Data that is sent again and again without being acknowledged.
+    pub fn stall(&self) -> Option<Stall<'a>> {
+        self.parts
+            .iter()
+            .copied()
+            .find_map(|part| stall_of(part, true).or_else(|| stall_of(part, false)))
+    }
+
+    /// Packets that went without an answer.
+    pub fn sends(&self) -> u64 {
+        let forward = self.parts.iter().flat_map(|p| p.conn.sights_towards(true));
+        forward.map(|s| s.stats.packets).max().unwrap_or(0)
+    }
+}
+
+/// A bridge port sees a packet after the bridge does, so a port is preferred to its master.
+fn last_on_the_way<'a>(node: &View, sights: impl Iterator<Item = &'a Sight>) -> Option<&'a Sight> {
+    let is_bridge = |s: &Sight| node.link(s.key.ifindex).is_some_and(|l| l.kind == "bridge");
+    sights.max_by_key(|s| (!is_bridge(s), s.stats.first, s.key))
+}
+
+fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
+    let sight = part
+        .conn
+        .sights_towards(forward)
+        .filter(|s| s.stats.retrans >= 2)
+        .max_by_key(|s| (s.stats.retrans, s.key.dir == Direction::Ingress, s.key))?;
+    let (first, last) = (sight.stats.retrans_first?, sight.stats.retrans_last?);
+    let acked = part
+        .conn
+        .sights_towards(!forward)
+        .filter(|s| s.stats.flags.ack())
+        .max_by_key(|s| s.stats.last)
+        .map(|s| s.stats.ack);
+    // Sequence numbers wrap: what is left to acknowledge is the distance, positive below 2^31.
+    let outstanding =
+        acked.is_none_or(|ack| sight.stats.seq_end.wrapping_sub(ack).cast_signed() > 0);
+    let long = last.since(first) >= UNANSWERED;
+    (long && outstanding).then_some(Stall {
+        part,
+        sight,
+        forward,
+    })
+}
+
+/// Decides how an attempt ended, at the side of the client as far as it was seen.
+pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
+    let Some(part) = attempt
+        .part_of(attempt.client())
+        .or(attempt.parts.first().copied())
+    else {
+        return Outcome::Pending;
+    };
+    let answers: Vec<&Sight> = part
+        .conn
+        .sights
+        .iter()
+        .filter(|s| reaches_client(part, s))
+        .collect();
+    if attempt.orig.proto == Proto::TCP {
+        tcp_outcome(attempt, part, &answers)
+    } else if !answers.is_empty() {
+        Outcome::Ok
+    } else {
+        unanswered(attempt, part)
+    }
+}
+
+fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Outcome {
+    let running = !part.conn.opened && part.conn.isn.is_none();
+    let established = answers
+        .iter()
+        .any(|s| s.stats.syn_ack.is_some() || s.stats.data.is_some())
+        || (running && answers.iter().any(|s| !s.stats.flags.rst()));
+    let rst = answers.iter().filter_map(|s| s.stats.rst).min();
+    if !established {
+        return if rst.is_some() {
+            Outcome::Refused
+        } else {
+            unanswered(attempt, part)
+        };
+    }
+    // A RST after a FIN is the end of a connection that was over.
+    let fin = part.conn.sights.iter().filter_map(|s| s.stats.fin).min();
+    match (rst, fin) {
+        (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) => Outcome::Reset,
+        _ if attempt.stall().is_some() => Outcome::Stalled,
+        _ => Outcome::Ok,
+    }
+}
+
+fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {
+    for (p, event, icmp) in attempt.icmp() {
+        let to_client = p.view == part.view && icmp_reaches_client(part, event, icmp);
+        if let (true, Some(outcome)) = (to_client, icmp_outcome(icmp, attempt.orig.dst.is_ipv6())) {
+            return outcome;
+        }
+    }
+    let waited = part.node.now.since(attempt.began());
+    // A connection that was running and fell silent on both sides before we looked says nothing.
+    if attempt.sends() == 0 && attempt.drops().is_empty() {
+        return Outcome::Pending;
+    }
+    if (attempt.orig.proto == Proto::TCP && attempt.sends() >= 2) || waited >= UNANSWERED {
+        Outcome::Timeout
+    } else {
+        Outcome::Pending
+    }
+}
+
+/// Delivered: sent out of the node's interface in the form that the client expects, or, for a client on the node
+/// itself, come in (its translation back happens after tc ingress).
+fn reaches_client(part: Part<'_>, sight: &Sight) -> bool {
+    let Some(leg) = part.conn.leg(&sight.key.tuple) else {
+        return false;
+    };
+    if part.node.is_own(part.conn.orig.src) {
+        !leg.is_forward() && sight.key.dir == Direction::Ingress
+    } else {
+        leg == Leg::Unnat && sight.key.dir == Direction::Egress
+    }
+}
+
+fn icmp_reaches_client(part: Part<'_>, event: &ConnEvent, icmp: &IcmpError) -> bool {
+    let to_client = event
+        .record
+        .tuple
+        .is_none_or(|t| t.dst == part.conn.orig.src);
+    let wanted = if part.node.is_own(part.conn.orig.src) {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    };
+    to_client && icmp.dir == wanted
+}
+
+/// Destination unreachable codes (RFC 792, RFC 1812; RFC 4443): hosts and nets are unreachable, ports and
+/// prohibitions refuse.
+fn icmp_outcome(icmp: &IcmpError, v6: bool) -> Option<Outcome> {
+    match (v6, icmp.icmp_type, icmp.code) {
+        (false, 3, 0 | 1 | 5 | 6 | 7 | 11 | 12) | (true, 1, 0 | 3) => Some(Outcome::Unreachable),
+        (false, 3, 2 | 3 | 9 | 10 | 13) | (true, 1, 1 | 4 | 5 | 6) => Some(Outcome::Refused),
+        _ => None,
+    }
+}

@@ -1,0 +1,96 @@
+//! What could not be seen and so might change the answer.
+
+use super::case::Case;
+use super::view::View;
+use crate::model::answer::{Blind, Via};
+use crate::model::capability::TierStatus;
+
+/// Blind spots of the nodes, and of this case where a Service was found.
+pub fn spots(views: &[View], case: Option<&Case<'_>>) -> Vec<Blind> {
+    let mut all: Vec<Blind> = views.iter().flat_map(of_node).collect();
+    all.extend(case.map(of_case).unwrap_or_default());
+    all
+}
+
+fn of_node(view: &View) -> Vec<Blind> {
+    let blind = |code: String, capability: String, text: String| Blind {
+        code,
+        node: view.name().to_owned(),
+        capability,
+        text,
+    };
+    let lower_tier = |t: &&TierStatus| !t.best && !t.lost.is_empty();
+    let tiers = view.start.tiers.iter().filter(lower_tier).map(|t| {
+        let name = t.capability.name();
+        let code = t.tier.as_ref().map_or_else(
+            || format!("no-{name}"),
+            |tier| format!("{name}-by-{}", tier.replace('_', "-")),
+        );
+        blind(code, name.to_owned(), t.lost.clone())
+    });
+    let lost = view.lost.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| {
+        blind(
+            "records-lost".to_owned(),
+            kind.clone(),
+            format!("{n} records of kind {kind} were lost"),
+        )
+    });
+    let unread = view.facts.iter().flat_map(|f| &f.unread).map(|u| {
+        blind(
+            "unread".to_owned(),
+            u.what.clone(),
+            format!("{} could not be read: {}", u.what, u.why),
+        )
+    });
+    let evicted = (view.table.evicted() > 0).then(|| {
+        let n = view.table.evicted();
+        blind(
+            "connections-evicted".to_owned(),
+            "flow".to_owned(),
+            format!("{n} connections were dropped for want of room"),
+        )
+    });
+    tiers.chain(lost).chain(unread).chain(evicted).collect()
+}
+
+fn of_case(case: &Case<'_>) -> Vec<Blind> {
+    let mut all = Vec::new();
+    let blind = |code: &str, capability: &str, text: String| Blind {
+        code: code.to_owned(),
+        node: String::new(),
+        capability: capability.to_owned(),
+        text,
+    };
+    if !case.attempts.iter().any(|a| a.via == Via::Pod) {
+        let text = "No traffic went to a Pod's own address, so the VIP path could not be compared with the direct one";
+        all.push(blind("no-pod-ip-traffic", "flow", text.to_owned()));
+    }
+    let mut missing: Vec<String> = case
+        .attempts
+        .iter()
+        .filter(|a| a.outcome.is_failure())
+        .filter_map(|a| a.backend())
+        .filter(|b| !case.views.iter().any(|v| case.is_local(v, b.ip())))
+        .map(|b| {
+            case.pod(b.ip())
+                .and_then(|p| p.node.clone())
+                .unwrap_or_else(|| b.ip().to_string())
+        })
+        .collect();
+    missing.sort();
+    missing.dedup();
+    for node in missing {
+        let text = format!(
+            "{node} was not asked: what happened there, and the sockets of its Pods, are not known"
+        );
+        all.push(blind("node-not-asked", "flow", text));
+    }
+    for kind in &case.objects.unknown_kinds {
+        all.push(blind(
+            "objects-unknown",
+            kind,
+            format!("No object of kind {kind} was given: none can be told from unknown"),
+        ));
+    }
+    all
+}

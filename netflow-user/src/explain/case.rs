@@ -1,0 +1,473 @@
+//! Everything a rule may look at.
+
+use super::attempt::{Attempt, Outcome, Part, outcome};
+use super::evidence::Draft;
+use super::view::View;
+use crate::flows::{Cite, ConnEvent, Connection, Sight};
+use crate::model::answer::{Plane, Via};
+use crate::model::flow::Direction;
+use crate::model::identity::{Identity, Who};
+use crate::model::objects::{EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
+use crate::model::query::{From, Query};
+use crate::model::record::Event;
+use crate::model::{Proto, Time, Tuple};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A connection that two nodes saw began within this time on both, clocks being what they are.
+const SAME_ATTEMPT: Duration = Duration::from_secs(30);
+
+/// The Service asked about with all that was seen of it.
+pub struct Case<'a> {
+    /// What was asked.
+    pub query: &'a Query,
+    /// Kubernetes objects.
+    pub objects: &'a Objects,
+    /// The Service.
+    pub service: &'a Service,
+    /// What each node told.
+    pub views: &'a [View],
+    /// Attempts on the Service, by time.
+    pub attempts: Vec<Attempt<'a>>,
+    /// Who is who.
+    pub identity: &'a dyn Identity,
+}
+
+impl<'a> Case<'a> {
+    /// Gathers the attempts on a Service.
+    pub fn new(
+        query: &'a Query,
+        objects: &'a Objects,
+        service: &'a Service,
+        views: &'a [View],
+        identity: &'a dyn Identity,
+    ) -> Case<'a> {
+        let mut case = Case {
+            query,
+            objects,
+            service,
+            views,
+            attempts: Vec::new(),
+            identity,
+        };
+        case.attempts = case.gather();
+        case
+    }
+
+    /// Service addresses with the way they are dialled.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Via)> + '_ {
+        let s = self.service;
+        let of = |ips: &'a [IpAddr], via| ips.iter().map(move |ip| (*ip, via));
+        of(&s.cluster_ips, Via::Vip)
+            .chain(of(&s.external_ips, Via::ExternalIp))
+            .chain(of(&s.lb_ips, Via::Lb))
+    }
+
+    /// Slices of the Service.
+    pub fn slices(&self) -> impl Iterator<Item = &'a EndpointSlice> + '_ {
+        let s = self.service;
+        self.objects
+            .slices
+            .iter()
+            .filter(move |e| e.namespace == s.namespace && e.service == s.name)
+    }
+
+    /// Every address in a slice of the Service, whatever its condition.
+    pub fn slice_addresses(&self) -> BTreeSet<IpAddr> {
+        self.slices()
+            .flat_map(|s| &s.endpoints)
+            .flat_map(|e| e.addresses.iter().copied())
+            .collect()
+    }
+
+    /// Address and port of every endpoint of one Service port, whatever its condition.
+    pub fn slice_targets(&self, port: &ServicePort) -> BTreeSet<SocketAddr> {
+        let of_slice = |s: &'a EndpointSlice| {
+            let numbers: Vec<u16> = s
+                .ports
+                .iter()
+                .filter(|p| p.name == port.name && p.proto == port.proto)
+                .filter_map(|p| p.port)
+                .collect();
+            s.endpoints
+                .iter()
+                .flat_map(|e| e.addresses.iter())
+                .flat_map(move |ip| {
+                    numbers
+                        .clone()
+                        .into_iter()
+                        .map(move |n| SocketAddr::new(*ip, n))
+                })
+        };
+        self.slices().flat_map(of_slice).collect()
+    }
+
+    /// The Pod that holds an address, by the objects.
+    pub fn pod(&self, ip: IpAddr) -> Option<&'a Pod> {
+        self.objects
+            .pods
+            .iter()
+            .find(|p| !p.host_network && p.ips.contains(&ip))
+    }
+
+    /// Service port that a VIP packet addresses.
+    pub fn port_of(&self, tuple: &Tuple) -> Option<&'a ServicePort> {
+        self.service
+            .ports
+            .iter()
+            .find(|p| p.port == tuple.dport && p.proto == tuple.proto)
+    }
+
+    /// Service port of an attempt, by the way it was dialled.
+    pub fn port_of_attempt(&self, attempt: &Attempt<'_>) -> Option<&'a ServicePort> {
+        match attempt.via {
+            Via::NodePort => self
+                .service
+                .ports
+                .iter()
+                .find(|p| p.node_port == Some(attempt.orig.dport)),
+            Via::Pod | Via::Headless => {
+                let to = attempt.orig.destination();
+                self.service
+                    .ports
+                    .iter()
+                    .find(|p| p.proto == attempt.orig.proto && self.is_target(p, to))
+            }
+            Via::Vip | Via::Lb | Via::ExternalIp => self.port_of(&attempt.orig),
+        }
+    }
+
+    /// Whether an address and port is what a Service port leads to.
+    fn is_target(&self, port: &ServicePort, to: SocketAddr) -> bool {
+        self.slice_targets(port).contains(&to)
+            || match &port.target {
+                TargetPort::Number(n) => {
+                    *n == to.port() && self.pod(to.ip()).is_some_and(|p| self.selects(p))
+                }
+                TargetPort::Name(name) => self.pod(to.ip()).is_some_and(|p| {
+                    self.selects(p)
+                        && p.ports
+                            .iter()
+                            .any(|c| c.name == *name && c.port == to.port())
+                }),
+            }
+    }
+
+    /// Whether the Service's selector matches a Pod.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        pod.namespace == self.service.namespace
+            && self.service.selector.as_ref().is_some_and(|s| {
+                !s.is_empty() && s.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
+            })
+    }
+
+    /// Whether an address lives on a view's node, as far as anyone knows.
+    pub fn is_local(&self, view: &View, ip: IpAddr) -> bool {
+        view.is_own(ip)
+            || view.pod(ip).is_some()
+            || self
+                .pod(ip)
+                .is_some_and(|p| p.node.as_deref() == Some(view.name()))
+    }
+
+    /// Node on which an address lives, by the objects.
+    pub fn node_of(&self, ip: IpAddr, at: Time) -> Option<String> {
+        self.identity
+            .who(ip, at)
+            .and_then(|w| w.node().map(str::to_owned))
+    }
+
+    /// Name of an address for a reader: `namespace/name`, a Node's name, or the address itself.
+    pub fn name(&self, ip: IpAddr, at: Time) -> String {
+        self.identity
+            .who(ip, at)
+            .map_or_else(|| ip.to_string(), |w| w.to_string())
+    }
+
+    /// Name with the address, for sentences.
+    pub fn named(&self, to: SocketAddr, at: Time) -> String {
+        match self.identity.who(to.ip(), at) {
+            Some(who) => format!("{who} ({to})"),
+            None => to.to_string(),
+        }
+    }
+
+    fn gather(&self) -> Vec<Attempt<'a>> {
+        let mut all: Vec<(Via, Part<'a>)> = Vec::new();
+        for (view, node) in self.views.iter().enumerate() {
+            let mine = node
+                .connections()
+                .filter_map(|c| self.via(node, c).map(|via| (via, c)));
+            all.extend(mine.map(|(via, conn)| (via, Part { view, node, conn })));
+        }
+        // Translated connections first, then those whose client is on the node: what another node saw of them joins.
+        all.sort_by_key(|(_, p)| {
+            let client_side = p.conn.is_dnat() || self.is_local(p.node, p.conn.orig.src);
+            (!client_side, p.conn.began, p.conn.orig)
+        });
+        let mut attempts: Vec<Attempt<'a>> = Vec::new();
+        for (via, part) in all {
+            let joined = attempts.iter_mut().find(|a| continues(a, part));
+            match joined {
+                Some(attempt) => attempt.parts.push(part),
+                None => attempts.push(Attempt {
+                    via,
+                    orig: part.conn.orig,
+                    parts: vec![part],
+                    outcome: Outcome::Pending,
+                    weight: u64::from(part.conn.datagram_attempts.max(1)),
+                }),
+            }
+        }
+        attempts.retain(|a| self.is_asked(a));
+        for a in &mut attempts {
+            a.outcome = outcome(a);
+        }
+        attempts.sort_by_key(|a| (a.began(), a.orig));
+        attempts
+    }
+
+    /// How a connection addresses the Service; `None` = it does not.
+    fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
+        let dialled = conn.orig;
+        if let Some((_, via)) = self.addresses().find(|(ip, _)| *ip == dialled.dst) {
+            return Some(via);
+        }
+        let node_port =
+            |p: &&ServicePort| p.node_port == Some(dialled.dport) && p.proto == dialled.proto;
+        if node.is_own(dialled.dst) && self.service.ports.iter().any(|p| node_port(&p)) {
+            return Some(Via::NodePort);
+        }
+        if conn.is_dnat() {
+            return None;
+        }
+        let way = if self.service.headless {
+            Via::Headless
+        } else {
+            Via::Pod
+        };
+        let to = dialled.destination();
+        let of_port = |p: &ServicePort| p.proto == dialled.proto && self.is_target(p, to);
+        if self.service.ports.iter().any(of_port) {
+            return Some(way);
+        }
+        // Another declared port of a selected Pod: its success tells which port does serve.
+        let pod = self.pod(to.ip()).filter(|p| self.selects(p))?;
+        pod.ports
+            .iter()
+            .any(|c| c.port == to.port() && c.proto == dialled.proto)
+            .then_some(Via::Pod)
+    }
+
+    fn is_asked(&self, attempt: &Attempt<'_>) -> bool {
+        let port = self.query.port.is_none_or(|wanted| match attempt.via {
+            Via::Pod | Via::Headless | Via::NodePort => self
+                .port_of_attempt(attempt)
+                .is_none_or(|p| p.port == wanted),
+            _ => attempt.orig.dport == wanted,
+        });
+        port && self
+            .query
+            .from
+            .as_ref()
+            .is_none_or(|from| self.is_from(attempt, from))
+    }
+
+    fn is_from(&self, attempt: &Attempt<'_>, from: &From) -> bool {
+        let ip = attempt.client();
+        let who = self.identity.who(ip, attempt.began());
+        let here = |ns: &Option<String>| ns.clone().unwrap_or_else(|| self.query.namespace.clone());
+        match (from, who) {
+            (From::Ip(wanted), _) => *wanted == ip,
+            (From::External, who) => who.is_none(),
+            (
+                From::Pod(ns, name),
+                Some(Who::Pod {
+                    namespace, name: n, ..
+                }),
+            ) => *namespace == *here(ns) && *n == **name,
+            (
+                From::Deploy(ns, name),
+                Some(Who::Pod {
+                    namespace, owner, ..
+                }),
+            ) => *namespace == *here(ns) && owner.is_some_and(|o| is_of_deployment(&o, name)),
+            (From::Namespace(ns), Some(who)) => who.namespace() == Some(ns),
+            (From::Node(node), Some(who)) => who.node() == Some(node),
+            _ => false,
+        }
+    }
+
+    /// Whether an attempt counts for the verdict: everything that used the Service, and what came to a backend from
+    /// elsewhere, since behind DNAT on another node it looks like this. A direct attempt from this node does not.
+    pub fn counts(&self, attempt: &Attempt<'_>) -> bool {
+        match attempt.via {
+            Via::Pod => {
+                let local = attempt
+                    .parts
+                    .iter()
+                    .any(|p| self.is_local(p.node, attempt.client()));
+                !local && self.port_of_attempt(attempt).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// Evidence: an entry of the flow map.
+    pub fn sight(&self, part: Part<'_>, sight: &Sight, kind: &str, text: String) -> Draft {
+        let ingress = sight.key.dir == Direction::Ingress;
+        Draft {
+            plane: Plane::Flow,
+            kind: format!(
+                "{kind}|{}|{}",
+                sight.key.tuple.destination(),
+                sight.key.tuple.proto
+            ),
+            time: Some(sight.stats.first),
+            view: Some((part.view, part.node.name().to_owned())),
+            netns: Some(part.node.start.netns),
+            ifname: part.node.ifname(sight.key.ifindex),
+            hook: Some(if ingress { "tc/ingress" } else { "tc/egress" }.to_owned()),
+            tuple: Some(sight.key.tuple),
+            ct: part.conn.ct,
+            text,
+            cites: vec![Cite::Flow(sight.key)],
+        }
+    }
+
+    /// Evidence: a kernel record.
+    pub fn event(&self, part: Part<'_>, event: &ConnEvent, kind: &str, text: String) -> Draft {
+        let (plane, hook) = match &event.record.event {
+            Event::Drop(_) => (Plane::Drop, "kfree_skb"),
+            Event::Nat { .. } | Event::CtEnd { .. } => (Plane::Ct, "conntrack"),
+            Event::IcmpSent { .. } => (Plane::Mtu, "icmp_send"),
+            Event::IcmpError(e) if e.is_too_big(part.conn.orig.dst.is_ipv6()) => {
+                (Plane::Mtu, hook_of(e.dir))
+            }
+            Event::IcmpError(e) => (Plane::Flow, hook_of(e.dir)),
+            Event::Syn(s)
+            | Event::SynAck(s)
+            | Event::Rst(s)
+            | Event::FirstPacket(s)
+            | Event::Retransmit(s) => (Plane::Flow, hook_of(s.dir)),
+            Event::TcpRetransmit { .. } => (Plane::Flow, "tcp_retransmit_skb"),
+            Event::ResetSent => (Plane::Flow, "tcp_send_reset"),
+            Event::ResetReceived => (Plane::Flow, "tcp_receive_reset"),
+            Event::FlowEnd { .. } => (Plane::Flow, "tc"),
+            Event::FibError { .. } | Event::NeighborFailed { .. } => (Plane::Node, "neigh"),
+        };
+        let ct = match &event.record.event {
+            Event::Drop(d) => d.ct,
+            Event::Nat { ct } | Event::CtEnd { ct } => Some(*ct),
+            Event::IcmpSent { ct, .. } => *ct,
+            _ => part.conn.ct,
+        };
+        let own = event.record.netns == part.node.start.netns;
+        Draft {
+            plane,
+            kind: kind.to_owned(),
+            time: Some(event.record.time),
+            view: Some((part.view, part.node.name().to_owned())),
+            netns: Some(event.record.netns),
+            ifname: if own {
+                part.node.ifname(event.record.ifindex)
+            } else {
+                self.pod_ifname(part, event)
+            },
+            hook: Some(hook.to_owned()),
+            tuple: event.record.tuple,
+            ct,
+            text,
+            cites: vec![event.cite],
+        }
+    }
+
+    fn pod_ifname(&self, part: Part<'_>, event: &ConnEvent) -> Option<String> {
+        let pods = part.node.facts.iter().flat_map(|f| &f.pods);
+        let mut links = pods
+            .filter(|p| p.netns == event.record.netns)
+            .flat_map(|p| &p.links);
+        links
+            .find(|l| l.ifindex == event.record.ifindex)
+            .map(|l| l.name.clone())
+    }
+
+    /// Evidence: which backend conntrack shows.
+    pub fn translation(&self, attempt: &Attempt<'_>) -> Option<Draft> {
+        let part = attempt.parts.iter().find(|p| p.conn.is_dnat())?;
+        let ct = part.conn.ct?;
+        let to = ct.translated().destination();
+        let text = format!(
+            "conntrack: {} is translated to {}{}",
+            ct.orig.destination(),
+            self.named(to, attempt.began()),
+            if ct.is_snat() {
+                format!(", source becomes {}", ct.reply.dst)
+            } else {
+                String::new()
+            }
+        );
+        let nat = part
+            .conn
+            .events
+            .iter()
+            .find(|e| matches!(e.record.event, Event::Nat { .. }));
+        let mut draft = match nat {
+            Some(event) => self.event(*part, event, "", text),
+            None => Draft {
+                plane: Plane::Ct,
+                kind: String::new(),
+                time: Some(part.conn.began),
+                view: Some((part.view, part.node.name().to_owned())),
+                netns: Some(part.node.start.netns),
+                ifname: None,
+                hook: Some("conntrack".to_owned()),
+                tuple: Some(ct.orig),
+                ct: Some(ct),
+                text,
+                cites: part.conn.ct_cite.into_iter().collect(),
+            },
+        };
+        draft.kind = format!("translation|{}|{to}", ct.orig.destination());
+        // Conntrack records say where a flow goes, not through which interface.
+        draft.ifname = None;
+        draft.plane = Plane::Ct;
+        Some(draft)
+    }
+}
+
+fn hook_of(dir: Direction) -> &'static str {
+    if dir == Direction::Ingress {
+        "tc/ingress"
+    } else {
+        "tc/egress"
+    }
+}
+
+/// A ReplicaSet of a Deployment is named after it with one more dash-separated part.
+fn is_of_deployment(owner: &str, deployment: &str) -> bool {
+    let name = owner
+        .strip_prefix("ReplicaSet/")
+        .and_then(|n| n.rsplit_once('-'))
+        .map(|(d, _)| d);
+    name == Some(deployment) || owner == format!("Deployment/{deployment}")
+}
+
+/// Whether a part is another node's sight of the same attempt: it starts with the tuple that the first one ended with.
+fn continues(attempt: &Attempt<'_>, part: Part<'_>) -> bool {
+    let same_isn = || {
+        let known = attempt.parts.iter().find_map(|p| p.conn.isn);
+        known.is_none() || part.conn.isn.is_none() || known == part.conn.isn
+    };
+    let (a, b) = (attempt.began(), part.conn.began);
+    attempt.parts.iter().all(|p| p.view != part.view)
+        && (attempt.translated() == part.conn.orig || attempt.orig == part.conn.orig)
+        && same_isn()
+        && (a.since(b) < SAME_ATTEMPT && b.since(a) < SAME_ATTEMPT)
+}
+
+/// Whether a protocol counts attempts by its SYN.
+pub fn is_tcp(attempt: &Attempt<'_>) -> bool {
+    attempt.orig.proto == Proto::TCP
+}

@@ -1,0 +1,312 @@
+//! What the rules have found so far, and which attempts are explained.
+
+use super::attempt::Attempt;
+use super::case::Case;
+use super::codes::{self, Code};
+use super::evidence::{Book, Draft, Handle};
+use crate::model::Time;
+use crate::model::answer::{Affected, Basis, Check, Finding, Fix, Hop, Severity};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A finding before its evidence has ids.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its code.
+    pub code: &'static Code,
+    /// What it rests on.
+    pub basis: Basis,
+    /// Severity, the code's own unless a rule knows better.
+    pub severity: Severity,
+    /// Attempts it explains, as positions in the case.
+    pub attempts: Vec<usize>,
+    /// One sentence.
+    pub summary: String,
+    /// Evidence.
+    pub evidence: Vec<Handle>,
+    /// Values for the templates of commands.
+    pub values: Vec<(&'static str, String)>,
+    /// Ways out that know the concrete case, before the code's own.
+    pub fixes: Vec<Fix>,
+}
+
+/// Collects findings. An attempt has one cause: the first rule that explains it keeps it.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Evidence of all findings.
+    pub book: Book,
+    /// Findings, unranked.
+    pub found: Vec<Found>,
+    /// Hop at which each explained attempt broke.
+    pub broken: BTreeMap<usize, (Hop, Vec<Handle>)>,
+}
+
+/// What a rule says of one attempt: attempts with the same `key` are one finding.
+pub struct Because {
+    /// What tells findings of one code apart.
+    pub key: String,
+    /// Records of this attempt.
+    pub evidence: Vec<Draft>,
+}
+
+/// What a rule says of all attempts with one key.
+pub struct Saying {
+    /// One sentence.
+    pub summary: String,
+    /// Evidence that is not of one attempt: objects, facts of a node.
+    pub evidence: Vec<Draft>,
+    /// Values for templates beyond the usual ones.
+    pub values: Vec<(&'static str, String)>,
+    /// Ways out that know the concrete case.
+    pub fixes: Vec<Fix>,
+}
+
+impl Saying {
+    /// A sentence alone.
+    pub fn new(summary: impl Into<String>) -> Saying {
+        Saying {
+            summary: summary.into(),
+            evidence: Vec::new(),
+            values: Vec::new(),
+            fixes: Vec::new(),
+        }
+    }
+}
+
+impl Report {
+    /// Failing attempts that no rule has explained yet.
+    pub fn open<'c, 'a>(&self, case: &'c Case<'a>) -> Vec<(usize, &'c Attempt<'a>)> {
+        let open = |i: &usize| !self.broken.contains_key(i);
+        case.attempts
+            .iter()
+            .enumerate()
+            .filter(|(i, a)| open(i) && a.outcome.is_failure())
+            .collect()
+    }
+
+    /// Runs a rule over the open attempts: `because` says whether it explains one, `saying` words the finding for all
+    /// that share a key. The finding is `basis` and its attempts are explained.
+    pub fn explain<'a>(
+        &mut self,
+        case: &Case<'a>,
+        code: &'static str,
+        basis: Basis,
+        because: impl Fn(&Attempt<'a>) -> Option<Because>,
+        saying: impl Fn(&[&Attempt<'a>]) -> Saying,
+    ) {
+        let Some(code) = codes::find(code) else {
+            return;
+        };
+        let mut groups: BTreeMap<String, Vec<(usize, Vec<Draft>)>> = BTreeMap::new();
+        for (i, attempt) in self.open(case) {
+            if let Some(Because { key, evidence }) = because(attempt) {
+                groups.entry(key).or_default().push((i, evidence));
+            }
+        }
+        for members in groups.into_values() {
+            let attempts: Vec<&Attempt<'a>> =
+                members.iter().map(|(i, _)| &case.attempts[*i]).collect();
+            let Saying {
+                summary,
+                evidence,
+                mut values,
+                fixes,
+            } = saying(&attempts);
+            values.extend(usual_values(case, attempts.first().copied()));
+            let mut handles = Vec::new();
+            let mut indexes = Vec::new();
+            for (i, drafts) in members {
+                let own: Vec<Handle> = drafts.into_iter().map(|d| self.book.add(d)).collect();
+                add_new(&mut handles, &own);
+                self.broken.insert(i, (code.hop, own));
+                indexes.push(i);
+            }
+            let extra: Vec<Handle> = evidence.into_iter().map(|d| self.book.add(d)).collect();
+            add_new(&mut handles, &extra);
+            self.found.push(Found {
+                code,
+                basis,
+                severity: code.severity,
+                attempts: indexes,
+                summary,
+                evidence: handles,
+                values,
+                fixes,
+            });
+        }
+    }
+
+    /// Adds a finding that explains no single attempt.
+    pub fn state(
+        &mut self,
+        case: &Case<'_>,
+        code: &'static str,
+        basis: Basis,
+        severity: Severity,
+        saying: Saying,
+    ) {
+        let Some(code) = codes::find(code) else {
+            return;
+        };
+        let Saying {
+            summary,
+            evidence,
+            mut values,
+            fixes,
+        } = saying;
+        values.extend(usual_values(case, None));
+        let evidence = evidence.into_iter().map(|d| self.book.add(d)).collect();
+        self.found.push(Found {
+            code,
+            basis,
+            severity,
+            attempts: Vec::new(),
+            summary,
+            evidence,
+            values,
+            fixes,
+        });
+    }
+
+    /// Ranks: critical first, then what was observed, then the first broken hop, then the number of attempts.
+    pub fn rank(&mut self) {
+        self.found.sort_by_key(|f| {
+            (
+                f.severity,
+                f.basis,
+                f.code.hop,
+                usize::MAX - f.attempts.len(),
+                f.code.code,
+                f.summary.clone(),
+            )
+        });
+    }
+
+    /// Handles in the order in which findings cite them.
+    pub fn cited(&self) -> Vec<Handle> {
+        let mut all = Vec::new();
+        for f in &self.found {
+            add_new(&mut all, &f.evidence);
+        }
+        all
+    }
+}
+
+impl Found {
+    /// As the answer shows it.
+    pub fn finding(
+        &self,
+        case: Option<&Case<'_>>,
+        context: &str,
+        ids: &BTreeMap<Handle, String>,
+        book_times: &[Option<Time>],
+    ) -> Finding {
+        let values: Vec<(&str, &str)> = self.values.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let fill = |t: &str| codes::fill(t, context, &values);
+        let check = self
+            .code
+            .check
+            .iter()
+            .map(|c| Check {
+                text: fill(c.text),
+                command: fill(c.command),
+            })
+            .collect();
+        let general = self.code.mitigate.iter().map(|m| Fix {
+            text: fill(m.text),
+            command: fill(m.command),
+            changes: m.changes,
+        });
+        Finding {
+            code: self.code.code,
+            severity: self.severity,
+            basis: self.basis,
+            hop: self.code.hop,
+            from: book_times.iter().copied().flatten().min(),
+            until: None,
+            affected: case.map(|c| self.affected(c)).unwrap_or_default(),
+            summary: self.summary.clone(),
+            evidence: self
+                .evidence
+                .iter()
+                .filter_map(|h| ids.get(h).cloned())
+                .collect(),
+            check,
+            fix: self.fixes.iter().cloned().chain(general).collect(),
+            confusable: self.code.confusable.to_vec(),
+        }
+    }
+
+    fn affected(&self, case: &Case<'_>) -> Affected {
+        let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
+        let clients: BTreeSet<String> = mine().map(|a| case.name(a.client(), a.began())).collect();
+        let backends: BTreeSet<String> = mine()
+            .filter_map(|a| a.backend().map(|b| case.name(b.ip(), a.began())))
+            .collect();
+        Affected {
+            attempts: mine().map(|a| a.weight).sum(),
+            of: case
+                .attempts
+                .iter()
+                .filter(|a| case.counts(a))
+                .map(|a| a.weight)
+                .sum(),
+            clients: clients.into_iter().collect(),
+            backends: backends.into_iter().collect(),
+        }
+    }
+}
+
+fn add_new(all: &mut Vec<Handle>, more: &[Handle]) {
+    for h in more {
+        if !all.contains(h) {
+            all.push(*h);
+        }
+    }
+}
+
+/// Values that every template may use.
+fn usual_values(case: &Case<'_>, attempt: Option<&Attempt<'_>>) -> Vec<(&'static str, String)> {
+    let service = case.service;
+    let selector = service
+        .selector
+        .iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut values = vec![
+        ("ns", service.namespace.clone()),
+        ("svc", service.name.clone()),
+        ("selector", selector),
+        (
+            "vip",
+            service
+                .cluster_ips
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        ),
+        ("l4", "tcp".to_owned()),
+    ];
+    let Some(attempt) = attempt else {
+        return values;
+    };
+    let at = attempt.began();
+    values.retain(|(k, _)| *k != "l4" && *k != "vip");
+    values.push(("vip", attempt.orig.dst.to_string()));
+    values.push(("l4", attempt.orig.proto.to_string().to_ascii_lowercase()));
+    if let Some(who) = case.identity.who(attempt.client(), at) {
+        values.push(("client", who.name().to_owned()));
+        values.push(("client_ns", who.namespace().unwrap_or_default().to_owned()));
+        values.push(("client_node", who.node().unwrap_or_default().to_owned()));
+    }
+    if let Some(backend) = attempt.backend() {
+        values.push(("pod_ip", backend.ip().to_string()));
+        values.push(("target_port", backend.port().to_string()));
+        if let Some(who) = case.identity.who(backend.ip(), at) {
+            values.push(("pod", who.name().to_owned()));
+            values.push(("node", who.node().unwrap_or_default().to_owned()));
+        }
+    }
+    values
+}

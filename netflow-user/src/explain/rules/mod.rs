@@ -1,0 +1,46 @@
+//! The rules, one file per family of faults.
+//!
+//! A rule states which attempts it explains and from which records, and how it says so. They run in the order of
+//! precedence: what an earlier rule explains, a later one does not see.
+
+use super::case::Case;
+use super::report::Report;
+
+mod beyond;
+mod filter;
+mod listener;
+mod mtu;
+mod proxy;
+mod scope;
+mod service;
+
+/// A rule.
+type Rule = fn(&Case<'_>, &mut Report);
+
+/// In order of precedence.
+const RULES: &[Rule] = &[
+    service::port_undefined,
+    service::no_endpoints,
+    proxy::vip_not_translated,
+    proxy::rules_stale,
+    filter::policy_denied,
+    filter::firewall_drop,
+    proxy::backend_gone,
+    listener::loopback_only,
+    listener::target_port_mismatch,
+    listener::missing,
+    mtu::blackhole,
+    scope::one_bad_endpoint,
+    beyond::never_arrived,
+    beyond::lost_beyond_node,
+    mtu::pmtu_learned,
+];
+
+/// Runs all rules.
+pub fn run(case: &Case<'_>, report: &mut Report) {
+    for rule in RULES {
+        rule(case, report);
+    }
+}
+
+pub use service::not_found;

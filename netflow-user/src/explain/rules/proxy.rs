@@ -1,0 +1,282 @@
+//! The Service proxy: whether the VIP is translated, and to whom.
+
+use super::service::{answer_of_node, dialled, drop_draft, full_name};
+use crate::explain::attempt::{Attempt, Outcome};
+use crate::explain::case::Case;
+use crate::explain::evidence::Draft;
+use crate::explain::lack::served;
+use crate::explain::report::{Because, Report, Saying};
+use crate::flows::Leg;
+use crate::model::answer::{Basis, Via};
+use crate::model::flow::Direction;
+use crate::model::record::Event;
+
+/// VIP packets pass the node as they came, or die without a translation, though there are endpoints.
+pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "vip-not-translated",
+        Basis::Observed,
+        |a| {
+            if !matches!(a.via, Via::Vip | Via::Lb | Via::ExternalIp)
+                || a.ct().is_some_and(|ct| ct.is_dnat())
+            {
+                return None;
+            }
+            let port = case.port_of(&a.orig)?;
+            if !served(case.objects, case.service, port) {
+                return None;
+            }
+            let mut evidence: Vec<Draft> = left_untranslated(case, a).into_iter().collect();
+            if evidence.is_empty() && !ruled(case, a) {
+                evidence = answer_of_node(case, a);
+            }
+            if evidence.is_empty() {
+                return None;
+            }
+            evidence.extend(dialled(case, a));
+            Some(Because {
+                key: a.orig.destination().to_string(),
+                evidence,
+            })
+        },
+        |of| {
+            let a = of[0];
+            let node = a.parts[0].node;
+            let summary = format!(
+                "{} sends packets to {} on untranslated: no Service proxy rule takes them",
+                node.name(),
+                a.orig.destination()
+            );
+            Saying {
+                evidence: rules_draft(a).into_iter().collect(),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+/// Evidence: a VIP packet that leaves an interface with its destination unchanged.
+fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
+    let part = a.parts.iter().find(|p| !p.conn.is_dnat())?;
+    let sight = part
+        .conn
+        .sights_of(Leg::Orig)
+        .filter(|s| s.key.dir == Direction::Egress)
+        .max_by_key(|s| (s.stats.first, s.key))?;
+    let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
+    let text = format!(
+        "the packet to {} leaves {} through {dev} with its destination unchanged",
+        a.orig.destination(),
+        part.node.name()
+    );
+    Some(case.sight(*part, sight, "untranslated", text))
+}
+
+/// Whether the node's proxy rules have a backend for what the attempt dialled.
+fn ruled(case: &Case<'_>, a: &Attempt<'_>) -> bool {
+    let dialled = a.orig;
+    let of_node = |p: &crate::explain::attempt::Part<'_>| {
+        p.node
+            .proxy(dialled.dst, dialled.dport, dialled.proto)
+            .iter()
+            .any(|s| !s.backends.is_empty())
+    };
+    let client_side = a.parts.iter().filter(|p| case.is_local(p.node, a.client()));
+    client_side.into_iter().any(of_node)
+}
+
+/// Evidence: what the proxy rules of the client's node say of the address.
+fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
+    let part = a.parts.first()?;
+    let facts = part.node.facts.as_ref()?;
+    let d = a.orig;
+    let rows = part.node.proxy(d.dst, d.dport, d.proto);
+    let text = if rows.is_empty() {
+        let modes = if facts.proxy.modes.is_empty() {
+            "no Service proxy rules at all".to_owned()
+        } else {
+            format!(
+                "Service proxy rules ({}), none for {}",
+                facts.proxy.modes.join(", "),
+                d.destination()
+            )
+        };
+        format!("{} has {modes}", part.node.name())
+    } else {
+        let row = |s: &&crate::model::node::ProxyService| {
+            let to: Vec<String> = s.backends.iter().map(ToString::to_string).collect();
+            let verdict = if s.reject {
+                "reject".to_owned()
+            } else if s.drop {
+                "drop".to_owned()
+            } else {
+                to.join(", ")
+            };
+            format!("{} {} → {verdict}", s.mode, s.place)
+        };
+        format!(
+            "rules for {}: {}",
+            d.destination(),
+            rows.iter().map(row).collect::<Vec<_>>().join("; ")
+        )
+    };
+    let mut draft = Draft::node(format!("rules {}", d.destination()), text);
+    draft.time = Some(facts.time);
+    draft.view = Some((part.view, part.node.name().to_owned()));
+    draft.netns = Some(facts.netns);
+    Some(draft)
+}
+
+/// A new connection was translated to an address that is in no slice of the Service.
+pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
+    let known = case.slice_addresses();
+    report.explain(
+        case,
+        "proxy-rules-stale",
+        Basis::Observed,
+        |a| {
+            if a.via == Via::Pod || known.is_empty() && case.slices().next().is_none() {
+                return None;
+            }
+            let ct = a.ct().filter(|ct| ct.is_dnat())?;
+            let to = ct.translated().destination();
+            let new = a.parts.iter().any(|p| p.conn.ct_new) || !ct.status.confirmed();
+            if known.contains(&to.ip()) || !new {
+                return None;
+            }
+            let evidence = case.translation(a).into_iter().chain(dialled(case, a)).collect();
+            Some(Because { key: to.to_string(), evidence })
+        },
+        |of| {
+            let a = of[0];
+            let to = a.translated().destination();
+            let summary = format!(
+                "{} still sends new connections for {} to {to}, which is no endpoint of {} any more",
+                a.parts[0].node.name(),
+                a.orig.destination(),
+                full_name(case)
+            );
+            let list: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let slices = Draft::objects("slices", format!("EndpointSlices of {} hold {}", full_name(case), list.join(", ")));
+            let evidence = std::iter::once(slices).chain(rules_draft(a)).collect();
+            Saying { evidence, ..Saying::new(summary) }
+        },
+    );
+}
+
+/// The chosen endpoint does not exist: nobody answers for its address, and no Pod holds it.
+pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "backend-gone",
+        Basis::Observed,
+        |a| {
+            let backend = a.backend()?;
+            if held(case, a, backend.ip()) {
+                return None;
+            }
+            let mut evidence: Vec<Draft> = Vec::new();
+            for (part, event, drop, leg) in a.drops() {
+                if leg.is_forward() && is_neighbor_failure(drop) {
+                    evidence.push(drop_draft(case, part, event, drop));
+                }
+            }
+            if a.outcome == Outcome::Unreachable {
+                for (part, event, icmp) in a.icmp() {
+                    let from = event
+                        .record
+                        .tuple
+                        .map_or(String::new(), |t| format!(" from {}", t.src));
+                    let text = format!(
+                        "ICMP type {} code {} (unreachable) came{from}",
+                        icmp.icmp_type, icmp.code
+                    );
+                    let kind = format!("icmp {}/{}", icmp.icmp_type, icmp.code);
+                    evidence.push(case.event(part, event, &kind, text));
+                }
+            }
+            if evidence.is_empty() {
+                evidence.extend(silent_neighbor(a));
+            }
+            if evidence.is_empty() {
+                return None;
+            }
+            evidence.extend(case.translation(a));
+            Some(Because {
+                key: backend.ip().to_string(),
+                evidence,
+            })
+        },
+        |of| {
+            let a = of[0];
+            let ip = a.backend().map(|b| b.ip()).unwrap_or(a.orig.dst);
+            let listed = case.slice_addresses().contains(&ip);
+            let slices = if listed {
+                "its EndpointSlice still lists it"
+            } else {
+                "no EndpointSlice lists it"
+            };
+            let summary = format!(
+                "Traffic of {} goes to {ip}, which no Pod holds any more; {slices}",
+                full_name(case)
+            );
+            let pods = format!("no Pod has the address {ip}; {slices}");
+            Saying {
+                evidence: vec![Draft::objects(format!("gone {ip}"), pods)],
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+/// Whether some Pod holds the address: found on a node, or (where the node is not asked) by a running Pod object.
+fn held(case: &Case<'_>, a: &Attempt<'_>, ip: std::net::IpAddr) -> bool {
+    if case
+        .views
+        .iter()
+        .any(|v| v.pod(ip).is_some() || v.is_own(ip))
+    {
+        return true;
+    }
+    let Some(pod) = case.pod(ip) else {
+        return case.objects.unknown_kinds.iter().any(|k| k == "Pod");
+    };
+    // The node on which it is placed was asked and does not have it.
+    let asked = case
+        .views
+        .iter()
+        .any(|v| pod.node.as_deref() == Some(v.name()) && v.facts.is_some());
+    let failed = a.drops().iter().any(|(.., d, _)| is_neighbor_failure(d));
+    !(asked && failed) && !matches!(pod.phase.as_str(), "Succeeded" | "Failed")
+}
+
+fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {
+    drop.reason.starts_with("NEIGH_")
+        || drop.place == "neigh_invalidate"
+        || drop.place == "arp_error_report"
+}
+
+/// Evidence: the neighbour entry of the backend failed.
+fn silent_neighbor(a: &Attempt<'_>) -> Option<Draft> {
+    let ip = a.backend()?.ip();
+    for part in &a.parts {
+        let failed = part.node.loose.iter().find(|(_, r)| {
+            matches!(r.event, Event::NeighborFailed { ip: n } if n == ip) && r.time >= a.began()
+        });
+        if let Some((cite, record)) = failed {
+            let mut draft = Draft::node(
+                format!("neighbor {ip}"),
+                format!("nobody answered the neighbour request for {ip}"),
+            );
+            draft.time = Some(record.time);
+            draft.view = Some((part.view, part.node.name().to_owned()));
+            draft.netns = Some(record.netns);
+            draft.ifname = part.node.ifname(record.ifindex);
+            draft.hook = Some("neigh".to_owned());
+            draft.cites = vec![*cite];
+            return Some(draft);
+        }
+    }
+    None
+}

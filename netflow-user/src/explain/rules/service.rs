@@ -1,0 +1,298 @@
+//! The Service itself: its name, its ports, whether it has endpoints.
+
+use crate::explain::attempt::Attempt;
+use crate::explain::case::Case;
+use crate::explain::codes;
+use crate::explain::evidence::Draft;
+use crate::explain::lack::{Lack, lack};
+use crate::explain::nearest;
+use crate::explain::report::{Because, Found, Report, Saying};
+use crate::flows::{ConnEvent, Leg};
+use crate::model::answer::{Basis, Severity, Via};
+use crate::model::objects::{Objects, ServicePort};
+use crate::model::query::{Query, Target};
+use crate::model::record::Event;
+
+/// No Service has the name or address asked about.
+pub fn not_found(query: &Query, objects: &Objects, report: &mut Report) {
+    let Some(code) = codes::find("service-not-found") else {
+        return;
+    };
+    let asked = match &query.target {
+        Target::Name(name) => format!("{}/{name}", query.namespace),
+        Target::Address(ip) => ip.to_string(),
+    };
+    let near = nearest::services(objects, query);
+    let known_namespace = objects
+        .services
+        .iter()
+        .any(|s| s.namespace == query.namespace)
+        || objects.namespaces.iter().any(|n| n.name == query.namespace);
+    let mut summary = match &query.target {
+        Target::Name(_) if !known_namespace => {
+            format!(
+                "There is no namespace {} and so no Service {asked}",
+                query.namespace
+            )
+        }
+        Target::Name(_) => format!("There is no Service {asked}"),
+        Target::Address(_) => format!("No Service has the address {asked}"),
+    };
+    if !near.is_empty() {
+        summary = format!("{summary}; nearest: {}", near.join(", "));
+    }
+    let text = format!(
+        "{} Services in {}; none is {asked}",
+        objects.services.len(),
+        objects.source
+    );
+    let handle = report.book.add(Draft::objects("no such service", text));
+    let (ns, svc) = near
+        .first()
+        .and_then(|n| n.split_once('/'))
+        .unwrap_or((&query.namespace, ""));
+    report.found.push(Found {
+        code,
+        basis: Basis::Objects,
+        severity: Severity::Critical,
+        attempts: Vec::new(),
+        summary,
+        evidence: vec![handle],
+        values: vec![("ns", ns.to_owned()), ("svc", svc.to_owned())],
+        fixes: Vec::new(),
+    });
+}
+
+/// VIP packets to a port that the Service does not have, with this protocol or at all.
+pub fn port_undefined(case: &Case<'_>, report: &mut Report) {
+    let ports = || {
+        let list: Vec<String> = case
+            .service
+            .ports
+            .iter()
+            .map(|p| format!("{}/{}", p.port, p.proto))
+            .collect();
+        format!("Service {} has port {}", full_name(case), list.join(", "))
+    };
+    let undefined = |a: &Attempt<'_>, other_protocol: bool| {
+        let of_service = matches!(a.via, Via::Vip | Via::Lb | Via::ExternalIp);
+        let same_number = case.service.ports.iter().any(|p| p.port == a.orig.dport);
+        if !of_service || case.port_of(&a.orig).is_some() || same_number != other_protocol {
+            return None;
+        }
+        let evidence = dialled(case, a)
+            .into_iter()
+            .chain(answer_of_node(case, a))
+            .collect();
+        Some(Because {
+            key: format!("{}/{}", a.orig.dport, a.orig.proto),
+            evidence,
+        })
+    };
+    let objects = || vec![Draft::objects("ports", ports())];
+    report.explain(
+        case,
+        "protocol-mismatch",
+        Basis::Observed,
+        |a| undefined(a, true),
+        |of| {
+            let dialled = of[0].orig;
+            let served: Vec<String> = case
+                .service
+                .ports
+                .iter()
+                .filter(|p| p.port == dialled.dport)
+                .map(|p| p.proto.to_string())
+                .collect();
+            let served = served.join(" and ");
+            let summary = format!(
+                "Clients dial {} port {} with {}, the Service serves it with {served} only",
+                dialled.dst, dialled.dport, dialled.proto
+            );
+            Saying {
+                evidence: objects(),
+                ..Saying::new(summary)
+            }
+        },
+    );
+    report.explain(
+        case,
+        "service-port-undefined",
+        Basis::Observed,
+        |a| undefined(a, false),
+        |of| {
+            let dialled = of[0].orig;
+            let list: Vec<String> = case
+                .service
+                .ports
+                .iter()
+                .map(|p| p.port.to_string())
+                .collect();
+            let summary = format!(
+                "Clients dial port {} of {}, which the Service does not have (it has {})",
+                dialled.dport,
+                dialled.dst,
+                list.join(", ")
+            );
+            Saying {
+                evidence: objects(),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+/// The Service port has no endpoint that may get traffic.
+pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
+    for (code, of_kind) in [
+        (
+            "no-endpoints-selector",
+            Lack::is_selector as fn(&Lack) -> bool,
+        ),
+        ("no-endpoints-not-ready", Lack::is_not_ready),
+    ] {
+        report.explain(
+            case,
+            code,
+            Basis::Observed,
+            |a| {
+                let port = case.port_of_attempt(a).filter(|_| a.via != Via::Pod)?;
+                let lack = lack(case.objects, case.service, port).filter(of_kind)?;
+                // Traffic that was translated all the same has a backend: other rules say what became of it.
+                if a.ct().is_some_and(|ct| ct.is_dnat()) {
+                    return None;
+                }
+                let evidence: Vec<Draft> = dialled(case, a)
+                    .into_iter()
+                    .chain(answer_of_node(case, a))
+                    .collect();
+                Some(Because {
+                    key: format!("{}|{lack}", port.port),
+                    evidence,
+                })
+            },
+            |of| {
+                let port = case.port_of_attempt(of[0]);
+                let lack = port.and_then(|p| lack(case.objects, case.service, p));
+                lack_saying(case, port, lack.as_ref())
+            },
+        );
+        if report.found.iter().any(|f| f.code.code == code) {
+            continue;
+        }
+        let lacking = case
+            .service
+            .ports
+            .iter()
+            .filter(|p| case.query.port.is_none_or(|q| q == p.port));
+        let lacking = lacking.filter_map(|p| Some((p, lack(case.objects, case.service, p)?)));
+        if let Some((port, lack)) = lacking.into_iter().find(|(_, l)| of_kind(l)) {
+            // Traffic that passes proves the objects wrong or outdated: worth knowing, no fault.
+            let served = case
+                .attempts
+                .iter()
+                .any(|a| !a.outcome.is_failure() && a.via != Via::Pod);
+            let severity = if served {
+                Severity::Info
+            } else {
+                Severity::Critical
+            };
+            let saying = lack_saying(case, Some(port), Some(&lack));
+            report.state(case, code, Basis::Objects, severity, saying);
+        }
+    }
+}
+
+fn lack_saying(case: &Case<'_>, port: Option<&ServicePort>, lack: Option<&Lack>) -> Saying {
+    let port = port.map_or(String::new(), |p| format!(" port {}", p.port));
+    let lack = lack.map(ToString::to_string).unwrap_or_default();
+    let summary = format!("Service {}{port} has no endpoint: {lack}", full_name(case));
+    Saying {
+        evidence: vec![Draft::objects("lack", lack)],
+        ..Saying::new(summary)
+    }
+}
+
+/// `namespace/name` of the Service.
+pub(super) fn full_name(case: &Case<'_>) -> String {
+    format!("{}/{}", case.service.namespace, case.service.name)
+}
+
+/// Evidence: the client's packet as it came to the node.
+pub(super) fn dialled(case: &Case<'_>, attempt: &Attempt<'_>) -> Option<Draft> {
+    let part = attempt.parts.first()?;
+    let sight = part
+        .conn
+        .sights_of(Leg::Orig)
+        .min_by_key(|s| (s.stats.first, s.key))?;
+    let what = if attempt.orig.proto == crate::model::Proto::TCP {
+        "SYN"
+    } else {
+        "datagram"
+    };
+    let text = format!(
+        "{} sent a {what} to {}",
+        case.name(attempt.client(), attempt.began()),
+        attempt.orig.destination()
+    );
+    Some(case.sight(*part, sight, "dialled", text))
+}
+
+/// Evidence: what the node did with a packet that no backend was chosen for.
+pub(super) fn answer_of_node(case: &Case<'_>, attempt: &Attempt<'_>) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for (part, event, drop, leg) in attempt.drops() {
+        if leg == Leg::Orig {
+            drafts.push(drop_draft(case, part, event, drop));
+        }
+    }
+    for (part, event) in attempt.events() {
+        if let Event::IcmpSent {
+            icmp_type, code, ..
+        } = event.record.event
+        {
+            let text = format!("the node answered with ICMP type {icmp_type} code {code}");
+            drafts.push(case.event(part, event, &format!("icmp {icmp_type}/{code}"), text));
+        }
+    }
+    drafts
+}
+
+/// Evidence: a dropped packet.
+pub(super) fn drop_draft(
+    case: &Case<'_>,
+    part: crate::explain::attempt::Part<'_>,
+    event: &ConnEvent,
+    drop: &crate::model::record::Drop,
+) -> Draft {
+    let to = event
+        .record
+        .tuple
+        .map_or(String::new(), |t| format!(" to {}", t.destination()));
+    let hook = drop
+        .hook
+        .map_or(String::new(), |h| format!(" at {}", hook_name(h)));
+    let ct = match drop.ct {
+        None => ", no conntrack entry".to_owned(),
+        Some(ct) if ct.is_dnat() => format!(", translated from {}", ct.orig.destination()),
+        Some(_) => ", not translated".to_owned(),
+    };
+    let text = format!(
+        "packet{to} dropped: {} in {}(){hook}{ct}",
+        drop.reason, drop.place
+    );
+    let kind = format!("drop|{}|{}|{to}|{:?}", drop.reason, drop.place, drop.hook);
+    case.event(part, event, &kind, text)
+}
+
+/// Name of a netfilter hook for a reader.
+pub(super) fn hook_name(hook: crate::model::record::NfHook) -> &'static str {
+    use crate::model::record::NfHook;
+    match hook {
+        NfHook::Prerouting => "PREROUTING",
+        NfHook::Input => "INPUT",
+        NfHook::Forward => "FORWARD",
+        NfHook::Output => "OUTPUT",
+        NfHook::Postrouting => "POSTROUTING",
+    }
+}
