@@ -49,6 +49,20 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// When it was told, where it has one time: for records that of the last.
+    pub fn time(&self) -> Option<Time> {
+        match self {
+            Input::Start(start) => Some(start.time),
+            Input::Objects(objects) => Some(objects.time),
+            Input::Node(facts) => Some(facts.time),
+            Input::Records { records } => records.last().map(|r| r.time),
+            Input::Flows { time, .. } | Input::Tick { time } | Input::End { time } => Some(*time),
+            Input::Lost { .. } => None,
+        }
+    }
+}
+
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Start {

@@ -1,0 +1,142 @@
+//! Writing a recording.
+
+use super::chunk::{self, Head};
+use super::{HEADER, MAGIC, MINOR, RecordingError, VERSION};
+use crate::model::{Input, Time};
+use bytes::{BufMut, BytesMut};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A chunk is written when it holds so many bytes …
+const CHUNK: usize = 1 << 18;
+/// … or so much time, so that a killed run loses no more.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// A recording being written. Only its owner can read the file.
+///
+/// A disk that is full stops the recording, not the run: the call that meets it returns the error, later ones do
+/// nothing, and the file ends with its last whole chunk.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    /// `None` once stopped.
+    pub(super) file: Option<File>,
+    /// Bytes of the file that are whole chunks.
+    whole: u64,
+    lines: BytesMut,
+    /// When the oldest input among `lines` happened.
+    since: Option<Time>,
+    /// Met when the file was created, for the first write to return.
+    pending: Option<RecordingError>,
+}
+
+impl Writer {
+    /// Creates the file, or replaces it. A full disk shows at the first write.
+    pub fn create(path: impl AsRef<Path>) -> Result<Writer, RecordingError> {
+        let path = path.as_ref().to_path_buf();
+        match open(&path) {
+            Ok(file) => {
+                let mut writer = Writer {
+                    path,
+                    file: Some(file),
+                    whole: 0,
+                    lines: BytesMut::new(),
+                    since: None,
+                    pending: None,
+                };
+                let mut header = BytesMut::with_capacity(HEADER);
+                header.put_slice(&MAGIC);
+                header.put_u16(VERSION);
+                header.put_u16(MINOR);
+                writer.pending = writer.append(&header).err();
+                Ok(writer)
+            }
+            Err(source) => Err(RecordingError::NotCreated { path, source }),
+        }
+    }
+
+    /// Appends an input.
+    pub fn write(&mut self, input: &Input) -> Result<(), RecordingError> {
+        if let Some(error) = self.pending.take() {
+            return Err(error);
+        }
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let before = self.lines.len();
+        if let Err(error) = serde_json::to_writer((&mut self.lines).writer(), input) {
+            self.lines.truncate(before);
+            return Err(self.stop(error.into()));
+        }
+        self.lines.put_u8(b'\n');
+        let now = input.time();
+        let since = *self.since.get_or_insert(now.unwrap_or_default());
+        let due = now.is_some_and(|now| now.since(since) >= SPAN);
+        if due || self.lines.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes out what is buffered, as a chunk.
+    pub fn flush(&mut self) -> Result<(), RecordingError> {
+        if self.file.is_none() || self.lines.is_empty() {
+            return Ok(());
+        }
+        let lines = self.lines.split();
+        self.since = None;
+        let chunk = chunk::pack(&lines).map_err(|e| self.stop(e))?;
+        self.append(&chunk)
+    }
+
+    /// Writes the rest and the end mark.
+    pub fn finish(mut self) -> Result<(), RecordingError> {
+        self.flush()?;
+        let mut end = BytesMut::new();
+        Head::END.put(&mut end);
+        self.append(&end)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), RecordingError> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.whole += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => Err(self.stop(error)),
+        }
+    }
+
+    /// Gives up, leaving whole chunks only.
+    fn stop(&mut self, source: io::Error) -> RecordingError {
+        if let Some(file) = self.file.take() {
+            // Where it cannot be cut, the reader skips the broken chunk.
+            let _ = file.set_len(self.whole);
+        }
+        self.lines = BytesMut::new();
+        RecordingError::Stopped {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    // `mode` is for new files only.
+    if file.metadata()?.is_file() {
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
