@@ -4,8 +4,10 @@
 //! firewall rules, the router's mood. A fault changes a healthy world; [`lab::Lab::apply`] makes the namespaces match
 //! it, and applying the healthy world again undoes the fault.
 
+pub mod faults;
 pub mod lab;
 pub mod manifests;
+pub mod parallel;
 pub mod policy;
 pub mod proxy;
 pub mod traffic;

@@ -141,6 +141,8 @@ pub struct Dial {
     pub connect_timeout: u64,
     /// Seconds after which the client ends.
     pub seconds: u64,
+    /// Dials so many ports one after the other, from the one given on.
+    pub sweep: u16,
     /// Payload.
     pub canary: String,
 }
@@ -158,6 +160,7 @@ impl Dial {
             hold: None,
             connect_timeout: 1600,
             seconds: 30,
+            sweep: 1,
             canary: "x".to_owned(),
         }
     }
@@ -173,6 +176,7 @@ impl Dial {
         add("receive", self.receive.to_string());
         add("connect-timeout", self.connect_timeout.to_string());
         add("for", self.seconds.to_string());
+        add("sweep", self.sweep.to_string());
         add("canary", self.canary.clone());
         if let Some(pause) = self.hold {
             add("hold", pause.to_string());

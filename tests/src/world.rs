@@ -71,8 +71,17 @@ pub struct Between {
     pub path_mtu: Option<u32>,
     /// "Fragmentation needed" is not sent.
     pub mute: bool,
-    /// Index of the node toward which everything for Pods is dropped silently.
-    pub lost_toward: Option<usize>,
+    /// What is dropped silently.
+    pub lost: Option<Lost>,
+}
+
+/// Destinations that the network swallows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// All Pods of a node, by index.
+    Node(usize),
+    /// These Pods.
+    Pods(Vec<Ipv4Addr>),
 }
 
 /// The whole.

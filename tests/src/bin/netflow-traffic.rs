@@ -82,6 +82,9 @@ struct Dial {
     /// Ends after so many seconds, whatever is left to do.
     #[arg(long = "for", default_value_t = 60)]
     seconds: u64,
+    /// Dials so many ports one after the other, from the one given on.
+    #[arg(long, default_value_t = 1)]
+    sweep: u16,
     /// Bytes that the payload consists of, repeated.
     #[arg(long, default_value = "x")]
     canary: String,
@@ -241,7 +244,10 @@ fn run_client(dial: &Dial) {
         // A client whose attempts hang does not pile up threads for ever.
         if running.load(Ordering::Relaxed) < 64 {
             running.fetch_add(1, Ordering::Relaxed);
-            let (dial, total, running) = (dial.clone(), Arc::clone(&total), Arc::clone(&running));
+            let (mut dial, total, running) =
+                (dial.clone(), Arc::clone(&total), Arc::clone(&running));
+            let step = number % u32::from(dial.sweep.max(1));
+            dial.to.set_port(dial.to.port().saturating_add(step as u16));
             threads.push(thread::spawn(move || {
                 let attempt = attempt(&dial, number, end);
                 say(&Line::Attempt(attempt.clone()));

@@ -9,7 +9,7 @@ pub mod state;
 
 use crate::proxy::Mode;
 use crate::traffic::{App, Listen};
-use crate::world::{Between, Party, World};
+use crate::world::{Between, Lost, Party, World};
 use anyhow::{Context, Result, bail};
 use plan::{Placement, Plan, PodPlan, Unknown};
 use state::{Owner, State};
@@ -229,15 +229,20 @@ impl Lab {
 
     fn set_between(&self, between: &Between) -> Result<()> {
         netns::batch(&self.router(), &self.router_routes(between.path_mtu))?;
-        let lost = between.lost_toward.map_or(String::new(), |n| {
+        let lost = between.lost.as_ref().map_or(String::new(), |lost| {
+            let swallowed = match lost {
+                Lost::Node(n) => self.plan.nodes[*n].pods.to_string(),
+                Lost::Pods(ips) => {
+                    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                }
+            };
             format!(
-                "table ip path {{ chain forward {{ type filter hook forward priority 0; ip daddr {} drop; }} }}\n",
-                self.plan.nodes[n].pods
+                "table ip path {{ chain forward {{ type filter hook forward priority 0; ip daddr {{ {swallowed} }} drop\n}}\n}}\n"
             )
         });
         let mute = if between.mute {
             "table ip mute { chain output { type filter hook output priority 0; \
-             icmp type destination-unreachable icmp code frag-needed drop; } }\n"
+             icmp type destination-unreachable icmp code frag-needed drop\n}\n}\n"
         } else {
             ""
         };

@@ -117,7 +117,7 @@ fn nft_filters(filters: &[&Filter], word: &str) -> String {
         } = f;
         let hook = hook.chain().to_lowercase();
         format!(
-            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; ip daddr {dst} {proto} dport {dport} counter drop; }} }}\n"
+            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; ip daddr {dst} {proto} dport {dport} counter drop\n}}\n}}\n"
         )
     };
     filters.iter().map(line).collect()

@@ -1,0 +1,273 @@
+//! Labs that work: plain, noisy, and with things that look like a fault but are none.
+
+use super::policy::{Denial, denying};
+use super::{At, Expect, Fault, Form, Vantage};
+use crate::lab::plan::{Placement, Plan};
+use crate::manifests::make_unready;
+use crate::proxy::Mode;
+use crate::traffic::{Dial, Listen, Outcome};
+use crate::world::{Filter, Hook, Lost, Party, Spot, World};
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+pub(super) const ALL: &[&dyn Fault] = &[
+    &Healthy(Kind::Plain),
+    &Healthy(Kind::Noisy),
+    &Healthy(Kind::Rollout),
+    &Healthy(Kind::PolicyUnenforced),
+    &Healthy(Kind::PolicyAdmits),
+    &Healthy(Kind::UnrelatedDrop),
+    &Healthy(Kind::UndeclaredPort),
+    &Healthy(Kind::OneUnready),
+    &Healthy(Kind::OtherPodGone),
+    &Healthy(Kind::SidecarOnLoopback),
+    &Healthy(Kind::SmallOnNarrowPath),
+    &Healthy(Kind::OtherNodeCutOff),
+];
+
+/// What there is besides the working Service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Noisy,
+    Rollout,
+    PolicyUnenforced,
+    PolicyAdmits,
+    UnrelatedDrop,
+    UndeclaredPort,
+    OneUnready,
+    OtherPodGone,
+    SidecarOnLoopback,
+    SmallOnNarrowPath,
+    OtherNodeCutOff,
+}
+
+struct Healthy(Kind);
+
+impl Fault for Healthy {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::Plain => "healthy",
+            Kind::Noisy => "healthy-noisy",
+            Kind::Rollout => "healthy-rollout",
+            Kind::PolicyUnenforced => "near-policy-unenforced",
+            Kind::PolicyAdmits => "near-policy-admits",
+            Kind::UnrelatedDrop => "near-unrelated-drop",
+            Kind::UndeclaredPort => "near-undeclared-port",
+            Kind::OneUnready => "near-one-unready",
+            Kind::OtherPodGone => "near-other-pod-gone",
+            Kind::SidecarOnLoopback => "near-sidecar-on-loopback",
+            Kind::SmallOnNarrowPath => "near-small-on-narrow-path",
+            Kind::OtherNodeCutOff => "near-other-node-cut-off",
+        }
+    }
+
+    fn breaks(&self) -> &'static str {
+        match self.0 {
+            Kind::Plain => "nothing",
+            Kind::Noisy => {
+                "nothing: a port scan, probes that fail elsewhere, and another Service that fails"
+            }
+            Kind::Rollout => "nothing: another workload is rolled out meanwhile",
+            Kind::PolicyUnenforced => {
+                "nothing: a NetworkPolicy denies the client, nobody enforces it"
+            }
+            Kind::PolicyAdmits => {
+                "nothing: an enforced NetworkPolicy admits the client by label and port"
+            }
+            Kind::UnrelatedDrop => {
+                "nothing: a firewall rule drops another connection of the same client"
+            }
+            Kind::UndeclaredPort => {
+                "nothing: the Pods listen on a targetPort that they do not declare"
+            }
+            Kind::OneUnready => "nothing: one of the Pods is not Ready and gets no traffic",
+            Kind::OtherPodGone => {
+                "nothing: a Pod of another workload is gone, and something still dials it"
+            }
+            Kind::SidecarOnLoopback => "nothing: a sidecar listens on loopback only",
+            Kind::SmallOnNarrowPath => {
+                "nothing: a narrow path that says nothing, and only small transfers"
+            }
+            Kind::OtherNodeCutOff => "nothing that matters: the other node's Pods are cut off",
+        }
+    }
+
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        match self.0 {
+            Kind::Plain => {}
+            Kind::Noisy => noisy(plan, world),
+            Kind::Rollout => {
+                // The rollout itself happens while netflow looks.
+                world
+                    .noise
+                    .push((Party::Node(plan.spare.node), probe(plan.spare.ip, 8080)));
+            }
+            Kind::PolicyUnenforced => {
+                world.enforced = false;
+                world.objects.policies.push(denying(plan, Denial::All)?);
+            }
+            Kind::PolicyAdmits => admit(plan, world)?,
+            Kind::UnrelatedDrop => unrelated_drop(plan, world),
+            Kind::UndeclaredPort => {
+                for pod in &plan.backends {
+                    let spec = world
+                        .objects
+                        .pod_mut(pod)?
+                        .spec
+                        .as_mut()
+                        .context("no spec")?;
+                    spec.containers[0].ports = None;
+                }
+            }
+            Kind::OneUnready => {
+                make_unready(
+                    world.objects.pod_mut(&plan.backends[0])?,
+                    "ContainersNotReady",
+                    "",
+                );
+                world.objects.reconcile();
+                world.listen(&plan.backends[0], Vec::new());
+                world.via_pod.remove(0);
+            }
+            Kind::OtherPodGone => {
+                world.gone.push(plan.spare.ip);
+                let dial = Dial::tcp(SocketAddrV4::new(plan.spare.ip, plan.port().target));
+                world.noise.push((Party::Client, dial));
+            }
+            Kind::SidecarOnLoopback => {
+                let addr = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 15_000);
+                for pod in &plan.backends {
+                    let listens = world.listens.entry(pod.ip).or_default();
+                    listens.push(Listen { kind: "tcp", addr });
+                }
+            }
+            Kind::SmallOnNarrowPath => {
+                world.between.path_mtu = Some(plan.small_mtu);
+                world.between.mute = true;
+            }
+            Kind::OtherNodeCutOff => world.between.lost = Some(Lost::Node(1)),
+        }
+        Ok(())
+    }
+
+    fn expect(&self, at: At) -> Expect {
+        match (at.form, at.vantage) {
+            (Form::Idle, _) | (_, Vantage::Backend) => Expect::not_from_here(),
+            _ => Expect::healthy(),
+        }
+    }
+
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Ok]
+    }
+
+    fn placements(&self) -> &'static [Placement] {
+        match self.0 {
+            Kind::SmallOnNarrowPath => &[Placement::Cross],
+            Kind::OtherNodeCutOff => &[Placement::Same],
+            _ => &Placement::ALL,
+        }
+    }
+
+    fn forms(&self) -> &'static [Form] {
+        match self.0 {
+            Kind::Plain => &[Form::Fresh, Form::Retrying, Form::VipOnly, Form::Idle],
+            _ => &Form::WITH_TRAFFIC,
+        }
+    }
+
+    fn is_node_wide(&self) -> bool {
+        // The second Service is part of the noise, or unreachable in part.
+        matches!(self.0, Kind::Noisy | Kind::OtherNodeCutOff)
+    }
+
+    fn meanwhile(&self, plan: &Plan, world: &mut World) -> bool {
+        if self.0 != Kind::Rollout {
+            return false;
+        }
+        let spare = (Some(&plan.spare.namespace), Some(&plan.spare.name));
+        world
+            .objects
+            .pods
+            .retain(|p| (p.metadata.namespace.as_ref(), p.metadata.name.as_ref()) != spare);
+        world.gone.push(plan.spare.ip);
+        true
+    }
+}
+
+/// A probe as a kubelet makes it: a connection every second that is closed at once.
+fn probe(ip: Ipv4Addr, port: u16) -> Dial {
+    Dial {
+        interval: 1000,
+        send: 4,
+        receive: 0,
+        ..Dial::tcp(SocketAddrV4::new(ip, port))
+    }
+}
+
+fn noisy(plan: &Plan, world: &mut World) {
+    let (backend, node) = (&plan.backends[0], plan.backend_node());
+    world.noise = vec![
+        (Party::Node(node), probe(backend.ip, plan.port().target)),
+        (Party::Node(node), probe(plan.spare.ip, 8080)),
+        (
+            Party::Outside,
+            Dial {
+                sweep: 200,
+                count: 200,
+                interval: 20,
+                ..Dial::tcp(SocketAddrV4::new(plan.spare.ip, 8000))
+            },
+        ),
+        (
+            Party::Outside,
+            Dial {
+                sweep: 200,
+                count: 200,
+                interval: 20,
+                ..Dial::tcp(SocketAddrV4::new(plan.nodes[node].ip, 1))
+            },
+        ),
+        (
+            Party::Client,
+            Dial::tcp(SocketAddrV4::new(
+                plan.second.vip,
+                plan.second.ports[0].port,
+            )),
+        ),
+    ];
+    for pod in &plan.seconds {
+        world.listen(pod, Vec::new());
+    }
+}
+
+fn admit(plan: &Plan, world: &mut World) -> Result<()> {
+    let mut policy = denying(plan, Denial::Label)?;
+    let (key, value) = &plan.client.label;
+    let spec = policy.spec.as_mut().context("no spec")?;
+    for peer in spec
+        .ingress
+        .iter_mut()
+        .flatten()
+        .flat_map(|r| r.from.iter_mut().flatten())
+    {
+        let selector = peer.pod_selector.get_or_insert_default();
+        selector.match_labels = Some([(key.clone(), value.clone())].into());
+    }
+    world.objects.policies.push(policy);
+    Ok(())
+}
+
+fn unrelated_drop(plan: &Plan, world: &mut World) {
+    let port = plan.port().target;
+    world.filters.push(Filter {
+        spot: Spot::Node(0),
+        hook: Hook::Forward,
+        proto: "tcp",
+        dst: plan.spare.ip,
+        dport: port,
+    });
+    let dial = Dial::tcp(SocketAddrV4::new(plan.spare.ip, port));
+    world.noise.push((Party::Client, dial));
+}
