@@ -5,11 +5,13 @@ use super::plain::plain;
 /// Counters of a flow entry since its first packet. What every packet of a known flow touches stands in the first 64 bytes.
 ///
 /// Times are `CLOCK_MONOTONIC` nanoseconds, 0 = did not happen. [`FlowValue::last`] has the resolution of a kernel tick
-/// where [`super::Layout::coarse_clock`] is set. Adds are plain, not atomic: two CPUs working on one flow at the same moment may
+/// where [`super::Layout::coarse_clock`] is set, and so may lie up to a tick before `first`. Adds are plain, not atomic: two CPUs working on one flow at the same moment may
 /// lose a packet from the count, never more.
 ///
-/// When a SYN with another initial sequence number reuses the tuple, the old value is sent as
-/// [`super::FlowEndRecord`] and the entry starts anew. User space deletes entries (idle, or closed for a while).
+/// When a SYN with another initial sequence number reuses the tuple, the entry starts anew. The old value is sent as
+/// [`super::FlowEndRecord`] if it changed within [`FLOW_END_WITHIN`]; otherwise the last sweep has seen it as it was, and a sweep that
+/// finds another `first` knows that it was final. User space sweeps at least twice in that time, and deletes entries (idle, or closed
+/// for a while).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowValue {
@@ -59,6 +61,9 @@ pub struct FlowValue {
     /// VNI or other tunnel id, for `depth` 1.
     pub tunnel_id: u32,
 }
+
+/// Nanoseconds; see [`FlowValue`].
+pub const FLOW_END_WITHIN: u64 = 3_000_000_000;
 
 plain!(FlowValue = 4 * 8 + 2 * 4 + 2 * 2 + 2 + 2 + 2 * 4 + 7 * 8 + 2 * 4);
 const _: () = assert!(core::mem::offset_of!(FlowValue, first) <= 64);

@@ -66,6 +66,10 @@ macro_rules! layout {
             pub tcp_send_reset_args: u16,
             /// 1 where the helper `bpf_ktime_get_coarse_ns` exists (5.11), else 0: then the dearer `bpf_ktime_get_ns`.
             pub coarse_clock: u16,
+            /// 1 = the programs write rare events (odd packets) to the log as well, for `-vv`.
+            pub log: u16,
+            /// Always 0.
+            pub pad: [u16; 2],
             $($(#[$doc])* pub $name: u16,)+
         }
 
@@ -89,6 +93,8 @@ macro_rules! layout {
                 kfree_skb_args: 0,
                 tcp_send_reset_args: 0,
                 coarse_clock: 0,
+                log: 0,
+                pad: [0; 2],
                 $($name: ABSENT,)+
             };
         }
@@ -136,6 +142,8 @@ layout! {
     skb_sk: "sk_buff.sk", PACKET;
     /// Start of the buffer.
     skb_head: "sk_buff.head", PACKET;
+    /// Offset of the end of the linear data from `head`.
+    skb_tail: "sk_buff.tail", PACKET;
     /// Offset of the IP header from `head`.
     skb_network_header: "sk_buff.network_header", PACKET;
     /// Ethertype, network order.
@@ -241,7 +249,7 @@ pub const ARGS: &[Args] = &[
     },
 ];
 
-plain!(Layout = 40 * 24 + 8 + 4 + 4 + 8 * 2 + 3 * 2 + 2 * FIELDS.len());
+plain!(Layout = 40 * 24 + 8 + 4 + 4 + 8 * 2 + 4 * 2 + 2 * 2 + 2 * FIELDS.len());
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ pub enum Lost {
     FlowMapFull = 7,
     /// A header was cut off by the end of the packet.
     Truncated = 8,
-    /// Neither IPv4 nor IPv6 (ARP, LLDP, MPLS, three VLAN tags …): passed, not counted as a flow.
+    /// Neither IPv4, IPv6 nor ARP (LLDP, MPLS, three VLAN tags …): passed, not counted as a flow.
     UnknownEtherType = 9,
     /// An IP header that is not one (version, header length), or more extension headers than are followed.
     BadIpHeader = 10,

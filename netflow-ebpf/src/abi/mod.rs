@@ -10,7 +10,7 @@ mod noise;
 mod plain;
 mod record;
 
-pub use flow::FlowValue;
+pub use flow::{FLOW_END_WITHIN, FlowValue};
 pub use hook::{HOOKS, Hook, HookInfo, TC_PROGRAMS, TcProgram};
 pub use key::{Addr, DIR_EGRESS, DIR_INGRESS, FlowKey, Tuple};
 pub use layout::{ABSENT, ARGS, Args, FIELDS, Field, Layout, Need};

@@ -1,0 +1,192 @@
+//! Conntrack entries: reading them off a packet, and the record of each new connection.
+
+use super::clock;
+use super::layout::layout;
+use super::netns::Netns;
+use super::read::{Direct, Probe, Read, address, field, field_address};
+use super::ring::{self, Place};
+use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use core::ffi::c_void;
+use netflow_ebpf::map::CT_SEEN_ENTRIES;
+use netflow_ebpf::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use netflow_ebpf::{ABSENT, Addr, Ct, CtSeen, Kind, NatRecord, Tuple};
+
+/// `enum ip_conntrack_info`: the packet begins a connection
+/// (<https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/netfilter/nf_conntrack_common.h>).
+const IP_CT_NEW: u64 = 2;
+/// The low bits of `skb->_nfct`, which hold it (`NFCT_INFOMASK`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/include/linux/skbuff.h>).
+const INFO_MASK: u64 = 7;
+const AF_INET: u16 = 2;
+
+/// One-way traffic stays NEW for ever: after the first packet an entry is quiet for as long as it is seen this often.
+const AGAIN_AFTER: u64 = 3_000_000_000;
+
+#[map]
+static CT_SEEN: LruHashMap<u64, CtSeen> = LruHashMap::with_max_entries(CT_SEEN_ENTRIES, 0);
+
+/// The entry of the packet at `skb`; without one, all zero.
+#[inline(always)]
+pub fn of<R: Read>(skb: *const c_void) -> Ct {
+    if layout!(skb_nfct) == ABSENT {
+        return Ct::default();
+    }
+    read(field!(R, skb, skb_nfct: u64))
+}
+
+/// The entry that `skb->_nfct` names; without one, all zero.
+#[inline(always)]
+fn read(nfct: u64) -> Ct {
+    let ct = (nfct & !INFO_MASK) as *const c_void;
+    if ct.is_null() || layout!(ct_orig) == ABSENT {
+        return Ct::default();
+    }
+    Ct {
+        orig: tuple(field_address!(ct, ct_orig)),
+        reply: tuple(field_address!(ct, ct_reply)),
+        status: field!(Probe, ct, ct_status: u32),
+        mark: if layout!(ct_mark) == ABSENT {
+            0
+        } else {
+            field!(Probe, ct, ct_mark: u32)
+        },
+        zone: if layout!(ct_zone) == ABSENT {
+            0
+        } else {
+            field!(Probe, ct, ct_zone: u16)
+        },
+        info: (nfct & INFO_MASK) as u8,
+        pad: [0; 5],
+    }
+}
+
+/// A `struct nf_conntrack_tuple`.
+#[inline(always)]
+fn tuple(at: *const c_void) -> Tuple {
+    let is_v4 = field!(Probe, at, tuple_l3num: u16) == AF_INET;
+    let mut saddr = address::<Probe>(field_address!(at, tuple_src));
+    let mut daddr = address::<Probe>(field_address!(at, tuple_dst));
+    if is_v4 {
+        saddr = Addr::v4(saddr.0[0]);
+        daddr = Addr::v4(daddr.0[0]);
+    }
+    let proto = field!(Probe, at, tuple_proto: u8);
+    let (sport, dport) = if matches!(proto, TCP | UDP | SCTP | ICMP | ICMPV6) {
+        (
+            u16::from_be(field!(Probe, at, tuple_sport: u16)),
+            u16::from_be(field!(Probe, at, tuple_dport: u16)),
+        )
+    } else {
+        (0, 0)
+    };
+    Tuple {
+        saddr,
+        daddr,
+        sport,
+        dport,
+        proto,
+        family: if is_v4 { 4 } else { 6 },
+        pad: 0,
+    }
+}
+
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+fn netflow_nat(ctx: BtfTracePointContext) -> i32 {
+    xmit::<Direct>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "net_dev_start_xmit")]
+fn netflow_nat_raw(ctx: RawTracePointContext) -> i32 {
+    xmit::<Probe>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// A packet leaves through a device: POSTROUTING is behind it, so the tuples are final.
+#[inline(always)]
+fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
+    let nfct = field!(R, skb, skb_nfct: u64);
+    if nfct & INFO_MASK != IP_CT_NEW {
+        return None;
+    }
+    let netns = Netns::of_device::<R>(dev)?;
+    let ct = read(nfct);
+    if ct.orig.family == 0 {
+        return None;
+    }
+    let now = clock::now();
+    if is_seen(nfct & !INFO_MASK, &ct, now) {
+        return None;
+    }
+    let leaving = leaving(&ct);
+    let place = Place {
+        time: now,
+        netns,
+        ifindex: field!(R, dev, dev_ifindex: u32),
+        tuple: &leaving,
+    };
+    let mut entry = ring::reserve::<NatRecord>(Kind::Nat, &place)?;
+    let record = entry.as_mut_ptr();
+    // SAFETY: memory of the ring, big enough for the record.
+    unsafe { (*record).ct = ct };
+    ring::submit(entry);
+    Some(())
+}
+
+/// The packet's own tuple: what a reply to it would be, turned round.
+#[inline(always)]
+fn leaving(ct: &Ct) -> Tuple {
+    if matches!(ct.orig.proto, ICMP | ICMPV6) {
+        return Tuple {
+            saddr: ct.reply.daddr,
+            daddr: ct.reply.saddr,
+            ..ct.orig
+        };
+    }
+    Tuple {
+        saddr: ct.reply.daddr,
+        daddr: ct.reply.saddr,
+        sport: ct.reply.dport,
+        dport: ct.reply.sport,
+        ..ct.orig
+    }
+}
+
+/// Whether a record was sent for this entry already; notes that it is seen.
+#[inline(always)]
+fn is_seen(address: u64, ct: &Ct, now: u64) -> bool {
+    let hash = mix(mix(0, &ct.orig), &ct.reply);
+    if let Some(seen) = CT_SEEN.get_ptr_mut(&address) {
+        // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.
+        let seen = unsafe { &mut *seen };
+        let again = seen.hash == hash && now.wrapping_sub(seen.time) < AGAIN_AFTER;
+        seen.hash = hash;
+        seen.time = now;
+        return again;
+    }
+    // A full map only means a record more.
+    let _ = CT_SEEN.insert(&address, &CtSeen { hash, time: now }, 0);
+    false
+}
+
+/// Folds a tuple into a hash. Collisions would need the same conntrack entry within three seconds.
+#[inline(always)]
+fn mix(hash: u64, tuple: &Tuple) -> u64 {
+    let ports = u64::from(tuple.sport) << 16 | u64::from(tuple.dport);
+    let mut hash = hash;
+    for word in tuple.saddr.0 {
+        hash = fold(hash, u64::from(word));
+    }
+    for word in tuple.daddr.0 {
+        hash = fold(hash, u64::from(word));
+    }
+    fold(hash, ports)
+}
+
+/// One step of FNV-1a, word-wise.
+#[inline(always)]
+pub fn fold(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3)
+}

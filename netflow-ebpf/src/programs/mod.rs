@@ -1,0 +1,31 @@
+//! One file per concept. `tc`, `drop`, `conntrack`, `icmp`, `tcp`, `route`, `neigh` and `bench` hold the programs, the others what
+//! they share.
+
+mod bench;
+mod clock;
+mod conntrack;
+mod drop;
+mod flow;
+mod icmp;
+mod layout;
+mod lost;
+mod neigh;
+mod netns;
+mod read;
+mod ring;
+mod route;
+mod skb;
+mod sock;
+mod tc;
+mod tcp;
+
+/// The kernel gives the helpers used here to programs that are GPL-compatible only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Nothing here panics: the verifier would not accept the endless loop.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
