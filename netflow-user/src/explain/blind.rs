@@ -1,5 +1,6 @@
 //! What could not be seen and so might change the answer.
 
+use super::attempt::Attempt;
 use super::case::Case;
 use super::view::View;
 use crate::model::answer::{Blind, Via};
@@ -69,7 +70,7 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
         .attempts
         .iter()
         .filter(|a| a.outcome.is_failure())
-        .filter_map(|a| a.backend())
+        .filter_map(Attempt::backend)
         .filter(|b| !case.views.iter().any(|v| case.is_local(v, b.ip())))
         .map(|b| {
             case.pod(b.ip())

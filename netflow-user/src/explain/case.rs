@@ -11,12 +11,15 @@ use crate::model::objects::{EndpointSlice, Objects, Pod, Service, ServicePort, T
 use crate::model::query::{From, Query};
 use crate::model::record::Event;
 use crate::model::{Proto, Time, Tuple};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
 const SAME_ATTEMPT: Duration = Duration::from_secs(30);
+
+/// A client that dials so many ports which the Service does not have is looking around, not mistaken.
+const SCANNED_PORTS: usize = 4;
 
 /// The Service asked about with all that was seen of it.
 pub struct Case<'a> {
@@ -221,11 +224,34 @@ impl<'a> Case<'a> {
             }
         }
         attempts.retain(|a| self.is_asked(a));
+        let scans = self.scans(&attempts);
+        attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
             a.outcome = outcome(a);
         }
         attempts.sort_by_key(|a| (a.began(), a.orig));
         attempts
+    }
+
+    /// A Service address was dialled on a port that the Service does not have.
+    fn is_undefined(&self, a: &Attempt<'_>) -> bool {
+        matches!(a.via, Via::Vip | Via::Lb | Via::ExternalIp) && self.port_of(&a.orig).is_none()
+    }
+
+    /// Clients that try port after port: what they meet at ports that the Service does not have is no fault.
+    fn scans(&self, attempts: &[Attempt<'_>]) -> BTreeSet<IpAddr> {
+        let mut tried: BTreeMap<IpAddr, BTreeSet<(Proto, u16)>> = BTreeMap::new();
+        for a in attempts.iter().filter(|a| self.is_undefined(a)) {
+            tried
+                .entry(a.client())
+                .or_default()
+                .insert((a.orig.proto, a.orig.dport));
+        }
+        tried
+            .into_iter()
+            .filter(|(_, ports)| ports.len() >= SCANNED_PORTS)
+            .map(|(ip, _)| ip)
+            .collect()
     }
 
     /// How a connection addresses the Service; `None` = it does not.
@@ -373,7 +399,7 @@ impl<'a> Case<'a> {
             ifname: if own {
                 part.node.ifname(event.record.ifindex)
             } else {
-                self.pod_ifname(part, event)
+                Self::pod_ifname(part, event)
             },
             hook: Some(hook.to_owned()),
             tuple: event.record.tuple,
@@ -383,7 +409,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn pod_ifname(&self, part: Part<'_>, event: &ConnEvent) -> Option<String> {
+    fn pod_ifname(part: Part<'_>, event: &ConnEvent) -> Option<String> {
         let pods = part.node.facts.iter().flat_map(|f| &f.pods);
         let mut links = pods
             .filter(|p| p.netns == event.record.netns)
@@ -465,9 +491,4 @@ fn continues(attempt: &Attempt<'_>, part: Part<'_>) -> bool {
         && (attempt.translated() == part.conn.orig || attempt.orig == part.conn.orig)
         && same_isn()
         && (a.since(b) < SAME_ATTEMPT && b.since(a) < SAME_ATTEMPT)
-}
-
-/// Whether a protocol counts attempts by its SYN.
-pub fn is_tcp(attempt: &Attempt<'_>) -> bool {
-    attempt.orig.proto == Proto::TCP
 }

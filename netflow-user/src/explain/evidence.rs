@@ -75,6 +75,20 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(usize);
 
+/// What each piece of evidence rests on: by its id, the recording and the input. For tests that take it away.
+pub type Citations = BTreeMap<String, Vec<(usize, Cite)>>;
+
+/// A closed book.
+#[derive(Debug)]
+pub struct Finished {
+    /// What was cited, in order.
+    pub evidence: Vec<Evidence>,
+    /// Id of each handle that was cited.
+    pub ids: BTreeMap<Handle, String>,
+    /// What each id rests on.
+    pub cites: Citations,
+}
+
 /// All evidence of one answer.
 #[derive(Debug, Default)]
 pub struct Book {
@@ -123,15 +137,7 @@ impl Book {
 
     /// Gives ids in the order of `cited`, drops what nobody cites, and renders. The map tells the id of each handle;
     /// the last list what each id rests on.
-    pub fn finish(
-        self,
-        cited: &[Handle],
-        identity: &dyn Identity,
-    ) -> (
-        Vec<Evidence>,
-        BTreeMap<Handle, String>,
-        BTreeMap<String, Vec<(usize, Cite)>>,
-    ) {
+    pub fn finish(self, cited: &[Handle], identity: &dyn Identity) -> Finished {
         let mut ids: BTreeMap<Handle, String> = BTreeMap::new();
         let mut order = Vec::new();
         for h in cited {
@@ -147,7 +153,11 @@ impl Book {
             cites.insert(ids[&h].clone(), entry.cites.clone());
             out.push(render(entry, ids[&h].clone(), identity));
         }
-        (out, ids, cites)
+        Finished {
+            evidence: out,
+            ids,
+            cites,
+        }
     }
 }
 

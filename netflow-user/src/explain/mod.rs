@@ -20,7 +20,6 @@ pub mod selector;
 pub mod view;
 pub mod walk;
 
-use crate::flows::Cite;
 use crate::model::answer::{
     Answer, Basis, Cluster, Finding, Lost, NodeState, PortInfo, SCHEMA, ServiceInfo, Severity,
     Tool, Verdict, Window,
@@ -32,15 +31,14 @@ use crate::model::{Input, Time};
 use attempt::Outcome;
 use case::Case;
 use report::Report;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashSet;
 use std::time::Duration;
 use view::View;
 
 /// An observed critical finding that has stood on top for so long is the answer (design: time to answer).
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What each piece of evidence rests on: by its id, the recording and the input. For tests that take it away.
-pub type Citations = BTreeMap<String, Vec<(usize, Cite)>>;
+pub use evidence::Citations;
 
 /// Answers from what it is fed.
 pub struct Explainer {
@@ -135,8 +133,11 @@ impl Explainer {
             .iter()
             .map(|f| f.evidence.iter().map(|h| report.book.time(*h)).collect())
             .collect();
-        let (evidence, ids, cites) =
-            std::mem::take(&mut report.book).finish(&cited, self.identity.as_ref());
+        let evidence::Finished {
+            evidence,
+            ids,
+            cites,
+        } = std::mem::take(&mut report.book).finish(&cited, self.identity.as_ref());
         let context = self.views.first().map_or("", |v| v.start.context.as_str());
         let findings: Vec<Finding> = report
             .found
@@ -183,30 +184,24 @@ impl Explainer {
 
     /// Tells the tables which addresses serve, so that connections seen mid-flow are turned the right way.
     fn watch(&mut self) {
-        let mut servers: HashMap<(std::net::IpAddr, u16), ()> = HashMap::new();
+        let mut servers: HashSet<(std::net::IpAddr, u16)> = HashSet::new();
         for s in &self.objects.services {
             for ip in s.cluster_ips.iter().chain(&s.external_ips).chain(&s.lb_ips) {
-                servers.extend(s.ports.iter().map(|p| ((*ip, p.port), ())));
+                servers.extend(s.ports.iter().map(|p| (*ip, p.port)));
             }
         }
         for slice in &self.objects.slices {
             for ip in slice.endpoints.iter().flat_map(|e| &e.addresses) {
-                servers.extend(
-                    slice
-                        .ports
-                        .iter()
-                        .filter_map(|p| p.port)
-                        .map(|p| ((*ip, p), ())),
-                );
+                servers.extend(slice.ports.iter().filter_map(|p| p.port).map(|p| (*ip, p)));
             }
         }
         for pod in &self.objects.pods {
             for ip in &pod.ips {
-                servers.extend(pod.ports.iter().map(|p| ((*ip, p.port), ())));
+                servers.extend(pod.ports.iter().map(|p| (*ip, p.port)));
             }
         }
         for view in &mut self.views {
-            view.table.watch(servers.keys().copied());
+            view.table.watch(servers.iter().copied());
         }
     }
 
@@ -312,3 +307,6 @@ fn verdict(case: Option<&Case<'_>>, findings: &[Finding]) -> Verdict {
         (false, false) => Verdict::NotEnoughEvidence,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,9 @@ impl View {
             }
             Input::Flows { time, flows } => {
                 self.now = self.now.max(*time);
-                flows.iter().for_each(|f| self.table.flow(f));
+                for flow in flows {
+                    self.table.flow(flow);
+                }
             }
             Input::Lost { lost } => self.lost.clone_from(lost),
             Input::Tick { time } | Input::End { time } => self.now = self.now.max(*time),

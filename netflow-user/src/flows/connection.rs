@@ -141,7 +141,7 @@ impl Connection {
             } else if *tuple == ct.orig.inverse() {
                 Some(Leg::Unnat)
             } else {
-                self.partly_translated(&ct, tuple)
+                Self::partly_translated(&ct, tuple)
             }
         } else {
             None
@@ -150,7 +150,7 @@ impl Connection {
 
     /// Between DNAT (PREROUTING) and SNAT (POSTROUTING) the packet has the client's source and the backend's
     /// destination; its drop shows this form. The reply has the mirrored one.
-    fn partly_translated(&self, ct: &CtTuples, tuple: &Tuple) -> Option<Leg> {
+    fn partly_translated(ct: &CtTuples, tuple: &Tuple) -> Option<Leg> {
         let half = half_translated(ct);
         if *tuple == half {
             Some(Leg::Translated)

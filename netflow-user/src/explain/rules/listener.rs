@@ -186,36 +186,28 @@ fn other_port(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<O
             success,
         });
     }
-    match listeners(case, backend) {
-        Some(all) => {
-            let reachable = |l: &&Listener| {
-                l.proto == a.orig.proto && !l.is_loopback() && l.addr.port() != backend.port()
-            };
-            let declared_listens =
-                |l: &&Listener| declared.is_empty() || declared.contains(&l.addr.port());
-            // A listener that the Pod does not declare, where it declares others, is a sidecar's.
-            let ports: Vec<u16> = all
-                .iter()
-                .filter(reachable)
-                .filter(declared_listens)
-                .map(|l| l.addr.port())
-                .collect();
-            let port = *ports.first()?;
-            Some(OtherPort {
-                port,
-                text: format!("listens on port {port}"),
-                success: None,
-            })
-        }
-        None => {
-            let port = *declared.first()?;
-            Some(OtherPort {
-                port,
-                text: format!("declares port {port}"),
-                success: None,
-            })
-        }
-    }
+    let Some(all) = listeners(case, backend) else {
+        let port = *declared.first()?;
+        let text = format!("declares port {port}");
+        return Some(OtherPort {
+            port,
+            text,
+            success: None,
+        });
+    };
+    // A listener that the Pod does not declare, where it declares others, is a sidecar's.
+    let serves = |l: &&Listener| {
+        l.proto == a.orig.proto
+            && !l.is_loopback()
+            && (declared.is_empty() || declared.contains(&l.addr.port()))
+    };
+    let port = all.iter().find(serves)?.addr.port();
+    let text = format!("listens on port {port}");
+    Some(OtherPort {
+        port,
+        text,
+        success: None,
+    })
 }
 
 fn success_draft(case: &Case<'_>, direct: &Attempt<'_>) -> Option<Draft> {

@@ -7,6 +7,7 @@ use crate::explain::evidence::Draft;
 use crate::explain::lack::served;
 use crate::explain::report::{Because, Report, Saying};
 use crate::flows::Leg;
+use crate::model::CtTuples;
 use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
 use crate::model::record::Event;
@@ -139,7 +140,7 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             if a.via == Via::Pod || known.is_empty() && case.slices().next().is_none() {
                 return None;
             }
-            let ct = a.ct().filter(|ct| ct.is_dnat())?;
+            let ct = a.ct().filter(CtTuples::is_dnat)?;
             let to = ct.translated().destination();
             let new = a.parts.iter().any(|p| p.conn.ct_new) || !ct.status.confirmed();
             if known.contains(&to.ip()) || !new {
@@ -210,7 +211,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
         },
         |of| {
             let a = of[0];
-            let ip = a.backend().map(|b| b.ip()).unwrap_or(a.orig.dst);
+            let ip = a.backend().map_or(a.orig.dst, |b| b.ip());
             let listed = case.slice_addresses().contains(&ip);
             let slices = if listed {
                 "its EndpointSlice still lists it"
@@ -248,7 +249,7 @@ fn held(case: &Case<'_>, a: &Attempt<'_>, ip: std::net::IpAddr) -> bool {
         .iter()
         .any(|v| pod.node.as_deref() == Some(v.name()) && v.facts.is_some());
     let failed = a.drops().iter().any(|(.., d, _)| is_neighbor_failure(d));
-    !(asked && failed) && !matches!(pod.phase.as_str(), "Succeeded" | "Failed")
+    !(asked && failed || matches!(pod.phase.as_str(), "Succeeded" | "Failed"))
 }
 
 fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {
