@@ -56,7 +56,7 @@ pub struct FlowKey {
 
 /// Counters of a flow entry since its first packet. All TCP-only fields are 0/None for other protocols.
 /// A new connection that reuses the tuple starts a new entry (the old one arrives as [`super::record::Event::FlowEnd`]).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FlowStats {
     /// Packets (GSO/GRO aggregates count their segments).
     pub packets: u64,

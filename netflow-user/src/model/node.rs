@@ -58,7 +58,11 @@ pub struct Unread {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own in the kernel"
+)]
 pub struct Link {
     /// Index in its namespace.
     pub ifindex: u32,
