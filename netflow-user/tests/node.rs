@@ -2,7 +2,7 @@
 //!
 //! A node with a bridge and routed Pods, a router, and a second node on the same kernel with a Pod of the same address.
 
-use netflow_user::model::node::{NodeFacts, PodNetns, RouteLookup};
+use netflow_user::model::node::{Listener, NodeFacts, PodNetns, Route, RouteLookup};
 use netflow_user::model::source::{Ask, NodeSource};
 use netflow_user::model::{NetnsId, Proto};
 use netflow_user::node::{NodeReader, netns};
@@ -385,6 +385,62 @@ fn the_kernels_own_answers_show_a_missing_route_and_a_learned_mtu() -> Outcome {
         Ok(lookup(&facts, client, FAR)?.learned_mtu())
     })?;
     assert_eq!(learned, 1300);
+    Ok(())
+}
+
+#[test]
+fn the_same_over_ipv6() -> Outcome {
+    const SERVER6: &str = "fd77::3";
+    const FAR6: &str = "2001:db8:9::9";
+    let lab = build()?;
+    lab.set("n", "ipv6/conf/all/forwarding", "1")?;
+    lab.ip("n", "addr add fd77::1/64 dev cbr0 nodad")?;
+    lab.ip("n", "addr add 2001:db8::2/64 dev eth0 nodad")?;
+    lab.ip("n", "route add default via 2001:db8::1")?;
+    for (pod, address) in [
+        ("client", "fd77::2"),
+        ("twin", "fd77::2"),
+        ("server", SERVER6),
+    ] {
+        lab.ip(pod, &format!("addr add {address}/64 dev eth0 nodad"))?;
+    }
+    lab.ip("client", "route add default via fd77::1")?;
+    let ask = Ask {
+        conntrack: vec![ip(SERVER6), ip(FAR6)],
+        pods: vec![ip("fd77::2"), ip(SERVER6)],
+        ..Ask::default()
+    };
+    let listener = lab.inside("server", || Ok(TcpListener::bind("[::]:8080")?))?;
+    let connected =
+        eventually(|| lab.inside("client", || Ok(TcpStream::connect((SERVER6, 8080)).ok())))?;
+    // The uplink takes less than the Pod's device: a datagram beyond it teaches the Pod.
+    let sender = lab.inside("client", || {
+        let socket = UdpSocket::bind("[::]:0")?;
+        socket.connect((FAR6, 9))?;
+        Ok(socket)
+    })?;
+    let (facts, learned) = eventually(|| {
+        let _refused = sender.send(&[0; 1400]);
+        let facts = lab.read(&ask)?;
+        let client = pod(&facts, "fd77::2")?.netns;
+        let learned = lookup(&facts, client, FAR6)?.learned_mtu();
+        Ok(learned.map(|mtu| (facts, mtu)))
+    })?;
+    assert_eq!(learned, 1300);
+
+    let (client, server) = (pod(&facts, "fd77::2")?, pod(&facts, SERVER6)?);
+    assert_eq!(client.netns, lab.id("client")?.inum);
+    let to_server = client.sockets.iter().find(|s| s.remote.ip() == ip(SERVER6));
+    let to_server = to_server.ok_or("no connection")?;
+    assert_eq!(to_server.local, connected.local_addr()?);
+    let takes = |l: &&Listener| l.accepts(Proto::TCP, SocketAddr::new(ip(SERVER), 8080));
+    assert_eq!(server.listeners.iter().filter(takes).count(), 1);
+    let nowhere = lookup(&facts, server.netns, FAR6)?;
+    assert_eq!(nowhere.errno, Some(libc::ENETUNREACH));
+    let default = |r: &&Route| r.dst == ip("::") && r.prefix == 0;
+    let via = client.routes.iter().find(default).and_then(|r| r.via);
+    assert_eq!(via, Some(ip("fd77::1")));
+    drop(listener);
     Ok(())
 }
 

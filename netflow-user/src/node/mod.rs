@@ -24,7 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A table with more routes than this (a full BGP table) is reduced to those that cover an address asked about.
 const ROUTES: usize = 4096;
-/// With more answers than this only those that tell something are kept: no route, a path MTU.
+/// With more answers than this only those that tell something are kept: no route, a path MTU, the way to a VIP.
 const LOOKUPS: usize = 4096;
 
 /// Reads the node whose network namespace the calling thread is in.
@@ -42,11 +42,11 @@ impl NodeSource for NodeReader {
         };
         // The Pods are visited by another thread while this one reads the node.
         let pods = std::thread::scope(|scope| {
-            let visit = scope.spawn(|| read_pods(ask, &wanted));
+            let visit = netns::start(scope, || read_pods(ask, &wanted));
             read_own(&mut facts, ask, &wanted);
-            visit.join().map_err(|_| NetnsError::Thread)
+            visit?.join().map_err(|_| NetnsError::Thread)?
         });
-        match pods.and_then(|p| p) {
+        match pods {
             Ok(pods) => {
                 facts.pods = pods.namespaces;
                 facts.share_own();
@@ -56,9 +56,10 @@ impl NodeSource for NodeReader {
             Err(e) => facts.missing("network namespaces of Pods", &e),
         }
         if facts.lookups.len() > LOOKUPS {
+            let vip = |ip| ask.vips.iter().any(|(vip, _, _)| *vip == ip);
             facts
                 .lookups
-                .retain(|l| l.errno.is_some() || l.mtu.is_some());
+                .retain(|l| l.errno.is_some() || l.mtu.is_some() || vip(l.dst));
         }
         Ok(facts)
     }
@@ -129,6 +130,9 @@ fn read_own(facts: &mut NodeFacts, _ask: &Ask, wanted: &Wanted) {
         Err(e) => facts.missing("links and routes", &e),
     }
     facts.sysctls = sysctl::read();
+    if facts.sysctls.is_empty() {
+        facts.missing("sysctls", &"nothing below /proc/sys/net can be read");
+    }
     read_conntrack(facts, wanted);
     let sockets = facts.note("sockets", sockets::read(&wanted.addresses));
     facts.listeners = sockets.listeners;

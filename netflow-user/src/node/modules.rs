@@ -14,30 +14,32 @@ use std::sync::{Mutex, PoisonError};
 pub struct Part {
     /// Name of the module.
     pub module: &'static str,
-    /// A function of it, by which it is known to be built in.
-    pub function: &'static str,
+    /// Functions of it, any of which shows that it is built in: a name may change from kernel to kernel.
+    pub functions: &'static [&'static str],
 }
 
 /// Conntrack over netlink.
 pub const CTNETLINK: Part = Part {
     module: "nf_conntrack_netlink",
-    function: "ctnetlink_dump_table",
+    functions: &["ctnetlink_dump_table", "ctnetlink_get_conntrack"],
 };
 /// Diagnosis of TCP sockets.
 pub const TCP_DIAG: Part = Part {
     module: "tcp_diag",
-    function: "tcp_diag_dump",
+    functions: &["tcp_diag_dump", "tcp_diag_get_info"],
 };
 /// Diagnosis of UDP sockets.
 pub const UDP_DIAG: Part = Part {
     module: "udp_diag",
-    function: "udp_diag_dump",
+    functions: &["udp_diag_dump", "udp_diag_get_info"],
 };
 
 impl Part {
     /// Whether the part may be used without a module being loaded for it.
     pub fn is_present(self) -> bool {
-        !modules_load_on_demand() || is_loaded(self.module) || is_built_in(self.function)
+        !modules_load_on_demand()
+            || is_loaded(self.module)
+            || self.functions.iter().any(|f| is_built_in(f))
     }
 }
 

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// Where container runtimes keep namespaces by name; others are found among the mounts and the processes.
 const NAMED: [&str; 4] = [
@@ -60,7 +61,7 @@ pub struct PodNamespace {
 }
 
 impl PodNamespace {
-    /// Moves the calling thread there; to the node's own namespace it does not. Only for a thread of [`apart`].
+    /// Moves the calling thread there; to the node's own namespace it does not. Only for a thread of [`start`].
     pub(super) fn enter(&self) -> Result<(), NetnsError> {
         self.file.as_ref().map_or(Ok(()), enter)
     }
@@ -109,15 +110,22 @@ pub fn by_next_hop() -> Result<Found, NetnsError> {
     })?
 }
 
-/// Does `work` on a thread of its own, which may move between namespaces.
-pub(super) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+/// Starts `work` on a thread of its own, which may move between namespaces.
+pub(super) fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, NetnsError> {
+    Builder::new()
+        .name("netflow-netns".into())
+        .spawn_scoped(scope, work)
+        .map_err(|_| NetnsError::Thread)
+}
+
+/// Does `work` on such a thread and waits for it.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
     std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("netflow-netns".into())
-            .spawn_scoped(scope, work)
-            .map_err(|_| NetnsError::Thread)?
-            .join()
-            .map_err(|_| NetnsError::Thread)
+        let thread = start(scope, work)?;
+        thread.join().map_err(|_| NetnsError::Thread)
     })
 }
 
@@ -283,7 +291,7 @@ fn id_of(route: &mut Netlink, other: &File) -> Result<Option<i32>, NetlinkError>
     })
 }
 
-/// The search of [`pods`]. Only for a thread of [`apart`].
+/// The search of [`pods`]. Only for a thread of [`start`].
 pub(super) fn find_pods(home: &Home, ips: &[IpAddr]) -> Found {
     let (at_home, mut missing): (Vec<_>, BTreeSet<_>) = {
         let (a, b): (BTreeSet<_>, BTreeSet<_>) = ips.iter().partition(|ip| home.holds(**ip));

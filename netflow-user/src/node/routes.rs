@@ -100,6 +100,7 @@ impl Answer {
         }
         let (fixed, attributes) = message.split::<12>()?;
         let [family, prefix, _, _, table, _, _, kind, ..] = *fixed;
+        let cached = u32_at(fixed, 8)? & libc::RTM_F_CLONED != 0;
         let mut answer = Answer {
             family,
             kind,
@@ -124,7 +125,7 @@ impl Answer {
                 libc::RTA_TABLE => answer.table = u32_at(value, 0)?,
                 libc::RTA_METRICS => answer.mtu = mtu(value),
                 libc::RTA_MULTIPATH => answer.nexthops = nexthops(value),
-                libc::RTA_CACHEINFO => answer.cache_info(value),
+                libc::RTA_CACHEINFO => answer.cache_info(value, cached),
                 _ => {}
             }
         }
@@ -136,10 +137,12 @@ impl Answer {
     }
 
     /// `struct rta_cacheinfo`: clntref, lastuse, expires (i32), error, …
-    fn cache_info(&mut self, value: &[u8]) {
+    ///
+    /// A route that a router announced (IPv6) expires as well: only a cached one was learned for one destination.
+    fn cache_info(&mut self, value: &[u8], cached: bool) {
         let number = |at| u32_at(value, at).map(u32::cast_signed);
         self.expires_secs = number(8)
-            .filter(|ticks| *ticks > 0)
+            .filter(|ticks| cached && *ticks > 0)
             .and_then(|ticks| u32::try_from(ticks / USER_HZ).ok());
         self.error = number(12)
             .filter(|e| *e != 0)
