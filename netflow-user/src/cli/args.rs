@@ -113,6 +113,14 @@ pub struct CaptureArgs {
     /// Write what was seen to FILE, for --replay
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// Which tiers may be used.
+    #[command(flatten)]
+    pub tiers: TierArgs,
+}
+
+/// How the programs are loaded and attached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TierArgs {
     /// Attach the packet programs this way only
     #[arg(long, value_enum, value_name = "TIER")]
     pub tc: Option<TcTier>,

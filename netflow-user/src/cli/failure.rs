@@ -1,6 +1,7 @@
 //! Why a command could not run: one shape for people and for programs.
 
 use super::target::TargetError;
+use crate::model::recording::RecordingError;
 use crate::model::source::SourceError;
 use serde::Serialize;
 
@@ -64,5 +65,19 @@ impl From<SourceError> for Failure {
     fn from(e: SourceError) -> Failure {
         let message = e.to_string();
         Failure::new("source-unreadable", message, e.hint)
+    }
+}
+
+impl From<RecordingError> for Failure {
+    fn from(e: RecordingError) -> Failure {
+        let code = match e {
+            RecordingError::Unreadable { .. }
+            | RecordingError::NotARecording { .. }
+            | RecordingError::Newer { .. } => "recording-unreadable",
+            RecordingError::NotCreated { .. } | RecordingError::Stopped { .. } => {
+                "recording-unwritable"
+            }
+        };
+        Failure::new(code, e.to_string(), e.hint())
     }
 }

@@ -1,13 +1,17 @@
 //! The command line: one file per subcommand.
 
 pub mod args;
+pub mod changes;
 mod codes;
 mod completions;
 pub mod duration;
 pub mod failure;
+pub mod host;
 pub mod interrupt;
 pub mod output;
 pub mod render;
+pub mod replay;
+pub mod session;
 pub mod target;
 
 use self::failure::Failure;

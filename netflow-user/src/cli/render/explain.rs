@@ -42,7 +42,7 @@ pub fn preview(answer: &Answer, width: usize) -> String {
     page.finish()
 }
 
-/// First line: where names come from, namespace, nodes asked, window.
+/// First line: where names come from, namespace, nodes asked. Then the window.
 fn source(page: &mut Page, answer: &Answer, namespace: &str) {
     let cluster = &answer.cluster;
     let mut parts = Vec::new();
@@ -68,13 +68,13 @@ fn source(page: &mut Page, answer: &Answer, namespace: &str) {
         let word = if nodes.len() == 1 { "node" } else { "nodes" };
         parts.push(format!("{word} {}", nodes.join(", ")));
     }
-    let window = answer.window;
-    parts.push(format!(
-        "{} from {}",
-        words::seconds(window.to.since(window.from)),
-        window.from
-    ));
     page.paragraph(0, &parts.join(" · "), FAINT);
+    let (from, length) = (
+        answer.window.from,
+        answer.window.to.since(answer.window.from),
+    );
+    let text = format!("{} from {from}", words::seconds(length));
+    page.paragraph(0, &text, FAINT);
 }
 
 fn verdict(page: &mut Page, answer: &Answer) {

@@ -152,7 +152,8 @@ fn wrap_command(command: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Splits at spaces outside quotes, keeping the quotes. A comment at the end is one word: it cannot be continued.
+/// Splits at spaces outside quotes, keeping the quotes. An option keeps its value, and a comment at the end is one word: it
+/// cannot be continued.
 fn shell_words(command: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut quote = None;
@@ -162,7 +163,7 @@ fn shell_words(command: &str) -> Vec<&str> {
             (None, '\'' | '"') => quote = Some(c),
             (Some(q), c) if q == c => quote = None,
             (None, '#') if command[..at].ends_with(' ') => break,
-            (None, ' ') => {
+            (None, ' ') if !is_option(&command[start..at]) || command[at..].starts_with(" -") => {
                 if at > start {
                     words.push(&command[start..at]);
                 }
@@ -175,6 +176,11 @@ fn shell_words(command: &str) -> Vec<&str> {
         words.push(&command[start..]);
     }
     words
+}
+
+/// An option whose value has not come yet.
+fn is_option(word: &str) -> bool {
+    word.starts_with('-') && !word.contains([' ', '='])
 }
 
 #[cfg(test)]
@@ -194,7 +200,7 @@ mod tests {
         let lines = wrap_command("kubectl get svc -o jsonpath='{.a} {.b}' -n app", 24);
         assert_eq!(
             lines,
-            ["kubectl get svc -o \\", "jsonpath='{.a} {.b}' \\", "-n app"]
+            ["kubectl get svc \\", "-o jsonpath='{.a} {.b}' \\", "-n app"]
         );
         assert_eq!(wrap_command("a b  # why not", 9), ["a b \\", "# why not"]);
         let command = "iptables-save -t nat | grep -F 'x y'; nft list";

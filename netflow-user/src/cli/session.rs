@@ -1,0 +1,337 @@
+//! One live look at a node: objects, facts and records are gathered, each is written to the recording and given to the
+//! path walk.
+//!
+//! The session knows sources by their traits only, so it runs against made-up ones as well.
+
+use super::interrupt::Interrupts;
+use super::output::Output;
+use crate::explain::Explainer;
+use crate::model::feed::Start;
+use crate::model::node::NodeFacts;
+use crate::model::objects::Objects;
+use crate::model::recording::{RecordingError, Writer};
+use crate::model::source::{ObjectSource, SourceError};
+use crate::model::{Input, Time};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often records are fetched.
+const PERIOD: Duration = Duration::from_millis(60);
+/// How often the node is read again.
+const FACTS_PERIOD: Duration = Duration::from_millis(1500);
+/// Longest silence towards the path walk: it has no clock but what it is fed.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The node that is looked at.
+pub trait Node {
+    /// Takes in which objects there are: what to ask for, and whose packets to keep.
+    fn aim(&mut self, objects: &Objects);
+
+    /// The node's state now.
+    fn facts(&mut self) -> Result<NodeFacts, SourceError>;
+
+    /// What the kernel has told since the call before.
+    fn drain(&mut self) -> Result<Vec<Input>, SourceError>;
+}
+
+/// Told after each step.
+pub trait Observer {
+    /// Looks at how things stand; may end the look.
+    fn step(&mut self, explainer: &mut Explainer, elapsed: Duration) -> ControlFlow<()>;
+}
+
+/// Who may end a look.
+pub struct Limits<'a> {
+    /// Longest look; `None` = until somebody ends it.
+    pub window: Option<Duration>,
+    /// Signals.
+    pub interrupts: &'a Interrupts,
+}
+
+/// How a look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The window closed, the observer had seen enough, or a first signal asked for the answer.
+    Closed,
+    /// A second signal asked for the door.
+    Quit,
+}
+
+/// Takes every input: to the recording, then to the path walk.
+pub struct Feed<'a> {
+    explainer: &'a mut Explainer,
+    recording: Option<Writer>,
+    output: &'a Output,
+    last: Time,
+}
+
+impl<'a> Feed<'a> {
+    /// Feeds `explainer`, and `recording` if there is one.
+    pub fn new(
+        explainer: &'a mut Explainer,
+        recording: Option<Writer>,
+        output: &'a Output,
+    ) -> Feed<'a> {
+        Feed {
+            explainer,
+            recording,
+            output,
+            last: Time(0),
+        }
+    }
+
+    /// Takes one input. A recording that cannot be written on is given up; the answer is not.
+    pub fn give(&mut self, input: &Input) {
+        if let Some(writer) = &mut self.recording
+            && let Err(e) = writer.write(input)
+        {
+            self.recording = None;
+            self.tell(&e);
+        }
+        self.last = time_of(input).unwrap_or(self.last);
+        self.explainer.feed(0, input);
+    }
+
+    /// Finishes the recording.
+    pub fn finish(mut self) {
+        if let Some(writer) = self.recording.take()
+            && let Err(e) = writer.finish()
+        {
+            self.tell(&e);
+        }
+    }
+
+    fn tell(&self, e: &RecordingError) {
+        self.output.notice(e);
+        self.output.notice(format_args!("hint: {}", e.hint()));
+    }
+}
+
+/// The moment an input speaks of, where it speaks of one.
+fn time_of(input: &Input) -> Option<Time> {
+    match input {
+        Input::Start(s) => Some(s.time),
+        Input::Objects(_) | Input::Lost { .. } => None,
+        Input::Node(n) => Some(n.time),
+        Input::Records { records } => records.last().map(|r| r.time),
+        Input::Flows { time, .. } | Input::Tick { time } | Input::End { time } => Some(*time),
+    }
+}
+
+/// The wall clock.
+pub fn now() -> Time {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Looks until the window closes. `objects` are those read before anything was attached, `source` tells of later ones.
+pub fn look(
+    start: Start,
+    objects: Objects,
+    source: &mut dyn ObjectSource,
+    node: &mut dyn Node,
+    feed: &mut Feed<'_>,
+    limits: &Limits<'_>,
+    observer: &mut dyn Observer,
+) -> Result<End, SourceError> {
+    let began = Instant::now();
+    node.aim(&objects);
+    feed.give(&Input::Start(Box::new(start)));
+    feed.give(&Input::Objects(Box::new(objects)));
+    feed.give(&Input::Node(Box::new(node.facts()?)));
+    let mut read = Instant::now();
+    loop {
+        if limits.interrupts.count() > 1 {
+            return Ok(End::Quit);
+        }
+        pass_on(node, feed)?;
+        let changed = newer(source, feed);
+        if let Some(objects) = changed {
+            node.aim(&objects);
+            feed.give(&Input::Objects(Box::new(objects)));
+            read = Instant::now()
+                .checked_sub(FACTS_PERIOD)
+                .unwrap_or_else(Instant::now);
+        }
+        let closed = limits.interrupts.count() > 0
+            || limits.window.is_some_and(|w| began.elapsed() >= w)
+            || step(feed, observer, began).is_break();
+        if closed || read.elapsed() >= FACTS_PERIOD {
+            feed.give(&Input::Node(Box::new(node.facts()?)));
+            read = Instant::now();
+        }
+        if closed {
+            break;
+        }
+        limits.interrupts.wait(PERIOD);
+    }
+    // Reading the node took a moment, in which more may have come.
+    pass_on(node, feed)?;
+    feed.give(&Input::End { time: now() });
+    Ok(End::Closed)
+}
+
+fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
+    for input in node.drain()? {
+        feed.give(&input);
+    }
+    Ok(())
+}
+
+/// One look at how things stand, after a tick if nothing else told the time.
+fn step(feed: &mut Feed<'_>, observer: &mut dyn Observer, began: Instant) -> ControlFlow<()> {
+    let now = now();
+    if now.since(feed.last) >= TICK {
+        feed.give(&Input::Tick { time: now });
+    }
+    observer.step(feed.explainer, began.elapsed())
+}
+
+/// Objects that changed. What cannot be read, as while it is being written, keeps its last version.
+fn newer(source: &mut dyn ObjectSource, feed: &Feed<'_>) -> Option<Objects> {
+    source.poll().unwrap_or_else(|e| {
+        feed.output
+            .notice(format_args!("{e}; the version before it stays in use"));
+        None
+    })
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is a failed test"
+)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Global;
+    use crate::cluster::identity::Identities;
+    use crate::model::recording::Reader;
+
+    /// Tells one tick a drain.
+    #[derive(Default)]
+    struct Fake {
+        aimed: u32,
+        read: u64,
+    }
+
+    impl Node for Fake {
+        fn aim(&mut self, _objects: &Objects) {
+            self.aimed += 1;
+        }
+
+        fn facts(&mut self) -> Result<NodeFacts, SourceError> {
+            self.read += 1;
+            Ok(NodeFacts {
+                time: Time(self.read),
+                ..NodeFacts::default()
+            })
+        }
+
+        fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
+            Ok(vec![Input::Tick {
+                time: Time(1_000 + self.read),
+            }])
+        }
+    }
+
+    /// Tells what it holds, one a call; then nothing, or an error.
+    struct Versions(Vec<Result<Objects, ()>>);
+
+    impl ObjectSource for Versions {
+        fn poll(&mut self) -> Result<Option<Objects>, SourceError> {
+            match self.0.pop() {
+                None => Ok(None),
+                Some(Ok(objects)) => Ok(Some(objects)),
+                Some(Err(())) => Err(SourceError {
+                    what: "a.yaml".into(),
+                    why: "half written".into(),
+                    hint: String::new(),
+                }),
+            }
+        }
+    }
+
+    /// Ends the look after some steps.
+    struct Steps(u32);
+
+    impl Observer for Steps {
+        fn step(&mut self, _explainer: &mut Explainer, _elapsed: Duration) -> ControlFlow<()> {
+            self.0 -= 1;
+            if self.0 == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn recorded(steps: u32, versions: Versions) -> (Vec<Input>, Fake) {
+        let path = std::env::temp_dir().join(format!(
+            "netflow-session-{}-{steps}.nfr",
+            std::process::id()
+        ));
+        let output = Output::new(&Global::default());
+        let interrupts = Interrupts::listen().unwrap();
+        let mut explainer = Explainer::new(Box::new(Identities::default()));
+        let mut feed = Feed::new(
+            &mut explainer,
+            Some(Writer::create(&path).unwrap()),
+            &output,
+        );
+        let mut node = Fake::default();
+        let mut versions = versions;
+        let end = look(
+            Start::default(),
+            Objects::default(),
+            &mut versions,
+            &mut node,
+            &mut feed,
+            &Limits {
+                window: None,
+                interrupts: &interrupts,
+            },
+            &mut Steps(steps),
+        );
+        assert_eq!(end.expect("fakes do not fail"), End::Closed);
+        feed.finish();
+        let reader = Reader::open(&path).unwrap();
+        let inputs = reader.collect();
+        std::fs::remove_file(&path).unwrap();
+        (inputs, node)
+    }
+
+    #[test]
+    fn starts_with_objects_and_facts_and_ends_with_fresh_facts() {
+        let (inputs, node) = recorded(1, Versions(vec![]));
+        assert!(matches!(inputs[0], Input::Start(_)));
+        assert!(matches!(inputs[1], Input::Objects(_)));
+        assert!(matches!(&inputs[2], Input::Node(n) if n.time == Time(1)));
+        assert!(matches!(inputs.last(), Some(Input::End { .. })));
+        let last_facts = inputs.iter().rposition(|i| matches!(i, Input::Node(_)));
+        assert_eq!(last_facts, Some(inputs.len() - 3), "{inputs:?}");
+        assert_eq!((node.aimed, node.read), (1, 2));
+    }
+
+    #[test]
+    fn newer_objects_aim_anew_and_are_followed_by_facts() {
+        let newer = Objects {
+            time: Time(7),
+            ..Objects::default()
+        };
+        let (inputs, node) = recorded(3, Versions(vec![Ok(newer), Err(())]));
+        let at = inputs
+            .iter()
+            .rposition(|i| matches!(i, Input::Objects(o) if o.time == Time(7)))
+            .expect("the newer objects are fed");
+        assert!(matches!(
+            inputs[at + 1..]
+                .iter()
+                .find(|i| !matches!(i, Input::Tick { .. })),
+            Some(Input::Node(_))
+        ));
+        assert_eq!((node.aimed, node.read), (2, 3));
+    }
+}
