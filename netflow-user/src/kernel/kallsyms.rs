@@ -53,10 +53,23 @@ impl Kallsyms {
         }
     }
 
-    /// The function that holds `address`.
-    pub fn name(&mut self, address: u64) -> String {
-        self.learn([address]);
-        self.known.get(&address).cloned().unwrap_or_default()
+    /// The function that holds `address`, in hex if that was not learnt.
+    pub fn known(&self, address: u64) -> String {
+        match self.known.get(&address) {
+            Some(name) => name.clone(),
+            None => format!("{address:#x}"),
+        }
+    }
+
+    /// With these answers.
+    #[cfg(test)]
+    pub fn with(known: impl IntoIterator<Item = (u64, &'static str)>) -> Self {
+        Kallsyms {
+            known: known
+                .into_iter()
+                .map(|(address, name)| (address, name.to_owned()))
+                .collect(),
+        }
     }
 }
 
@@ -225,8 +238,9 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
         let found = ranges(&["ip_forward"]).unwrap();
         let ip_forward = &found["ip_forward"][0];
         let mut symbols = Kallsyms::new();
-        assert_eq!(symbols.name(ip_forward.start + 4), "ip_forward");
-        assert_eq!(symbols.name(ip_forward.end - 1), "ip_forward");
-        assert_eq!(symbols.name(1), "0x1");
+        symbols.learn([ip_forward.start + 4, 1, ip_forward.end - 1]);
+        assert_eq!(symbols.known(ip_forward.start + 4), "ip_forward");
+        assert_eq!(symbols.known(ip_forward.end - 1), "ip_forward");
+        assert_eq!(symbols.known(1), "0x1");
     }
 }

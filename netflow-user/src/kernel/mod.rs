@@ -3,10 +3,560 @@
 //! The only module of this crate with `unsafe` code, and only in the files that say so.
 
 pub mod btf;
+pub mod bytemap;
+pub mod clock;
+pub mod clsact;
+pub mod ctnetlink;
+pub mod decode;
 pub mod kallsyms;
 pub mod layout;
 pub mod links;
+pub mod load;
+pub mod lost;
 pub mod owner;
 pub mod reasons;
+pub mod ring;
 pub mod rtnl;
+pub mod sweep;
 pub mod sys;
+pub mod tc;
+pub mod tiers;
+
+use self::btf::{BtfError, KernelTypes};
+use self::bytemap::{ByteMap, ByteMapError};
+use self::clock::Clock;
+use self::ctnetlink::CtEvents;
+use self::layout::Filled;
+use self::load::{LoadError, Parameters, chain};
+use self::lost::LostCounters;
+use self::reasons::DropReasons;
+use self::ring::Reader;
+use self::rtnl::Rtnl;
+use self::sweep::Sweeper;
+use self::tc::{InterfaceStatus, Method, Programs, TcMonitor};
+use self::tiers::{HookState, Outcome};
+use crate::model::capability::{Capability, TierStatus};
+use crate::model::source::{RecordSource, SourceError};
+use crate::model::{Input, NetnsId};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Btf, Ebpf, Endianness};
+use aya_log::EbpfLogger;
+use netflow_ebpf::{ABSENT, HOOKS, Hook, map};
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Modules whose types the layout may need.
+const MODULES: &[&str] = &["nf_conntrack"];
+
+/// Time between two sweeps of the flow map.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own on the command line"
+)]
+pub struct Options {
+    /// Attach tc programs by clsact even where the kernel has TCX.
+    pub force_clsact: bool,
+    /// Learn of translations by conntrack events even where a tracepoint shows them.
+    pub force_ctnetlink: bool,
+    /// Read vmlinux BTF from here rather than from the kernel.
+    pub btf: Option<PathBuf>,
+    /// Bytes of the ring: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Show what the programs log of rare events.
+    pub verbose_log: bool,
+    /// Listen to route lookups, which costs on every forwarded packet.
+    pub trace_routes: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            force_clsact: false,
+            force_ctnetlink: false,
+            btf: None,
+            ring_bytes: map::RECORDS_BYTES,
+            verbose_log: false,
+            trace_routes: false,
+        }
+    }
+}
+
+/// Why netflow cannot look into the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Privileges are missing.
+    #[error("not allowed to load BPF programs ({0})")]
+    NotPermitted(String),
+    /// The kernel's types cannot be read.
+    #[error("the kernel's types (BTF) cannot be read: {0}")]
+    NoBtf(BtfError),
+    /// aya cannot read the same types.
+    #[error("the kernel's types (BTF) cannot be read: {0}")]
+    BadBtf(String),
+    /// A capability that nothing works without has no tier.
+    #[error("no way to see {} on this kernel: {why}", capability.name())]
+    NoTier {
+        /// Which.
+        capability: Capability,
+        /// Each tier and why not.
+        why: String,
+    },
+    /// The size of the ring is not one.
+    #[error("a ring of {0} bytes: the size must be a power of two, at least 4096")]
+    RingBytes(u32),
+    /// The BPF object cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A map cannot be used.
+    #[error("a BPF map cannot be used: {0}")]
+    Map(#[from] MapError),
+    /// A map cannot be used.
+    #[error("a BPF map cannot be used: {0}")]
+    ByteMap(#[from] ByteMapError),
+    /// The interfaces cannot be listed or attached to.
+    #[error("{what}: {why}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+impl KernelError {
+    fn io(what: &'static str) -> impl FnOnce(io::Error) -> KernelError {
+        move |why| KernelError::Io { what, why }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            KernelError::NotPermitted(_) => {
+                "run netflow as root on the node, or give it CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYSLOG"
+                    .to_owned()
+            }
+            KernelError::NoBtf(_) | KernelError::BadBtf(_) => format!(
+                "netflow needs a kernel built with CONFIG_DEBUG_INFO_BTF ({}/vmlinux), or the kernel's BTF in a file given with --btf",
+                btf::SYSFS
+            ),
+            KernelError::NoTier { .. } => {
+                "netflow supports Linux 5.10 and newer with BTF; `netflow doctor` lists what this kernel lacks".to_owned()
+            }
+            KernelError::RingBytes(_) => "give a size such as 4194304".to_owned(),
+            KernelError::Load(_) | KernelError::Map(_) | KernelError::ByteMap(_) => {
+                "the kernel's memory limits for BPF (RLIMIT_MEMLOCK before Linux 5.11, the memory cgroup since) must allow about 32 MiB".to_owned()
+            }
+            KernelError::Io { .. } => {
+                "check that netflow may use netlink in this network namespace (CAP_NET_ADMIN)".to_owned()
+            }
+        }
+    }
+}
+
+/// Programs loaded and attached in the network namespace of the thread that started it. Dropping it detaches all.
+pub struct Kernel {
+    // In this order: the tc programs are detached before their maps go.
+    tc: TcMonitor,
+    reader: Reader,
+    sweeper: Sweeper,
+    swept: Option<Instant>,
+    lost: LostCounters,
+    conntrack: Option<CtEvents>,
+    netns: Watched,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
+    tiers: Vec<TierStatus>,
+    clock: Clock,
+    own: NetnsId,
+    _ebpf: Ebpf,
+}
+
+/// The namespaces that the tracing programs keep.
+struct Watched {
+    map: HashMap<MapData, u64, u32>,
+    by_cookie: bool,
+    keys: HashSet<u64>,
+}
+
+impl Watched {
+    fn key(&self, netns: NetnsId) -> u64 {
+        if self.by_cookie {
+            netns.cookie
+        } else {
+            u64::from(netns.inum)
+        }
+    }
+
+    fn set(&mut self, netns: impl IntoIterator<Item = NetnsId>) -> Result<(), MapError> {
+        let wanted: HashSet<u64> = netns
+            .into_iter()
+            .map(|n| self.key(n))
+            .filter(|&key| key != 0)
+            .collect();
+        for key in wanted.difference(&self.keys) {
+            self.map.insert(key, 1, 0)?;
+        }
+        for key in self.keys.difference(&wanted) {
+            self.map.remove(key)?;
+        }
+        self.keys = wanted;
+        Ok(())
+    }
+}
+
+impl Kernel {
+    /// Loads the programs and attaches them; everything is attached when this returns. Leftovers of killed runs in this
+    /// network namespace are removed first.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "options are made for one start"
+    )]
+    pub fn start(options: Options) -> Result<Kernel, KernelError> {
+        let ring_bytes = options.ring_bytes;
+        if !ring_bytes.is_power_of_two() || ring_bytes < 4096 {
+            return Err(KernelError::RingBytes(ring_bytes));
+        }
+        check_privileges()?;
+        cleanup()?;
+        let own = sys::current_netns().map_err(KernelError::io("own network namespace"))?;
+        let clock = Clock::measure();
+        let (filled, reasons) = read_kernel(options.btf.as_deref(), own)?;
+        let mut layout = filled.layout;
+        layout.ring_limit = ring_bytes / 4 * 3;
+        let btf = aya_btf(options.btf.as_deref())?;
+        let mut ebpf = load::object(Parameters {
+            layout: &layout,
+            btf: &btf,
+            ring_bytes,
+            verbose_log: options.verbose_log,
+        })?;
+        let mut netns = Watched {
+            map: load::take_map(&mut ebpf, map::NETNS)?.try_into()?,
+            by_cookie: layout.net_cookie != ABSENT,
+            keys: HashSet::new(),
+        };
+        netns.set([own])?;
+
+        let mut outcome = Outcome {
+            has_kprobes: tiers::kernel_has_kprobes(),
+            ..Outcome::default()
+        };
+        attach_hooks(&mut ebpf, &filled, &btf, &options, &mut outcome);
+        drop(btf);
+        let conntrack = listen_if_needed(&options, own, clock, &mut outcome);
+        let programs = load::tc_programs(&mut ebpf)?;
+        let method = choose_method(&programs, &options, &mut outcome);
+        outcome.tc = Some(method);
+        require(&outcome, Capability::Flow)?;
+        require(&outcome, Capability::Drop)?;
+
+        let flows = ByteMap::new(load::take_map(&mut ebpf, map::FLOWS)?)?;
+        let drops = ByteMap::new(load::take_map(&mut ebpf, map::DROPS)?)?;
+        let ring = RingBuf::try_from(load::take_map(&mut ebpf, map::RECORDS)?)?;
+        let lost = PerCpuArray::try_from(load::take_map(&mut ebpf, map::LOST)?)?;
+        let switches = load::take_map(&mut ebpf, map::IFACES)?.try_into()?;
+        let log = options
+            .verbose_log
+            .then(|| EbpfLogger::init(&mut ebpf).ok())
+            .flatten();
+        let tc = TcMonitor::start(method, programs, switches)
+            .map_err(KernelError::io("attaching to the interfaces"))?;
+        Ok(Kernel {
+            tc,
+            reader: Reader::new(ring, drops, reasons, clock),
+            sweeper: Sweeper::new(flows, map::FLOWS_ENTRIES, clock),
+            swept: None,
+            lost: LostCounters::new(lost),
+            conntrack,
+            netns,
+            log,
+            tiers: outcome.statuses(),
+            clock,
+            own,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Which tier each capability runs on.
+    pub fn tiers(&self) -> Vec<TierStatus> {
+        self.tiers.clone()
+    }
+
+    /// The network namespace that the programs are attached in.
+    pub fn own_netns(&self) -> NetnsId {
+        self.own
+    }
+
+    /// The network namespaces that the tracing hooks keep besides the own one; replaces those of the call before.
+    pub fn watch_netns(&mut self, netns: &[NetnsId]) -> Result<(), KernelError> {
+        let own = self.own;
+        Ok(self.netns.set(netns.iter().copied().chain([own]))?)
+    }
+
+    /// Addresses of the Service asked about: flows that touch them are the last to be evicted from a full map.
+    pub fn watch_addresses(&mut self, addresses: &[IpAddr]) {
+        self.sweeper.watch(addresses);
+    }
+
+    /// The interfaces and how far they are attached to.
+    pub fn interfaces(&self) -> Vec<InterfaceStatus> {
+        self.tc.interfaces()
+    }
+
+    /// Entries of the flow map at the latest sweep.
+    pub fn live_flows(&self) -> usize {
+        self.sweeper.entries()
+    }
+
+    fn collect(&mut self) -> Result<Vec<Input>, KernelError> {
+        let mut inputs = Vec::new();
+        let drained = self.reader.drain()?;
+        self.count("garbled", drained.garbled);
+        let mut records = drained.records;
+        if let Some(conntrack) = &mut self.conntrack {
+            let announced = conntrack
+                .drain()
+                .map_err(KernelError::io("conntrack events"))?;
+            records.extend(announced.records);
+            self.count("garbled", announced.garbled);
+            self.count("ctnetlink", u64::from(announced.overrun));
+        }
+        if !records.is_empty() {
+            inputs.push(Input::Records { records });
+        }
+        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+            self.swept = Some(Instant::now());
+            let time = self.clock.now();
+            let swept = self.sweeper.sweep()?;
+            self.count("garbled", swept.garbled);
+            self.count("flow-evicted", swept.evicted);
+            if !swept.flows.is_empty() {
+                let flows = swept.flows;
+                inputs.push(Input::Flows { time, flows });
+            }
+        }
+        inputs.extend(self.lost.changed()?);
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        Ok(inputs)
+    }
+
+    fn count(&mut self, kind: &'static str, lost: u64) {
+        if lost > 0 {
+            self.lost.add(kind, lost);
+        }
+    }
+}
+
+impl RecordSource for Kernel {
+    fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.collect().map_err(|e| SourceError {
+            what: "records of the kernel".to_owned(),
+            why: e.to_string(),
+            hint: e.hint(),
+        })
+    }
+}
+
+/// Removes what killed runs left in the network namespace of the calling thread: clsact filters whose owner is dead. Other
+/// attachments end with their process. Says what it removed.
+pub fn cleanup() -> Result<Vec<String>, KernelError> {
+    let mut rtnl = Rtnl::requests().map_err(KernelError::io("netlink"))?;
+    let removed = clsact::remove_leftovers(&mut rtnl)
+        .map_err(KernelError::io("removing leftovers of a killed run"))?;
+    Ok(removed
+        .into_iter()
+        .map(|r| format!("{} on interface {}", r.what, r.ifindex))
+        .collect())
+}
+
+/// Fails early and clearly where nothing can work: without the privileges, the first program would be refused with a
+/// bare EPERM.
+fn check_privileges() -> Result<(), KernelError> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(KernelError::io("/proc/self/status"))?;
+    let lacking = lacking_capabilities(&status);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(KernelError::NotPermitted(format!(
+        "missing {}",
+        lacking.join(", ")
+    )))
+}
+
+/// Names of the capabilities that `CapEff` lacks. `CAP_SYS_ADMIN` stands for those that were split off it
+/// (`include/linux/capability.h`, v6.18).
+fn lacking_capabilities(status: &str) -> Vec<&'static str> {
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    [
+        ("CAP_NET_ADMIN", NET_ADMIN),
+        ("CAP_BPF", BPF | SYS_ADMIN),
+        ("CAP_PERFMON", PERFMON | SYS_ADMIN),
+    ]
+    .into_iter()
+    .filter(|(_, any)| effective & any == 0)
+    .map(|(name, _)| name)
+    .collect()
+}
+
+/// Looks up what the programs need; the types themselves are not kept.
+fn read_kernel(file: Option<&Path>, own: NetnsId) -> Result<(Filled, DropReasons), KernelError> {
+    let types = KernelTypes::read(file, MODULES).map_err(KernelError::NoBtf)?;
+    let reasons = DropReasons::read(&types).map_err(KernelError::NoBtf)?;
+    // Without function addresses no noise is filtered by place: more records, none lost.
+    let functions = kallsyms::ranges(&layout::functions()).unwrap_or_default();
+    let filled = layout::fill(&types, &reasons, &functions, own);
+    Ok((filled, reasons))
+}
+
+fn aya_btf(file: Option<&Path>) -> Result<Btf, KernelError> {
+    match file {
+        Some(file) => Btf::parse_file(file, Endianness::default()),
+        None => Btf::from_sys_fs(),
+    }
+    .map_err(|e| KernelError::BadBtf(chain(&e)))
+}
+
+fn attach_hooks(
+    ebpf: &mut Ebpf,
+    filled: &Filled,
+    btf: &Btf,
+    options: &Options,
+    outcome: &mut Outcome,
+) {
+    for hook in &HOOKS {
+        let state = if hook.hook == Hook::FibTableLookup && !options.trace_routes {
+            HookState::Absent("attached only while routes are traced".to_owned())
+        } else if hook.hook == Hook::NetDevStartXmit && options.force_ctnetlink {
+            HookState::Absent("conntrack events were asked for".to_owned())
+        } else if let Err(why) = filled.permits(hook) {
+            HookState::Absent(why)
+        } else {
+            match load::attach_tp_btf(ebpf, hook, btf) {
+                Ok(()) => HookState::TpBtf,
+                Err(why) => match load::attach_raw_tp(ebpf, hook) {
+                    Ok(()) => HookState::RawTp(why.to_string()),
+                    Err(raw) => HookState::Absent(format!("{why}; {raw}")),
+                },
+            }
+        };
+        outcome.hooks.insert(hook.hook, state);
+    }
+}
+
+/// Conntrack events are listened to only where no tracepoint shows translations, or when asked for.
+fn listen_if_needed(
+    options: &Options,
+    own: NetnsId,
+    clock: Clock,
+    outcome: &mut Outcome,
+) -> Option<CtEvents> {
+    let shown = outcome
+        .hooks
+        .get(&Hook::NetDevStartXmit)
+        .is_some_and(|state| !matches!(state, HookState::Absent(_)));
+    if shown && !options.force_ctnetlink {
+        return None;
+    }
+    match CtEvents::open(own.inum, clock) {
+        Ok(events) => {
+            outcome.ctnetlink = Some(Ok(()));
+            Some(events)
+        }
+        Err(e) => {
+            outcome.ctnetlink = Some(Err(format!("no conntrack events: {e}")));
+            None
+        }
+    }
+}
+
+fn choose_method(programs: &Programs, options: &Options, outcome: &mut Outcome) -> Method {
+    let why_not = if options.force_clsact {
+        Some("clsact was asked for".to_owned())
+    } else {
+        tc::probe_tcx(programs.ingress.as_fd())
+            .err()
+            .map(|e| format!("the kernel does not take tc programs as links: {e}"))
+    };
+    match why_not {
+        None => Method::Tcx,
+        Some(why) => {
+            outcome.tc_reasons.insert(Method::Tcx.name(), why);
+            Method::Clsact
+        }
+    }
+}
+
+fn require(outcome: &Outcome, capability: Capability) -> Result<(), KernelError> {
+    let status = outcome.status(capability);
+    match status.tier {
+        Some(_) => Ok(()),
+        None => Err(KernelError::NoTier {
+            capability,
+            why: status.reasons.join("; "),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileges() {
+        let lacking = |hex: &str| lacking_capabilities(&format!("Name:\tx\nCapEff:\t{hex}\n"));
+        assert!(lacking("000001ffffffffff").is_empty());
+        assert!(lacking("0000000000201000").is_empty());
+        assert_eq!(lacking("0000000000200000"), ["CAP_NET_ADMIN"]);
+        assert_eq!(lacking("0000000000001000"), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(lacking("0").len(), 3);
+        assert_eq!(lacking("").len(), 3);
+    }
+
+    #[test]
+    fn a_ring_of_a_bad_size() {
+        for ring_bytes in [0, 2048, 4097] {
+            let options = Options {
+                ring_bytes,
+                ..Options::default()
+            };
+            assert!(matches!(
+                Kernel::start(options),
+                Err(KernelError::RingBytes(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn every_error_says_what_to_do() {
+        let errors = [
+            KernelError::NotPermitted("missing CAP_BPF".to_owned()),
+            KernelError::NoBtf(BtfError::Magic(0)),
+            KernelError::RingBytes(1),
+            KernelError::NoTier {
+                capability: Capability::Drop,
+                why: "tp_btf: no".to_owned(),
+            },
+        ];
+        for error in errors {
+            assert!(!error.hint().is_empty() && !error.to_string().is_empty());
+        }
+    }
+}

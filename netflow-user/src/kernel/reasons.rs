@@ -49,6 +49,17 @@ impl DropReasons {
             .map(|(number, _)| *number)
     }
 
+    /// These reasons.
+    #[cfg(test)]
+    pub fn with(names: impl IntoIterator<Item = (u32, &'static str)>) -> Self {
+        DropReasons {
+            names: names
+                .into_iter()
+                .map(|(n, name)| (n, name.into()))
+                .collect(),
+        }
+    }
+
     /// Whether this kernel says why it drops.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

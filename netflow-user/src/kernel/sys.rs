@@ -5,14 +5,17 @@
 )]
 
 use crate::model::NetnsId;
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_attr__bindgen_ty_14, bpf_cmd};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h, v6.18), since Linux 5.14.
 const SO_NETNS_COOKIE: i32 = 71;
+
+/// `BPF_F_BEFORE` (`include/uapi/linux/bpf.h`, v6.18).
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// `getsockopt` into `value`; returns how many bytes the kernel filled.
 ///
@@ -96,7 +99,7 @@ pub fn monotonic_ns() -> u64 {
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is a whole, initialised bpf_attr; the callers keep alive what it points to.
     let rc = unsafe {
         libc::syscall(
@@ -109,7 +112,37 @@ fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     if rc < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    Ok(rc)
+}
+
+/// Attaches a tc program before all others on one side of an interface (TCX, Linux 6.6). It stays attached for
+/// as long as the link that is returned lives; the kernel drops it when the process ends, however it ends.
+pub fn tcx_attach_first(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    egress: bool,
+) -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    let link = bpf_attr_link(&mut attr);
+    link.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    link.__bindgen_anon_2.target_ifindex = ifindex;
+    link.attach_type = if egress {
+        bpf_attach_type::BPF_TCX_EGRESS
+    } else {
+        bpf_attach_type::BPF_TCX_INGRESS
+    } as u32;
+    // Before nothing in particular is before everything (bpf_mprog_attach in kernel/bpf/mprog.c, v6.18).
+    link.flags = BPF_F_BEFORE;
+    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf_attr_link(attr: &mut bpf_attr) -> &mut bpf_attr__bindgen_ty_14 {
+    // SAFETY: the member of BPF_LINK_CREATE; any bytes are valid for its integers.
+    unsafe { &mut attr.link_create }
 }
 
 /// Reads a hash map in chunks with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6): a fraction of the system calls of an iteration,
@@ -170,7 +203,7 @@ impl BatchLookup {
             batch.map_fd = map.as_raw_fd().cast_unsigned();
             let outcome = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
             let done = match outcome {
-                Ok(()) => false,
+                Ok(_) => false,
                 Err(e) => match e.raw_os_error() {
                     Some(libc::ENOENT) => true,
                     Some(libc::EINTR) => continue,

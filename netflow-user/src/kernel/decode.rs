@@ -1,0 +1,558 @@
+//! Records of the ring to the model's types. Pure: the same bytes and names give the same record.
+
+use super::clock::Clock;
+use super::kallsyms::Kallsyms;
+use super::reasons::{DropReasons, NOT_SPECIFIED};
+use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
+use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
+use crate::model::{CtStatus, CtTuples, Proto, Tuple};
+use netflow_ebpf::{
+    self as abi, Addr, Ct, DROP_HAS_DST, DropRecord, FibRecord, FlowEndRecord, FlowValue, Header,
+    IcmpErrorRecord, IcmpSentRecord, Kind, NatRecord, NeighborRecord, Plain, REASON_ABSENT,
+    SegmentRecord, SocketRecord, VERSION,
+};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than a record of its kind.
+    #[error("{0} bytes are too few for the record")]
+    Short(usize),
+    /// Written by programs of another version.
+    #[error("record of version {0}")]
+    Version(u8),
+    /// A kind that this version does not know.
+    #[error("record of kind {0}")]
+    Kind(u8),
+    /// An address family that is neither IPv4 nor IPv6.
+    #[error("address family {0}")]
+    Family(u8),
+    /// A direction that is neither in nor out.
+    #[error("direction {0}")]
+    Direction(u8),
+}
+
+/// What turns numbers into words.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// Clock of the programs.
+    pub clock: Clock,
+    /// Drop reasons.
+    pub reasons: &'a DropReasons,
+    /// Functions, those of [`addresses`] learnt before.
+    pub symbols: &'a Kallsyms,
+}
+
+/// Kernel addresses that decoding these bytes asks the names of.
+pub fn addresses(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let dropped = Header::read(bytes)
+        .filter(|header| header.kind == Kind::Drop as u8)
+        .and_then(|_| DropRecord::read(bytes));
+    dropped
+        .into_iter()
+        .flat_map(|record| [record.place, record.dst_input])
+        .filter(|&address| address != 0)
+}
+
+/// One record of the ring.
+pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
+    let header: Header = read(bytes)?;
+    if header.version != VERSION {
+        return Err(DecodeError::Version(header.version));
+    }
+    let kind = Kind::from_u8(header.kind).ok_or(DecodeError::Kind(header.kind))?;
+    let event = match kind {
+        Kind::Syn => Event::Syn(segment(bytes)?),
+        Kind::SynAck => Event::SynAck(segment(bytes)?),
+        Kind::Rst => Event::Rst(segment(bytes)?),
+        Kind::FirstPacket => Event::FirstPacket(segment(bytes)?),
+        Kind::Retransmit => Event::Retransmit(segment(bytes)?),
+        Kind::FlowEnd => {
+            let FlowEndRecord { key, value, .. } = read(bytes)?;
+            Event::FlowEnd {
+                flow: snapshot(&key, &value, names.clock)?,
+            }
+        }
+        Kind::IcmpError => {
+            let record: IcmpErrorRecord = read(bytes)?;
+            Event::IcmpError(IcmpError {
+                dir: direction(record.dir)?,
+                icmp_type: record.icmp_type,
+                code: record.code,
+                mtu: record.mtu,
+                quoted: tuple(&record.quoted)?,
+            })
+        }
+        Kind::Drop => Event::Drop(dropped(&read(bytes)?, names)?),
+        Kind::Nat => {
+            let NatRecord { ct, .. } = read(bytes)?;
+            Event::Nat {
+                ct: conntrack(&ct)?.ok_or(DecodeError::Family(0))?,
+            }
+        }
+        Kind::IcmpSent => {
+            let record: IcmpSentRecord = read(bytes)?;
+            Event::IcmpSent {
+                icmp_type: record.icmp_type,
+                code: record.code,
+                ct: conntrack(&record.ct)?,
+            }
+        }
+        Kind::TcpRetransmit => {
+            let SocketRecord { state, .. } = read(bytes)?;
+            Event::TcpRetransmit { state }
+        }
+        Kind::ResetSent => Event::ResetSent,
+        Kind::ResetReceived => Event::ResetReceived,
+        Kind::FibError => {
+            let record: FibRecord = read(bytes)?;
+            Event::FibError {
+                dst: canonical(record.dst),
+                err: record.err,
+                table: record.table,
+            }
+        }
+        Kind::NeighborFailed => {
+            let NeighborRecord { ip, .. } = read(bytes)?;
+            Event::NeighborFailed { ip: canonical(ip) }
+        }
+    };
+    Ok(Record {
+        time: names.clock.time(header.time),
+        netns: header.netns_inum,
+        ifindex: header.ifindex,
+        tuple: tuple(&header.tuple)?,
+        event,
+    })
+}
+
+fn read<T: Plain>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::read(bytes).ok_or(DecodeError::Short(bytes.len()))
+}
+
+fn segment(bytes: &[u8]) -> Result<Segment, DecodeError> {
+    let record: SegmentRecord = read(bytes)?;
+    Ok(Segment {
+        dir: direction(record.dir)?,
+        flags: TcpFlags(record.flags),
+        seq: record.seq,
+        ack: record.ack,
+        mss: record.mss,
+        len: record.len,
+        ttl: record.ttl,
+    })
+}
+
+fn direction(dir: u8) -> Result<Direction, DecodeError> {
+    match dir {
+        abi::DIR_INGRESS => Ok(Direction::Ingress),
+        abi::DIR_EGRESS => Ok(Direction::Egress),
+        other => Err(DecodeError::Direction(other)),
+    }
+}
+
+fn canonical(address: Addr) -> IpAddr {
+    Ipv6Addr::from(address.octets()).to_canonical()
+}
+
+fn tuple(tuple: &abi::Tuple) -> Result<Option<Tuple>, DecodeError> {
+    let address = |address: Addr| match tuple.family {
+        4 => canonical(address),
+        _ => IpAddr::V6(Ipv6Addr::from(address.octets())),
+    };
+    match tuple.family {
+        0 => Ok(None),
+        4 | 6 => Ok(Some(Tuple {
+            proto: Proto(tuple.proto),
+            src: address(tuple.saddr),
+            sport: tuple.sport,
+            dst: address(tuple.daddr),
+            dport: tuple.dport,
+        })),
+        other => Err(DecodeError::Family(other)),
+    }
+}
+
+fn conntrack(ct: &Ct) -> Result<Option<CtTuples>, DecodeError> {
+    let (Some(orig), Some(reply)) = (tuple(&ct.orig)?, tuple(&ct.reply)?) else {
+        return Ok(None);
+    };
+    Ok(Some(CtTuples {
+        orig,
+        reply,
+        status: CtStatus(ct.status),
+        zone: ct.zone,
+        mark: ct.mark,
+        info: ct.info,
+    }))
+}
+
+fn dropped(record: &DropRecord, names: Names<'_>) -> Result<Drop, DecodeError> {
+    let place = names.symbols.known(record.place);
+    let reason = match record.reason {
+        REASON_ABSENT => NOT_SPECIFIED.to_owned(),
+        number => names.reasons.name(number),
+    };
+    Ok(Drop {
+        hook: hook(record, &reason, &place, names.symbols),
+        reason,
+        place,
+        flags: TcpFlags(record.tcp_flags),
+        seq: record.seq,
+        len: record.len,
+        ct: conntrack(&record.ct)?,
+        quoted: tuple(&record.quoted)?,
+        count: record.count.max(1),
+    })
+}
+
+/// The netfilter hook that a rule's drop happened at, from what the packet's route had decided and which device the
+/// packet is at. A packet without a route has not been routed yet. `ip_forward` and `ip_local_deliver` are what
+/// a route hands received packets to (`rt_dst_alloc` and its callers in `net/ipv4/route.c`, v6.18); from the output
+/// hook on `skb->dev` is the device it leaves by (`ip_output`), at the output hook of a local packet it is not set yet.
+fn hook(record: &DropRecord, reason: &str, place: &str, symbols: &Kallsyms) -> Option<NfHook> {
+    let by_a_rule = reason == "NETFILTER_DROP"
+        || reason == NOT_SPECIFIED && matches!(place, "nf_hook_slow" | "nft_do_chain");
+    if !by_a_rule {
+        return None;
+    }
+    let began_here = record.iif == 0;
+    if record.flags & DROP_HAS_DST == 0 {
+        return (!began_here).then_some(NfHook::Prerouting);
+    }
+    match symbols.known(record.dst_input).as_str() {
+        "ip_local_deliver" | "ip6_input" if !began_here => Some(NfHook::Input),
+        "ip_forward" | "ip6_forward" => {
+            let leaving =
+                record.header.ifindex == record.dst_ifindex && record.header.ifindex != record.iif;
+            Some(if leaving {
+                NfHook::Postrouting
+            } else {
+                NfHook::Forward
+            })
+        }
+        _ if began_here && record.header.ifindex == 0 => Some(NfHook::Output),
+        _ if began_here => Some(NfHook::Postrouting),
+        _ => None,
+    }
+}
+
+/// Key and value of the flow map.
+pub fn snapshot(
+    key: &abi::FlowKey,
+    value: &FlowValue,
+    clock: Clock,
+) -> Result<FlowSnapshot, DecodeError> {
+    let key = FlowKey {
+        tuple: tuple(&key.tuple)?.ok_or(DecodeError::Family(0))?,
+        ifindex: key.ifindex,
+        dir: direction(key.dir)?,
+        vlan: key.vlan,
+        depth: key.depth,
+    };
+    Ok(FlowSnapshot {
+        key,
+        stats: stats(value, clock),
+    })
+}
+
+fn stats(value: &FlowValue, clock: Clock) -> FlowStats {
+    let FlowValue {
+        packets,
+        bytes,
+        last,
+        data,
+        seq_end,
+        ack,
+        max_packet,
+        mss,
+        flags,
+        ttl,
+        retrans_max,
+        retrans,
+        syn_retrans,
+        first,
+        syn,
+        syn_ack,
+        rst,
+        fin,
+        retrans_first,
+        retrans_last,
+        isn,
+        tunnel_id,
+    } = *value;
+    FlowStats {
+        packets,
+        bytes,
+        first: clock.time(first),
+        // A coarse clock may lag behind the exact one that `first` is taken from.
+        last: clock.time(last.max(first)),
+        flags: TcpFlags(flags),
+        syn: clock.some_time(syn),
+        syn_ack: clock.some_time(syn_ack),
+        rst: clock.some_time(rst),
+        fin: clock.some_time(fin),
+        data: clock.some_time(data),
+        syn_retrans,
+        retrans,
+        retrans_first: clock.some_time(retrans_first),
+        retrans_last: clock.some_time(retrans_last),
+        retrans_max,
+        max_packet,
+        isn,
+        seq_end,
+        ack,
+        mss,
+        ttl,
+        tunnel_id,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::Time;
+    use std::net::Ipv4Addr;
+
+    const CLOCK: Clock = Clock::with_offset(1_000_000);
+    const FORWARD: u64 = 0x1000;
+    const DELIVER: u64 = 0x2000;
+    const PLACE: u64 = 0x3000;
+
+    fn v4(a: u8, b: u8, c: u8, d: u8) -> Addr {
+        Addr::v4(u32::from_ne_bytes([a, b, c, d]))
+    }
+
+    pub(crate) fn sample_tuple() -> abi::Tuple {
+        abi::Tuple {
+            saddr: v4(10, 1, 0, 2),
+            daddr: v4(10, 96, 0, 7),
+            sport: 40_000,
+            dport: 80,
+            proto: 6,
+            family: 4,
+            pad: 0,
+        }
+    }
+
+    fn header(kind: Kind) -> Header {
+        Header {
+            time: 500,
+            netns_inum: 77,
+            ifindex: 3,
+            tuple: sample_tuple(),
+            kind: kind as u8,
+            version: VERSION,
+            ..Header::zero()
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+        let symbols = Kallsyms::with([
+            (FORWARD, "ip_forward"),
+            (DELIVER, "ip_local_deliver"),
+            (PLACE, "nft_do_chain"),
+        ]);
+        let reasons = DropReasons::with([(12, "NETFILTER_DROP"), (3, "NO_SOCKET")]);
+        let names = Names {
+            clock: CLOCK,
+            reasons: &reasons,
+            symbols: &symbols,
+        };
+        record(bytes, names)
+    }
+
+    #[test]
+    fn a_syn() {
+        let bytes = SegmentRecord {
+            header: header(Kind::Syn),
+            seq: 9,
+            flags: 2,
+            mss: 1460,
+            dir: abi::DIR_EGRESS,
+            ..SegmentRecord::zero()
+        };
+        let record = decode(bytes.bytes()).unwrap();
+        assert_eq!(record.time, Time(1_000_500));
+        assert_eq!((record.netns, record.ifindex), (77, 3));
+        let tuple = record.tuple.unwrap();
+        assert_eq!(tuple.src, IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)));
+        assert_eq!(tuple.dport, 80);
+        let Event::Syn(segment) = record.event else {
+            panic!("a SYN");
+        };
+        assert_eq!(segment.dir, Direction::Egress);
+        assert!(segment.flags.syn());
+        assert_eq!((segment.seq, segment.mss), (9, 1460));
+    }
+
+    #[test]
+    fn what_is_no_record() {
+        let good = SegmentRecord {
+            header: header(Kind::Rst),
+            ..SegmentRecord::zero()
+        };
+        for len in 0..good.bytes().len() {
+            assert_eq!(
+                decode(&good.bytes()[..len]),
+                Err(DecodeError::Short(len)),
+                "{len}"
+            );
+        }
+        let with = |change: fn(&mut SegmentRecord)| {
+            let mut bad = good;
+            change(&mut bad);
+            decode(bad.bytes()).unwrap_err()
+        };
+        assert_eq!(with(|r| r.header.version = 9), DecodeError::Version(9));
+        assert_eq!(with(|r| r.header.kind = 99), DecodeError::Kind(99));
+        assert_eq!(with(|r| r.header.tuple.family = 5), DecodeError::Family(5));
+        assert_eq!(with(|r| r.dir = 2), DecodeError::Direction(2));
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused() {
+        // A small generator of its own: the same bytes on every run.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut bytes = [0_u8; 320];
+        for round in 0..20_000 {
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state as u8;
+            }
+            let mut start = Header::read(&bytes).unwrap();
+            start.version = VERSION;
+            start.kind = (round % 18) as u8;
+            start.tuple.family = [0, 4, 6, 7][round % 4];
+            bytes[..72].copy_from_slice(start.bytes());
+            let _ = decode(&bytes);
+            assert!(addresses(&bytes).count() <= 2);
+        }
+    }
+
+    fn drop_record() -> DropRecord {
+        let ct = Ct {
+            orig: sample_tuple(),
+            reply: abi::Tuple {
+                saddr: v4(10, 1, 0, 9),
+                daddr: v4(10, 1, 0, 2),
+                sport: 8080,
+                dport: 40_000,
+                ..sample_tuple()
+            },
+            status: 0x120,
+            ..Ct::default()
+        };
+        DropRecord {
+            header: header(Kind::Drop),
+            place: PLACE,
+            reason: 12,
+            count: 0,
+            iif: 3,
+            ct,
+            ..DropRecord::zero()
+        }
+    }
+
+    #[test]
+    fn a_drop_with_conntrack() {
+        let bytes = drop_record();
+        assert_eq!(addresses(bytes.bytes()).collect::<Vec<_>>(), [PLACE]);
+        let Event::Drop(dropped) = decode(bytes.bytes()).unwrap().event else {
+            panic!("a drop");
+        };
+        assert_eq!(dropped.reason, "NETFILTER_DROP");
+        assert_eq!(dropped.place, "nft_do_chain");
+        assert_eq!(dropped.count, 1);
+        let ct = dropped.ct.unwrap();
+        assert!(ct.is_dnat() && !ct.is_snat());
+        assert_eq!(ct.translated().dport, 8080);
+        assert_eq!(dropped.quoted, None);
+    }
+
+    #[test]
+    fn the_hook_of_a_drop() {
+        let hook_of = |change: &dyn Fn(&mut DropRecord)| {
+            let mut record = drop_record();
+            change(&mut record);
+            let Event::Drop(dropped) = decode(record.bytes()).unwrap().event else {
+                panic!("a drop");
+            };
+            dropped.hook
+        };
+        let routed = |r: &mut DropRecord, input| {
+            r.flags = DROP_HAS_DST;
+            r.dst_input = input;
+            r.dst_ifindex = 8;
+        };
+        assert_eq!(hook_of(&|_| {}), Some(NfHook::Prerouting));
+        assert_eq!(hook_of(&|r| routed(r, DELIVER)), Some(NfHook::Input));
+        assert_eq!(hook_of(&|r| routed(r, FORWARD)), Some(NfHook::Forward));
+        let at_the_exit = |r: &mut DropRecord| {
+            routed(r, FORWARD);
+            r.header.ifindex = 8;
+        };
+        assert_eq!(hook_of(&at_the_exit), Some(NfHook::Postrouting));
+        let local = |r: &mut DropRecord| {
+            routed(r, 0x9999);
+            r.iif = 0;
+            r.header.ifindex = 0;
+        };
+        assert_eq!(hook_of(&local), Some(NfHook::Output));
+        assert_eq!(
+            hook_of(&|r| {
+                routed(r, 0x9999);
+                r.iif = 0;
+            }),
+            Some(NfHook::Postrouting)
+        );
+        assert_eq!(hook_of(&|r| r.reason = 3), None);
+        assert_eq!(
+            hook_of(&|r| r.reason = REASON_ABSENT),
+            Some(NfHook::Prerouting)
+        );
+    }
+
+    #[test]
+    fn counters_of_a_flow() {
+        let key = abi::FlowKey {
+            tuple: sample_tuple(),
+            ifindex: 4,
+            vlan: 0,
+            dir: abi::DIR_INGRESS,
+            depth: 0,
+        };
+        let value = FlowValue {
+            packets: 5,
+            first: 900,
+            last: 100,
+            syn: 900,
+            retrans: 2,
+            ..FlowValue::zero()
+        };
+        let flow = snapshot(&key, &value, CLOCK).unwrap();
+        assert_eq!(flow.key.dir, Direction::Ingress);
+        assert_eq!(flow.stats.first, Time(1_000_900));
+        assert_eq!(flow.stats.last, flow.stats.first);
+        assert_eq!(flow.stats.syn, Some(Time(1_000_900)));
+        assert_eq!(flow.stats.syn_ack, None);
+        let mut none = key;
+        none.tuple.family = 0;
+        assert_eq!(snapshot(&none, &value, CLOCK), Err(DecodeError::Family(0)));
+    }
+
+    #[test]
+    fn ipv6_keeps_mapped_looking_addresses_as_they_are() {
+        let mut record = SegmentRecord {
+            header: header(Kind::Syn),
+            ..SegmentRecord::zero()
+        };
+        record.header.tuple.family = 6;
+        let tuple = decode(record.bytes()).unwrap().tuple.unwrap();
+        assert!(tuple.src.is_ipv6());
+    }
+}

@@ -1,0 +1,194 @@
+//! Loads the BPF object and its programs, each for itself: one that the kernel refuses costs its capability only.
+
+use super::tc::Programs;
+use aya::maps::Map;
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, SchedClassifier};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use netflow_ebpf::{HookInfo, Layout, Plain, TC_PROGRAMS, map};
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The object, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netflow"));
+
+/// Why the object, or something in it, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The maps could not be created, or the object is not one.
+    #[error("loading the BPF object: {}", chain(.0))]
+    Object(#[from] EbpfError),
+    /// A program or map of the ABI is not in the object.
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+    /// The kernel refused a program.
+    #[error("{program}: {why}")]
+    Refused {
+        /// Name of the program.
+        program: &'static str,
+        /// The decisive line.
+        why: String,
+    },
+}
+
+/// What the object is loaded with.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameters<'a> {
+    /// Offsets and switches, frozen.
+    pub layout: &'a Layout,
+    /// Types that BTF tracepoints are looked up in.
+    pub btf: &'a Btf,
+    /// Bytes of the ring.
+    pub ring_bytes: u32,
+    /// Whether the programs' own log is wanted.
+    pub verbose_log: bool,
+}
+
+/// Creates the maps and freezes the layout.
+pub fn object(parameters: Parameters<'_>) -> Result<Ebpf, LoadError> {
+    let Parameters {
+        layout,
+        btf,
+        ring_bytes,
+        verbose_log,
+    } = parameters;
+    // Frozen before the programs are loaded, so that the verifier removes the logging when it is off.
+    let log_level = u8::from(verbose_log) * 5;
+    let ebpf = EbpfLoader::new()
+        .btf(Some(btf))
+        .override_global(map::LAYOUT, layout.bytes(), true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .map_max_entries(map::RECORDS, ring_bytes)
+        .load(OBJECT)?;
+    Ok(ebpf)
+}
+
+/// Takes a map out of the object.
+pub fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Missing(name))
+}
+
+/// Loads the tc programs.
+pub fn tc_programs(ebpf: &mut Ebpf) -> Result<Programs, LoadError> {
+    Ok(Programs {
+        ingress: tc_program(ebpf, false, true)?,
+        egress: tc_program(ebpf, true, true)?,
+        ingress_l3: tc_program(ebpf, false, false)?,
+        egress_l3: tc_program(ebpf, true, false)?,
+    })
+}
+
+fn tc_program(ebpf: &mut Ebpf, egress: bool, ethernet: bool) -> Result<OwnedFd, LoadError> {
+    let name = TC_PROGRAMS
+        .iter()
+        .find(|p| p.egress == egress && p.ethernet == ethernet)
+        .ok_or(LoadError::Missing("tc program"))?
+        .name;
+    let refused = |e: ProgramError| refused(name, &e);
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(refused)?;
+    program.load().map_err(refused)?;
+    let fd = program.fd().map_err(refused)?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| refused(ProgramError::IOError(e)))
+}
+
+/// Loads and attaches a hook's program of type tracing.
+pub fn attach_tp_btf(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf) -> Result<(), LoadError> {
+    let name = hook.tp_btf;
+    let refused = |e: ProgramError| refused(name, &e);
+    let program: &mut BtfTracePoint = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(refused)?;
+    program.load(hook.tracepoint, btf).map_err(refused)?;
+    program.attach().map_err(refused)?;
+    Ok(())
+}
+
+/// Loads and attaches a hook's program of type raw tracepoint.
+pub fn attach_raw_tp(ebpf: &mut Ebpf, hook: &HookInfo) -> Result<(), LoadError> {
+    let name = hook.raw_tp;
+    let refused = |e: ProgramError| refused(name, &e);
+    let program: &mut RawTracePoint = ebpf
+        .program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(refused)?;
+    program.load().map_err(refused)?;
+    program.attach(hook.tracepoint).map_err(refused)?;
+    Ok(())
+}
+
+fn refused(program: &'static str, error: &ProgramError) -> LoadError {
+    let why = match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => match decisive_line(&verifier_log.to_string()) {
+            Some(line) => format!("{io_error}: {line}"),
+            None => io_error.to_string(),
+        },
+        other => chain(other),
+    };
+    LoadError::Refused { program, why }
+}
+
+/// How the lines begin that the verifier adds behind its verdict.
+const STATISTICS: [&str; 3] = ["verification time", "stack depth", "peak_states"];
+
+/// The line of a verifier log that says why: the last one above its statistics.
+fn decisive_line(log: &str) -> Option<&str> {
+    log.lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("processed "))
+        .filter(|line| !line.is_empty() && !STATISTICS.iter().any(|s| line.starts_with(s)))
+        .last()
+}
+
+/// An error and what it comes from, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_says_why() {
+        let log = "\
+func#0 @0
+0: R1=ctx() R10=fp0
+1: (61) r0 = *(u32 *)(r1 +200)
+invalid bpf_context access off=200 size=4
+verification time 33 usec
+stack depth 0
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0
+";
+        let cut: String = log.replace("stack depth 0\n", "");
+        assert_eq!(
+            decisive_line(&cut),
+            Some("invalid bpf_context access off=200 size=4")
+        );
+        assert_eq!(
+            decisive_line(log),
+            Some("invalid bpf_context access off=200 size=4")
+        );
+        assert_eq!(decisive_line(""), None);
+        assert_eq!(decisive_line("processed 0 insns"), None);
+    }
+}

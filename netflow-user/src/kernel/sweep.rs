@@ -1,0 +1,231 @@
+//! Sweeps the flow map: what changed goes out, what is over is deleted.
+
+use super::bytemap::{ByteMap, ByteMapError};
+use super::clock::Clock;
+use super::decode;
+use super::sys;
+use crate::model::flow::FlowSnapshot;
+use netflow_ebpf::{FlowKey, FlowValue, Plain, Tuple};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+const KEY: usize = size_of::<FlowKey>();
+const VALUE: usize = size_of::<FlowValue>();
+const SECOND: u64 = 1_000_000_000;
+
+/// `FlowValue::last` may be a kernel tick old when it is written (10 ms at 100 Hz), and a program may be interrupted
+/// between taking the time and writing it.
+const SLACK: u64 = 25_000_000;
+
+/// Idle time after which an entry is deleted: closed connections, TCP that may still speak, everything else.
+const CLOSED: u64 = 30 * SECOND;
+const OPEN_TCP: u64 = 600 * SECOND;
+const OTHER: u64 = 120 * SECOND;
+
+/// Entries deleted in one sweep at most: about 10 ms of system calls.
+const MAX_DELETED: usize = 8192;
+
+const TCP: u8 = 6;
+const FIN: u8 = 1;
+const RST: u8 = 4;
+
+/// The flow map and when it was last looked at.
+pub struct Sweeper {
+    map: ByteMap<KEY, VALUE>,
+    capacity: usize,
+    clock: Clock,
+    watched: HashSet<IpAddr>,
+    since: u64,
+    /// Entries at the sweep before.
+    entries: usize,
+}
+
+/// What one sweep gave.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Entries that changed since the sweep before.
+    pub flows: Vec<FlowSnapshot>,
+    /// Entries deleted although they were not over, because the map was nearly full.
+    pub evicted: u64,
+    /// Entries that make no sense.
+    pub garbled: u64,
+}
+
+/// An entry that may have to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Candidate {
+    key: [u8; KEY],
+    watched: bool,
+    last: u64,
+}
+
+impl Sweeper {
+    /// Over the programs' map with room for `capacity` entries.
+    pub fn new(map: ByteMap<KEY, VALUE>, capacity: u32, clock: Clock) -> Self {
+        Sweeper {
+            map,
+            capacity: capacity as usize,
+            clock,
+            watched: HashSet::new(),
+            since: 0,
+            entries: 0,
+        }
+    }
+
+    /// Flows that touch one of these addresses are the last to be evicted.
+    pub fn watch(&mut self, addresses: &[IpAddr]) {
+        self.watched = addresses.iter().copied().collect();
+    }
+
+    /// Entries at the latest sweep.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Reads the whole map.
+    pub fn sweep(&mut self) -> Result<Swept, ByteMapError> {
+        let now = sys::monotonic_ns();
+        let since = self.since.saturating_sub(SLACK);
+        let full = self.entries > self.capacity / 4 * 3;
+        let Sweeper {
+            map,
+            clock,
+            watched,
+            ..
+        } = self;
+        let mut swept = Swept::default();
+        let (mut over, mut candidates) = (Vec::new(), Vec::new());
+        let mut entries = 0;
+        map.for_each(|key_bytes, value_bytes| {
+            entries += 1;
+            let (Some(key), Some(value), Ok(bytes)) = (
+                FlowKey::read(key_bytes),
+                FlowValue::read(value_bytes),
+                key_bytes.try_into(),
+            ) else {
+                swept.garbled += 1;
+                return;
+            };
+            if value.last >= since {
+                match decode::snapshot(&key, &value, *clock) {
+                    Ok(flow) => swept.flows.push(flow),
+                    Err(_) => swept.garbled += 1,
+                }
+            }
+            if is_over(&key.tuple, &value, now) {
+                over.push(bytes);
+            } else if full {
+                candidates.push(Candidate {
+                    key: bytes,
+                    watched: touches(&key.tuple, watched),
+                    last: value.last,
+                });
+            }
+        })?;
+        over.truncate(MAX_DELETED);
+        let left = entries - over.len();
+        let excess = left.saturating_sub(self.capacity / 10 * 7);
+        let evicted = pick(candidates, excess.min(MAX_DELETED - over.len()));
+        swept.evicted = evicted.len() as u64;
+        for key in over.iter().chain(evicted.iter().map(|c| &c.key)) {
+            self.map.remove(key)?;
+        }
+        self.since = now;
+        self.entries = entries;
+        Ok(swept)
+    }
+}
+
+/// Whether a flow is over. The value was read before this is asked: an entry that a packet touches in between is
+/// deleted all the same, and that packet's flow starts anew.
+fn is_over(tuple: &Tuple, value: &FlowValue, now: u64) -> bool {
+    let idle = now.saturating_sub(value.last);
+    let limit = if tuple.proto != TCP {
+        OTHER
+    } else if value.flags & (FIN | RST) != 0 {
+        CLOSED
+    } else {
+        OPEN_TCP
+    };
+    idle > limit
+}
+
+fn touches(tuple: &Tuple, addresses: &HashSet<IpAddr>) -> bool {
+    [tuple.saddr, tuple.daddr]
+        .into_iter()
+        .any(|a| addresses.contains(&Ipv6Addr::from(a.octets()).to_canonical()))
+}
+
+/// The `count` entries that are missed least: not watched before watched, the longest idle first.
+fn pick(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
+    if count == 0 {
+        return Vec::new();
+    }
+    if count < candidates.len() {
+        candidates.select_nth_unstable_by_key(count - 1, |c| (c.watched, c.last));
+        candidates.truncate(count);
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::tests::sample_tuple;
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn when_a_flow_is_over() {
+        let tcp = sample_tuple();
+        let udp = Tuple { proto: 17, ..tcp };
+        let value = |flags| FlowValue {
+            last: SECOND,
+            flags,
+            ..FlowValue::zero()
+        };
+        let after = |seconds: u64| (1 + seconds) * SECOND;
+        assert!(!is_over(&tcp, &value(FIN), after(30)));
+        assert!(is_over(&tcp, &value(FIN), after(31)));
+        assert!(is_over(&tcp, &value(RST), after(31)));
+        assert!(!is_over(&tcp, &value(0), after(600)));
+        assert!(is_over(&tcp, &value(0), after(601)));
+        assert!(!is_over(&udp, &value(0), after(120)));
+        assert!(is_over(&udp, &value(0), after(121)));
+        assert!(!is_over(&udp, &value(0), 0));
+    }
+
+    #[test]
+    fn watched_flows_go_last() {
+        let candidate = |last, watched| Candidate {
+            key: [0; KEY],
+            watched,
+            last,
+        };
+        let all = vec![
+            candidate(1, true),
+            candidate(9, false),
+            candidate(5, false),
+            candidate(2, true),
+            candidate(7, false),
+        ];
+        let picked = |count| {
+            let mut lasts: Vec<_> = pick(all.clone(), count).iter().map(|c| c.last).collect();
+            lasts.sort_unstable();
+            lasts
+        };
+        assert_eq!(picked(0), Vec::<u64>::new());
+        assert_eq!(picked(1), [5]);
+        assert_eq!(picked(3), [5, 7, 9]);
+        assert_eq!(picked(4), [1, 5, 7, 9]);
+        assert_eq!(picked(99).len(), 5);
+    }
+
+    #[test]
+    fn which_flows_are_watched() {
+        let watched = HashSet::from([IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7))]);
+        assert!(touches(&sample_tuple(), &watched));
+        let mut elsewhere = sample_tuple();
+        elsewhere.daddr = elsewhere.saddr;
+        assert!(!touches(&elsewhere, &watched));
+    }
+}
