@@ -292,9 +292,7 @@ pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
 
 fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Outcome {
     let running = !part.conn.opened && part.conn.isn.is_none();
-    let established = answers
-        .iter()
-        .any(|s| s.stats.syn_ack.is_some() || s.stats.data.is_some())
+    let established = answers.iter().any(|s| is_taken_up(part, s))
         || (running && answers.iter().any(|s| !s.stats.flags.rst()));
     let rst = answers.iter().filter_map(|s| s.stats.rst).min();
     if !established {
@@ -311,6 +309,13 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
         _ if attempt.stall().is_some() => Outcome::Stalled,
         _ => Outcome::Ok,
     }
+}
+
+/// The answer opens the connection: data came, or a SYN-ACK that need not be sent again because the client took it up.
+fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
+    let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
+    answer.stats.data.is_some()
+        || answer.stats.syn_ack.is_some() && (answer.stats.syn_retrans == 0 || acked())
 }
 
 fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {

@@ -11,7 +11,7 @@ use crate::model::objects::{EndpointSlice, Objects, Pod, Service, ServicePort, T
 use crate::model::query::{From, Query};
 use crate::model::record::Event;
 use crate::model::{Proto, Time, Tuple};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -210,17 +210,23 @@ impl<'a> Case<'a> {
             (!client_side, p.conn.began, p.conn.orig)
         });
         let mut attempts: Vec<Attempt<'a>> = Vec::new();
+        let mut by_tuple: HashMap<Tuple, Vec<usize>> = HashMap::new();
         for (via, part) in all {
-            let joined = attempts.iter_mut().find(|a| continues(a, part));
-            match joined {
-                Some(attempt) => attempt.parts.push(part),
-                None => attempts.push(Attempt {
-                    via,
-                    orig: part.conn.orig,
-                    parts: vec![part],
-                    outcome: Outcome::Pending,
-                    weight: u64::from(part.conn.datagram_attempts.max(1)),
-                }),
+            let known = by_tuple.get(&part.conn.orig).into_iter().flatten();
+            match known.copied().find(|i| continues(&attempts[*i], part)) {
+                Some(i) => attempts[i].parts.push(part),
+                None => {
+                    for tuple in BTreeSet::from([part.conn.orig, part.conn.translated()]) {
+                        by_tuple.entry(tuple).or_default().push(attempts.len());
+                    }
+                    attempts.push(Attempt {
+                        via,
+                        orig: part.conn.orig,
+                        parts: vec![part],
+                        outcome: Outcome::Pending,
+                        weight: u64::from(part.conn.datagram_attempts.max(1)),
+                    });
+                }
             }
         }
         attempts.retain(|a| self.is_asked(a));

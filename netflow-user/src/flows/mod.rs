@@ -9,3 +9,6 @@ mod table;
 
 pub use connection::{Cite, ConnEvent, Connection, Leg, Sight};
 pub use table::{Table, TableLimits};
+
+#[cfg(test)]
+mod tests;

@@ -35,39 +35,67 @@ fn answer_left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Si
     })
 }
 
-/// The backend's node was asked and never got it.
+/// Lost between two nodes that were both asked.
+struct Between<'a> {
+    sender: Part<'a>,
+    sight: &'a Sight,
+    /// Index of the recording of the node it never reached.
+    receiver: usize,
+}
+
+fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
+    let asked = |ip| case.views.iter().position(|v| case.is_local(v, ip));
+    let part_at = |view| a.parts.iter().copied().find(|p| p.view == view);
+    if let Some((sender, sight)) = left(case, a)
+        && let Some(receiver) = asked(a.translated().dst)
+        && part_at(receiver).is_none()
+    {
+        return Some(Between {
+            sender,
+            sight,
+            receiver,
+        });
+    }
+    let (sender, sight) = answer_left(case, a)?;
+    let receiver = asked(sight.key.tuple.dst)?;
+    let deaf = part_at(receiver).is_some_and(|p| a.heard_backend(p).is_none());
+    deaf.then_some(Between {
+        sender,
+        sight,
+        receiver,
+    })
+}
+
+/// The node it was sent to was asked and never got it.
 pub fn never_arrived(case: &Case<'_>, report: &mut Report) {
     report.explain(
         case,
         "never-arrived",
         Basis::Observed,
         |a| {
-            let (part, sight) = left(case, a)?;
-            let to = a.translated().dst;
-            let asked = case.views.iter().position(|v| case.is_local(v, to))?;
-            if a.parts.iter().any(|p| p.view == asked) {
-                return None;
-            }
-            let mut evidence = vec![sent_draft(case, a, part, sight)];
+            let Between { sender, sight, receiver } = between(case, a)?;
+            let mut evidence = vec![sent_draft(a, case, sender, sight)];
             evidence.extend(case.translation(a));
-            Some(Because { key: format!("{asked}|{}", part.view), evidence })
+            Some(Because { key: format!("{receiver}|{}", sender.view), evidence })
         },
         |of| {
             let a = of[0];
-            let to = a.translated().dst;
-            let sender = a.parts[0].node.name();
-            let Some(receiver) = case.views.iter().find(|v| case.is_local(v, to)) else { return Saying::new("") };
+            let Some(Between { sender, sight, receiver }) = between(case, a) else { return Saying::new("") };
+            let to = &case.views[receiver];
+            let what = if a.is_to_backend(sender, &sight.key.tuple) { "Packets" } else { "Answers" };
             let summary = format!(
-                "Packets leave {sender} toward {} and never come in at {}: they are lost between the nodes",
-                case.name(to, a.began()),
-                receiver.name()
+                "{what} leave {} toward {} and never come in at {}: they are lost between the nodes",
+                sender.node.name(),
+                case.name(sight.key.tuple.dst, a.began()),
+                to.name()
             );
-            let absent = format!("no packet of these attempts was seen at any interface of {}", receiver.name());
+            let absent = format!("none of these packets was seen at any interface of {}", to.name());
             let mut draft = Draft::node("absent", absent);
-            draft.view = case.views.iter().position(|v| std::ptr::eq(v, receiver)).map(|i| (i, receiver.name().to_owned()));
-            draft.time = Some(receiver.now);
-            draft.netns = Some(receiver.start.netns);
-            Saying { evidence: vec![draft], values: vec![("node", receiver.name().to_owned())], ..Saying::new(summary) }
+            draft.view = Some((receiver, to.name().to_owned()));
+            draft.time = Some(to.now);
+            draft.netns = Some(to.start.netns);
+            let values = vec![("node", to.name().to_owned())];
+            Saying { evidence: vec![draft], values, ..Saying::new(summary) }
         },
     );
 }
@@ -84,7 +112,7 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
             if case.views.iter().any(|v| case.is_local(v, toward)) {
                 return None;
             }
-            let mut evidence = vec![sent_draft(case, a, part, sight)];
+            let mut evidence = vec![sent_draft(a, case, part, sight)];
             evidence.extend(case.translation(a));
             let node = case.node_of(toward, a.began()).unwrap_or_else(|| toward.to_string());
             Some(Because { key: format!("{node}|{}", part.node.name()), evidence })
@@ -109,7 +137,7 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
     );
 }
 
-fn sent_draft(case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, sight: &Sight) -> Draft {
+fn sent_draft(a: &Attempt<'_>, case: &Case<'_>, part: Part<'_>, sight: &Sight) -> Draft {
     let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
     let tail = if a.outcome == Outcome::Stalled {
         "no progress since"

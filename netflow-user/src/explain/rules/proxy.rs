@@ -10,7 +10,8 @@ use crate::flows::Leg;
 use crate::model::CtTuples;
 use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
-use crate::model::record::Event;
+use crate::model::record::{Event, IcmpError};
+use std::net::IpAddr;
 
 /// VIP packets pass the node as they came, or die without a translation, though there are endpoints.
 pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
@@ -174,7 +175,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let backend = a.backend()?;
-            if held(case, a, backend.ip()) {
+            if held(case, backend.ip()) {
                 return None;
             }
             let mut evidence: Vec<Draft> = Vec::new();
@@ -184,7 +185,10 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                 }
             }
             if a.outcome == Outcome::Unreachable {
-                for (part, event, icmp) in a.icmp() {
+                for (part, event, icmp) in a
+                    .icmp()
+                    .filter(|(_, _, i)| is_host_unreachable(i, backend.is_ipv6()))
+                {
                     let from = event
                         .record
                         .tuple
@@ -218,11 +222,14 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             } else {
                 "no EndpointSlice lists it"
             };
+            let still = case.pod(ip).map_or_else(String::new, |p| {
+                format!(", though the objects still say {}/{}", p.namespace, p.name)
+            });
             let summary = format!(
-                "Traffic of {} goes to {ip}, which no Pod holds any more; {slices}",
+                "Traffic of {} goes to {ip}, which no Pod holds any more{still}; {slices}",
                 full_name(case)
             );
-            let pods = format!("no Pod has the address {ip}; {slices}");
+            let pods = format!("endpoint {ip}: {slices}{still}");
             Saying {
                 evidence: vec![Draft::objects(format!("gone {ip}"), pods)],
                 ..Saying::new(summary)
@@ -231,25 +238,16 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
     );
 }
 
-/// Whether some Pod holds the address: found on a node, or (where the node is not asked) by a running Pod object.
-fn held(case: &Case<'_>, a: &Attempt<'_>, ip: std::net::IpAddr) -> bool {
-    if case
-        .views
+/// Whether a node that was asked has the address, itself or in a Pod. Objects do not decide it: they outlive Pods.
+fn held(case: &Case<'_>, ip: IpAddr) -> bool {
+    case.views
         .iter()
         .any(|v| v.pod(ip).is_some() || v.is_own(ip))
-    {
-        return true;
-    }
-    let Some(pod) = case.pod(ip) else {
-        return case.objects.unknown_kinds.iter().any(|k| k == "Pod");
-    };
-    // The node on which it is placed was asked and does not have it.
-    let asked = case
-        .views
-        .iter()
-        .any(|v| pod.node.as_deref() == Some(v.name()) && v.facts.is_some());
-    let failed = a.drops().iter().any(|(.., d, _)| is_neighbor_failure(d));
-    !(asked && failed || matches!(pod.phase.as_str(), "Succeeded" | "Failed"))
+}
+
+/// ICMP host unreachable, ICMPv6 address unreachable: the last router asked for the address and nobody answered.
+fn is_host_unreachable(icmp: &IcmpError, v6: bool) -> bool {
+    (icmp.icmp_type, icmp.code) == if v6 { (1, 3) } else { (3, 1) }
 }
 
 fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {

@@ -206,7 +206,7 @@ fn rejected(objects: Objects) -> Answer {
         );
         // ICMP is limited in rate: only the first gets its answer.
         if n == 0 {
-            s.icmp(NODE_A, o, 3, 0, CLIENT_VETH, Direction::Egress, ms(11));
+            s.unreachable(NODE_A, o, 3, 0, ms(11));
         }
     }
     explain(&[s.told(ms(3000))])
@@ -378,7 +378,7 @@ fn endpoint_that_no_pod_holds() {
         Some(ct),
         ms(3010),
     );
-    s.icmp(NODE_A, o, 1, 0, CLIENT_VETH, Direction::Egress, ms(3011));
+    s.unreachable(NODE_A, o, 1, 0, ms(3011));
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "backend-gone", Verdict::Failing);
     assert_eq!(answer.paths[0].outcomes.unreachable, 1);
@@ -499,15 +499,7 @@ fn small_packets_that_vanish_are_not_lost_for_their_size() {
 fn too_big_message_that_was_heeded_is_worth_knowing() {
     let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
     s.served(4001, remote(), UPLINK, ms(10));
-    s.icmp(
-        "192.0.2.254",
-        vip(4001),
-        4,
-        1400,
-        CLIENT_VETH,
-        Direction::Egress,
-        ms(30),
-    );
+    s.unreachable("192.0.2.254", vip(4001), 4, 1400, ms(30));
     let answer = explain(&[s.told(ms(3500))]);
     assert_eq!(
         (top(&answer), answer.verdict),

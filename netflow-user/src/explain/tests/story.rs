@@ -348,17 +348,8 @@ impl Story {
         self.record(at, netns, CLIENT_VETH, Some(t), Event::Drop(drop));
     }
 
-    /// An ICMP error at an interface.
-    pub fn icmp(
-        &mut self,
-        from: &str,
-        quoted: Tuple,
-        code: u8,
-        mtu: u32,
-        ifindex: u32,
-        dir: Direction,
-        at: Time,
-    ) {
+    /// ICMP destination unreachable (type 3) on its way to the sender of `quoted`.
+    pub fn unreachable(&mut self, from: &str, quoted: Tuple, code: u8, mtu: u32, at: Time) {
         let own = Tuple {
             proto: Proto::ICMP,
             src: ip(from),
@@ -367,13 +358,19 @@ impl Story {
             dport: 3 << 8 | u16::from(code),
         };
         let error = IcmpError {
-            dir,
+            dir: Direction::Egress,
             icmp_type: 3,
             code,
             mtu,
             quoted: Some(quoted),
         };
-        self.record(at, self.netns, ifindex, Some(own), Event::IcmpError(error));
+        self.record(
+            at,
+            self.netns,
+            CLIENT_VETH,
+            Some(own),
+            Event::IcmpError(error),
+        );
     }
 
     /// A whole attempt from the client to the VIP that is translated to `backend` and answered.

@@ -1,0 +1,263 @@
+//! The join holds in any order of arrival, and never joins what is not one connection.
+
+use super::{Cite, Connection, Leg, Table, TableLimits};
+use crate::model::conntrack::CtStatus;
+use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
+use crate::model::record::{Event, Record, Segment};
+use crate::model::{CtTuples, Proto, Time, Tuple};
+
+fn tuple(text: &str) -> Tuple {
+    let mut ends = text.split('>').map(str::parse::<std::net::SocketAddr>);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(s)), Some(Ok(d))) => Tuple {
+            proto: Proto::TCP,
+            src: s.ip(),
+            sport: s.port(),
+            dst: d.ip(),
+            dport: d.port(),
+        },
+        _ => panic!("{text}"),
+    }
+}
+
+fn at(ms: u64) -> Time {
+    Time(1_800_000_000_000_000_000 + ms * 1_000_000)
+}
+
+#[derive(Clone)]
+enum Fact {
+    Record(Record),
+    Flow(FlowSnapshot),
+}
+
+fn syn(t: Tuple, isn: u32, ms: u64) -> Fact {
+    let segment = Segment {
+        dir: Direction::Ingress,
+        flags: TcpFlags(2),
+        seq: isn,
+        ack: 0,
+        mss: 0,
+        len: 60,
+        ttl: 64,
+    };
+    Fact::Record(Record {
+        time: at(ms),
+        netns: 1,
+        ifindex: 3,
+        tuple: Some(t),
+        event: Event::Syn(segment),
+    })
+}
+
+fn nat(orig: Tuple, reply: Tuple, ms: u64) -> Fact {
+    let ct = CtTuples {
+        orig,
+        reply,
+        status: CtStatus(0x1a8),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    };
+    Fact::Record(Record {
+        time: at(ms),
+        netns: 1,
+        ifindex: 0,
+        tuple: None,
+        event: Event::Nat { ct },
+    })
+}
+
+fn flow(t: Tuple, ifindex: u32, isn: Option<u32>, ms: u64) -> Fact {
+    let key = FlowKey {
+        tuple: t,
+        ifindex,
+        dir: Direction::Egress,
+        vlan: 0,
+        depth: 0,
+    };
+    let stats = FlowStats {
+        packets: 1,
+        first: at(ms),
+        last: at(ms),
+        syn: isn.map(|_| at(ms)),
+        isn: isn.unwrap_or(0),
+        ..FlowStats::default()
+    };
+    Fact::Flow(FlowSnapshot { key, stats })
+}
+
+fn join(facts: &[Fact]) -> Table {
+    let mut table = Table::new(TableLimits::default());
+    table.watch([("10.96.0.1".parse().unwrap_or_else(|_| panic!()), 80)]);
+    for (i, fact) in facts.iter().enumerate() {
+        match fact {
+            Fact::Record(r) => table.record(
+                Cite::Record {
+                    input: 0,
+                    item: i as u32,
+                },
+                r,
+            ),
+            Fact::Flow(f) => table.flow(f),
+        }
+    }
+    table
+}
+
+fn only(table: &Table) -> &Connection {
+    let all: Vec<&Connection> = table.connections().collect();
+    assert_eq!(all.len(), 1, "{all:#?}");
+    all[0]
+}
+
+/// One connection through a VIP with masquerade, as a node tells it.
+fn story() -> Vec<Fact> {
+    let orig = tuple("10.1.0.5:4000>10.96.0.1:80");
+    let reply = tuple("10.2.0.7:8080>192.0.2.1:61000");
+    vec![
+        syn(orig, 7, 0),
+        nat(orig, reply, 0),
+        flow(orig, 3, Some(7), 0),
+        flow(reply.inverse(), 2, Some(7), 0),
+        flow(reply, 2, None, 1),
+        flow(orig.inverse(), 3, None, 1),
+    ]
+}
+
+/// All orders of up to six facts.
+fn orders(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for shorter in orders(n - 1) {
+        for i in 0..=shorter.len() {
+            let mut order = shorter.clone();
+            order.insert(i, n - 1);
+            all.push(order);
+        }
+    }
+    all
+}
+
+#[test]
+fn any_order_of_arrival_gives_one_connection() {
+    let facts = story();
+    for order in orders(facts.len()) {
+        let shuffled: Vec<Fact> = order.iter().map(|i| facts[*i].clone()).collect();
+        let table = join(&shuffled);
+        let conn = only(&table);
+        assert!(conn.is_dnat() && conn.ct_new && conn.opened, "{order:?}");
+        assert_eq!(conn.isn, Some(7));
+        for leg in [Leg::Orig, Leg::Translated, Leg::Reply, Leg::Unnat] {
+            assert_eq!(conn.sights_of(leg).count(), 1, "{leg:?} in {order:?}");
+        }
+    }
+}
+
+#[test]
+fn duplicated_facts_change_nothing() {
+    let facts: Vec<Fact> = story().into_iter().flat_map(|f| [f.clone(), f]).collect();
+    let table = join(&facts);
+    assert_eq!(only(&table).sights.len(), 4);
+}
+
+#[test]
+fn lost_facts_never_join_strangers() {
+    let other: Vec<Fact> = vec![
+        syn(tuple("10.1.0.6:4000>10.96.0.1:80"), 9, 0),
+        nat(
+            tuple("10.1.0.6:4000>10.96.0.1:80"),
+            tuple("10.2.0.7:8080>192.0.2.1:61001"),
+            0,
+        ),
+        flow(tuple("192.0.2.1:61001>10.2.0.7:8080"), 2, Some(9), 0),
+    ];
+    let facts: Vec<Fact> = story().into_iter().chain(other).collect();
+    for mask in 0..1_u32 << facts.len() {
+        let kept: Vec<Fact> = facts
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| mask >> i & 1 == 1)
+            .map(|(_, f)| f.clone())
+            .collect();
+        for conn in join(&kept).connections() {
+            let first = conn
+                .sights
+                .iter()
+                .any(|s| [s.key.tuple.sport, s.key.tuple.dport].contains(&61_000));
+            let second = conn
+                .sights
+                .iter()
+                .any(|s| [s.key.tuple.sport, s.key.tuple.dport].contains(&61_001));
+            assert!(!(first && second), "{mask:b}: {conn:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_is_another_connection() {
+    let orig = tuple("10.1.0.5:4000>10.96.0.1:80");
+    let table = join(&[
+        syn(orig, 7, 0),
+        nat(orig, tuple("10.2.0.7:8080>10.1.0.5:4000"), 0),
+        flow(orig, 3, Some(7), 0),
+        syn(orig, 99, 5000),
+        nat(orig, tuple("10.2.0.8:8080>10.1.0.5:4000"), 5000),
+        flow(orig, 3, Some(99), 5000),
+    ]);
+    let backends: Vec<String> = table
+        .connections()
+        .map(|c| c.translated().dst.to_string())
+        .collect();
+    assert_eq!(backends, ["10.2.0.7", "10.2.0.8"]);
+    assert!(table.connections().all(|c| c.sights.len() == 1));
+}
+
+#[test]
+fn a_connection_seen_mid_flow_is_turned_by_the_server_it_talks_to() {
+    let table = join(&[flow(tuple("10.96.0.1:80>10.1.0.5:4000"), 3, None, 0)]);
+    assert_eq!(only(&table).orig, tuple("10.1.0.5:4000>10.96.0.1:80"));
+    assert!(!only(&table).opened);
+}
+
+#[test]
+fn a_datagram_after_a_second_of_silence_is_an_attempt() {
+    let udp = Tuple {
+        proto: Proto::UDP,
+        ..tuple("10.1.0.5:4000>10.96.0.1:80")
+    };
+    let seen = |last: u64| match flow(udp, 3, None, 0) {
+        Fact::Flow(mut f) => {
+            f.stats.last = at(last);
+            Fact::Flow(f)
+        }
+        other @ Fact::Record(_) => other,
+    };
+    let table = join(&[seen(0), seen(400), seen(2000), seen(2100)]);
+    assert_eq!(only(&table).datagram_attempts, 2);
+}
+
+#[test]
+fn memory_is_bounded_and_watched_connections_stay() {
+    let mut table = Table::new(TableLimits { connections: 100 });
+    table.watch([("10.96.0.1".parse().unwrap_or_else(|_| panic!()), 80)]);
+    let mut feed = |t: Tuple, n: u64| {
+        if let Fact::Record(r) = syn(t, 1, n) {
+            table.record(Cite::Record { input: 0, item: 0 }, &r);
+        }
+    };
+    feed(tuple("10.1.0.5:4000>10.96.0.1:80"), 0);
+    for n in 0..5000_u16 {
+        feed(
+            tuple(&format!("10.8.0.1:{}>10.8.0.2:9", 1000 + n)),
+            u64::from(n),
+        );
+    }
+    assert!(table.connections().count() <= 100);
+    assert_eq!(table.evicted() + table.connections().count() as u64, 5001);
+    assert!(
+        table.connections().any(|c| c.orig.dport == 80),
+        "the watched one is the last to go"
+    );
+}
