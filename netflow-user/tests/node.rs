@@ -455,6 +455,7 @@ fn sockets_and_translated_connections() -> Outcome {
     ] {
         run("ip", &format!("netns exec {node} nft {rule}"))?;
     }
+    let kubelet = lab.inside("n", || Ok(TcpListener::bind((NODE, 10_250))?))?;
     let (any, loopback, udp) = lab.inside("server", || {
         Ok((
             TcpListener::bind("0.0.0.0:8080")?,
@@ -484,6 +485,10 @@ fn sockets_and_translated_connections() -> Outcome {
     let found = listener(udp.local_addr()?).ok_or("no UDP socket")?;
     assert_eq!((found.proto, found.v6only), (Proto::UDP, false));
     assert!(pod(&facts, CLIENT)?.listeners.is_empty());
+    // A Pod of the host's network listens where the node does.
+    let host: Vec<_> = facts.listeners.iter().map(|l| l.addr).collect();
+    assert_eq!(host, [kubelet.local_addr()?]);
+    assert_eq!(pod(&facts, NODE)?.listeners, facts.listeners);
     assert!(backend.counters.contains_key("ListenOverflows"));
 
     let dialled = pod(&facts, CLIENT)?.sockets.iter();

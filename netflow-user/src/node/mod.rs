@@ -154,6 +154,7 @@ fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted) {
     let Some(count) = number(facts, "count") else {
         return;
     };
+    let max = number(facts, "max").unwrap_or(0);
     match conntrack::read(&wanted.addresses, now()) {
         Ok(read) => {
             facts.conntrack = read.table;
@@ -164,9 +165,11 @@ fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted) {
         }
         Err(e) => {
             facts.missing("conntrack", &e);
-            facts.conntrack.count = count;
-            facts.conntrack.max = number(facts, "max").unwrap_or(0);
         }
+    }
+    // Without ctnetlink, or from a kernel that does not count by it.
+    if facts.conntrack.max == 0 {
+        (facts.conntrack.count, facts.conntrack.max) = (count, max);
     }
 }
 
