@@ -45,10 +45,11 @@ fn main() -> Result<()> {
     }
     stay_on_one_cpu()?;
 
-    let programs = Programs::load()?;
+    let mut programs = Programs::load()?;
     let mut rows = Vec::new();
     for program in ["netflow_in", "netflow_out"] {
         rows.extend(known(&programs, program)?);
+        programs.drain()?;
         rows.push(new(&programs, program)?);
     }
     let report = Report::new(rows);

@@ -1,10 +1,11 @@
 //! The programs, loaded and attached nowhere.
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, RingBuf};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use netflow_ebpf::{FlowKey, FlowValue, map::FLOWS};
+use netflow_ebpf::map::{FLOWS, RECORDS};
+use netflow_ebpf::{FlowKey, FlowValue};
 
 /// What every tc program returns: it decides nothing.
 const NEXT: u32 = u32::MAX;
@@ -50,6 +51,17 @@ impl Programs {
             bail!("{name} returned {}, not -1", ran.return_value.cast_signed());
         }
         Ok(ran.duration.as_secs_f64() * 1e9)
+    }
+
+    /// Takes the records out of the ring: a full one would make new flows cheaper than they are.
+    pub fn drain(&mut self) -> Result<()> {
+        let map = self
+            .0
+            .map_mut(RECORDS)
+            .with_context(|| format!("no map {RECORDS}"))?;
+        let mut records = RingBuf::try_from(map)?;
+        while records.next().is_some() {}
+        Ok(())
     }
 
     /// Entries in the flow map.
