@@ -213,21 +213,20 @@ impl<'a> Case<'a> {
         let mut by_tuple: HashMap<Tuple, Vec<usize>> = HashMap::new();
         for (via, part) in all {
             let known = by_tuple.get(&part.conn.orig).into_iter().flatten();
-            match known.copied().find(|i| continues(&attempts[*i], part)) {
-                Some(i) => attempts[i].parts.push(part),
-                None => {
-                    for tuple in BTreeSet::from([part.conn.orig, part.conn.translated()]) {
-                        by_tuple.entry(tuple).or_default().push(attempts.len());
-                    }
-                    attempts.push(Attempt {
-                        via,
-                        orig: part.conn.orig,
-                        parts: vec![part],
-                        outcome: Outcome::Pending,
-                        weight: u64::from(part.conn.datagram_attempts.max(1)),
-                    });
-                }
+            if let Some(i) = known.copied().find(|i| continues(&attempts[*i], part)) {
+                attempts[i].parts.push(part);
+                continue;
             }
+            for tuple in BTreeSet::from([part.conn.orig, part.conn.translated()]) {
+                by_tuple.entry(tuple).or_default().push(attempts.len());
+            }
+            attempts.push(Attempt {
+                via,
+                orig: part.conn.orig,
+                parts: vec![part],
+                outcome: Outcome::Pending,
+                weight: u64::from(part.conn.datagram_attempts.max(1)),
+            });
         }
         attempts.retain(|a| self.is_asked(a));
         let scans = self.scans(&attempts);
