@@ -1,3 +1,5 @@
 //! Kubernetes objects: read from files, and what they say about addresses and Services.
 
 pub mod identity;
+pub mod manifests;
+pub mod reduce;

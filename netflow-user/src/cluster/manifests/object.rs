@@ -1,0 +1,102 @@
+//! One object of a kind that matters.
+
+use crate::cluster::reduce;
+use crate::model::objects::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+/// A reduced object.
+#[derive(Debug, Clone)]
+pub(super) enum Object {
+    Service(Service),
+    Slice(EndpointSlice),
+    /// Namespace and name, and the slices it stands for.
+    Endpoints(String, String, Vec<EndpointSlice>),
+    Pod(Pod),
+    Node(Node),
+    Namespace(Namespace),
+    Policy(NetworkPolicy),
+}
+
+/// Kinds that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    Service,
+    Slice,
+    Endpoints,
+    Pod,
+    Node,
+    Namespace,
+    Policy,
+}
+
+impl Kind {
+    /// The kind of an object, or of the objects in a list of one kind (`PodList`).
+    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+        let kind = kind.strip_suffix("List").unwrap_or(kind);
+        match (api_version, kind) {
+            ("v1", "Service") => Some(Kind::Service),
+            ("v1", "Endpoints") => Some(Kind::Endpoints),
+            ("v1", "Pod") => Some(Kind::Pod),
+            ("v1", "Node") => Some(Kind::Node),
+            ("v1", "Namespace") => Some(Kind::Namespace),
+            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Kind::Slice),
+            ("networking.k8s.io/v1", "NetworkPolicy") => Some(Kind::Policy),
+            _ => None,
+        }
+    }
+
+    /// As Kubernetes spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Service => "Service",
+            Kind::Slice => "EndpointSlice",
+            Kind::Endpoints => "Endpoints",
+            Kind::Pod => "Pod",
+            Kind::Node => "Node",
+            Kind::Namespace => "Namespace",
+            Kind::Policy => "NetworkPolicy",
+        }
+    }
+
+    /// Reads an object of this kind and keeps what matters of it.
+    pub fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
+        let reduced = match self {
+            Kind::Service => reduce::service(Deserialize::deserialize(from)?).map(Object::Service),
+            Kind::Slice => reduce::slice(Deserialize::deserialize(from)?).map(Object::Slice),
+            Kind::Endpoints => return endpoints(from),
+            Kind::Pod => reduce::pod(Deserialize::deserialize(from)?).map(Object::Pod),
+            Kind::Node => reduce::node(Deserialize::deserialize(from)?).map(Object::Node),
+            Kind::Namespace => {
+                reduce::namespace(Deserialize::deserialize(from)?).map(Object::Namespace)
+            }
+            Kind::Policy => reduce::policy(Deserialize::deserialize(from)?).map(Object::Policy),
+        };
+        reduced.map_err(D::Error::custom)
+    }
+}
+
+fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
+    let object = k8s_openapi::api::core::v1::Endpoints::deserialize(from)?;
+    let namespace = object.metadata.namespace.clone();
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let slices = reduce::endpoints(object).map_err(D::Error::custom)?;
+    let namespace = namespace.filter(|n| !n.is_empty());
+    let namespace = namespace.unwrap_or_else(|| "default".into());
+    Ok(Object::Endpoints(namespace, name, slices))
+}
+
+impl Object {
+    /// What tells it from every other object: kind, namespace, name.
+    pub fn key(&self) -> (Kind, &str, &str) {
+        match self {
+            Object::Service(o) => (Kind::Service, &o.namespace, &o.name),
+            Object::Slice(o) => (Kind::Slice, &o.namespace, &o.name),
+            Object::Endpoints(namespace, name, _) => (Kind::Endpoints, namespace, name),
+            Object::Pod(o) => (Kind::Pod, &o.namespace, &o.name),
+            Object::Node(o) => (Kind::Node, "", &o.name),
+            Object::Namespace(o) => (Kind::Namespace, "", &o.name),
+            Object::Policy(o) => (Kind::Policy, &o.namespace, &o.name),
+        }
+    }
+}
