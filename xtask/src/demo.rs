@@ -24,13 +24,30 @@ pub struct Args {
     /// List the faults and stop
     #[arg(long)]
     list: bool,
+    /// Draw names, addresses and ports from this number; each run prints the one it used
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Modes of kube-proxy that the lab writes rules for.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Proxy {
+    /// Its iptables mode, written by iptables-legacy
     Iptables,
+    /// Its iptables mode, written by iptables-nft
+    IptablesNft,
+    /// Its nftables mode
     Nftables,
+}
+
+impl Proxy {
+    fn name(self) -> &'static str {
+        match self {
+            Proxy::Iptables => "iptables",
+            Proxy::IptablesNft => "iptables-nft",
+            Proxy::Nftables => "nftables",
+        }
+    }
 }
 
 /// The command.
@@ -40,15 +57,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn arguments(args: &Args) -> Vec<OsString> {
-    let Args { fault, proxy, list } = args;
-    let mut words = vec!["demo"];
-    words.extend(fault.as_deref());
-    words.extend(match proxy {
-        None => [].as_slice(),
-        Some(Proxy::Iptables) => &["--proxy", "iptables"],
-        Some(Proxy::Nftables) => &["--proxy", "nftables"],
-    });
-    words.extend(list.then_some("--list"));
+    let Args {
+        fault,
+        proxy,
+        list,
+        seed,
+    } = args;
+    let mut words = vec!["demo".to_owned()];
+    words.extend(fault.clone());
+    if let Some(proxy) = proxy {
+        words.extend(["--proxy".to_owned(), proxy.name().to_owned()]);
+    }
+    if let Some(seed) = seed {
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    words.extend(list.then(|| "--list".to_owned()));
     words.into_iter().map(OsString::from).collect()
 }
 
@@ -62,16 +85,26 @@ mod tests {
             fault: None,
             proxy: None,
             list: false,
+            seed: None,
         };
         assert_eq!(arguments(&none), ["demo"]);
         let all = Args {
             fault: Some("mtu-blackhole".to_owned()),
             proxy: Some(Proxy::Nftables),
             list: true,
+            seed: Some(7),
         };
         assert_eq!(
             arguments(&all),
-            ["demo", "mtu-blackhole", "--proxy", "nftables", "--list"]
+            [
+                "demo",
+                "mtu-blackhole",
+                "--proxy",
+                "nftables",
+                "--seed",
+                "7",
+                "--list"
+            ]
         );
     }
 }

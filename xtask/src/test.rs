@@ -30,6 +30,12 @@ pub struct Args {
     /// Every scenario instead of the subset that holds every code
     #[arg(long)]
     full: bool,
+    /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC contains this
+    #[arg(long, value_name = "TEXT")]
+    scenario: Option<String>,
+    /// Draw every lab from this number; each run prints the one it used
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 /// Half of the checks.
@@ -82,7 +88,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn parts(args: &Args, root: Root) -> Vec<Part> {
-    let full = args.full;
     let mut parts = Vec::new();
     if args.only != Some(Only::Lab) {
         parts.push(Part::new("format", format));
@@ -92,7 +97,8 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
         parts.push(Part::new("unit and integration", move || cargo_test(root)));
     }
     if args.only != Some(Only::Unit) {
-        parts.push(Part::new("lab scenarios", move || scenarios(root, full)));
+        let wanted = wanted(args);
+        parts.push(Part::new("lab scenarios", move || scenarios(root, &wanted)));
     }
     parts
 }
@@ -206,12 +212,28 @@ fn tests(root: Root, args: &[&str]) -> Result<Tally> {
     Ok(total)
 }
 
-fn scenarios(root: Root, full: bool) -> Result<Tally> {
-    let mut lab = lab::build(root)?;
-    lab.arg("scenarios");
-    if full {
-        lab.arg("--full");
+/// Which scenarios, as the lab's program takes it.
+fn wanted(args: &Args) -> Vec<String> {
+    let Args {
+        only: _,
+        full,
+        scenario,
+        seed,
+    } = args;
+    let mut words = Vec::new();
+    words.extend(full.then(|| "--full".to_owned()));
+    if let Some(scenario) = scenario {
+        words.extend(["--only".to_owned(), scenario.clone()]);
     }
+    if let Some(seed) = seed {
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    words
+}
+
+fn scenarios(root: Root, wanted: &[String]) -> Result<Tally> {
+    let mut lab = lab::build(root)?;
+    lab.arg("scenarios").args(wanted);
     let mut closing = None;
     let status = process::tee(&mut lab, |line| {
         closing = tally::of_closing_line(line).or(closing);
