@@ -4,11 +4,18 @@
 //! firewall rules, the router's mood. A fault changes a healthy world; [`lab::Lab::apply`] makes the namespaces match
 //! it, and applying the healthy world again undoes the fault.
 
+pub mod ablation;
+pub mod answer;
+pub mod demo;
 pub mod faults;
 pub mod lab;
 pub mod manifests;
+pub mod matrix;
+pub mod netflow;
 pub mod parallel;
 pub mod policy;
 pub mod proxy;
+pub mod report;
+pub mod scenario;
 pub mod traffic;
 pub mod world;

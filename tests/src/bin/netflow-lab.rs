@@ -8,6 +8,7 @@ use netflow_tests::lab::state::{self, State};
 use netflow_tests::lab::{self, Lab, Life, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::world::World;
+use netflow_tests::{demo, faults, matrix, parallel, report, scenario};
 use nix::sys::signal::{SigSet, Signal};
 use std::process::{Command, ExitCode};
 
@@ -25,6 +26,9 @@ struct Cli {
 enum Action {
     /// Raises a lab that stays.
     Up {
+        /// What to break in it.
+        #[arg(long)]
+        fault: Option<String>,
         /// How Services are proxied.
         #[arg(long, value_enum, default_value = "nftables")]
         proxy: Mode,
@@ -39,6 +43,38 @@ enum Action {
     Down,
     /// Shows labs that are up.
     Status,
+    /// Raises a lab, breaks one thing, lets netflow explain it, takes everything down.
+    Demo {
+        /// What to break.
+        #[arg(default_value = "target-port-mismatch")]
+        fault: String,
+        /// How Services are proxied.
+        #[arg(long, value_enum, default_value = "nftables")]
+        proxy: Mode,
+        /// Lists the faults and stops.
+        #[arg(long)]
+        list: bool,
+        /// Draws the lab.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Proves every code on real packets and prints a table.
+    Scenarios {
+        /// Every combination instead of a subset that meets every pair.
+        #[arg(long)]
+        full: bool,
+        /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC contains this.
+        #[arg(long)]
+        only: Option<String>,
+        /// Draws every lab.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Labs side by side.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Lists the faults.
+    List,
     /// Runs a command in a node, a Pod, `router` or `outside`.
     Exec {
         /// Name of a node or Pod.
@@ -51,6 +87,10 @@ enum Action {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Action::List | Action::Demo { list: true, .. }) {
+        list();
+        return ExitCode::SUCCESS;
+    }
     if let Err(e) = lab::need_root() {
         eprintln!("netflow-lab: {e}");
         return ExitCode::from(2);
@@ -88,29 +128,88 @@ fn run(action: Action) -> Result<ExitCode> {
     }
     match action {
         Action::Up {
+            fault,
             proxy,
             seed,
             same_node,
-        } => up(proxy, seed, same_node)?,
+        } => {
+            let placement = if same_node {
+                Placement::Same
+            } else {
+                Placement::Cross
+            };
+            up(fault.as_deref(), proxy, seed, placement)?;
+        }
         Action::Down => down()?,
         Action::Status => status()?,
         Action::Exec { place, command } => return exec(&place, &command),
+        Action::Demo {
+            fault, proxy, seed, ..
+        } => {
+            let right = demo::run(&fault, proxy, seed.unwrap_or_else(Draw::fresh_seed))?;
+            return Ok(ExitCode::from(u8::from(!right)));
+        }
+        Action::Scenarios {
+            full,
+            only,
+            seed,
+            jobs,
+        } => {
+            let passed = scenarios(full, only.as_deref(), seed, jobs);
+            return Ok(ExitCode::from(u8::from(!passed)));
+        }
+        Action::List => list(),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(mode: Mode, seed: Option<u64>, same_node: bool) -> Result<()> {
+fn list() {
+    for fault in faults::all() {
+        println!("{:<32} {}", fault.name(), fault.breaks());
+    }
+}
+
+/// Runs scenarios; says whether all passed and every code was proved.
+fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> bool {
     let seed = seed.unwrap_or_else(Draw::fresh_seed);
-    let plan = Plan::draw(
-        seed,
-        if same_node {
-            Placement::Same
-        } else {
-            Placement::Cross
-        },
-    );
-    let world = World::healthy(&plan, mode);
+    let all = matrix::full(seed);
+    let mut cases = match only {
+        // A pattern chooses from everything, or what it names might not be in the subset.
+        None if !full => matrix::pairwise(&all),
+        _ => all,
+    };
+    cases.retain(|c| only.is_none_or(|o| c.name().contains(o)));
+    println!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
+    println!("{}", report::head());
+    let passed = parallel::map(&cases, jobs, |case| {
+        let row = scenario::run(*case);
+        println!("{}", report::row(&row));
+        row.wrong.is_empty()
+    });
+    let unproved = if only.is_none() {
+        report::unproved(&cases)
+    } else {
+        Vec::new()
+    };
+    for code in &unproved {
+        println!("FAIL no scenario proves {code}");
+    }
+    let good = passed.iter().filter(|p| **p).count();
+    let bad = passed.len() - good + unproved.len();
+    println!("{good} passed, {bad} failed");
+    bad == 0
+}
+
+fn up(fault: Option<&str>, mode: Mode, seed: Option<u64>, placement: Placement) -> Result<()> {
+    let seed = seed.unwrap_or_else(Draw::fresh_seed);
+    let plan = Plan::draw(seed, placement);
+    let mut world = World::healthy(&plan, mode);
+    if let Some(name) = fault {
+        let fault = faults::find(name).with_context(|| demo::unknown(name))?;
+        fault.inflict(&plan, &mut world)?;
+    }
     let mut lab = Lab::up(plan, mode, Life::Stays)?;
+    lab.note_fault(fault.unwrap_or("none"))?;
     lab.apply(&world)?;
     show(&lab);
     lab.leave();

@@ -1,0 +1,127 @@
+//! Takes out of a recording what a finding cites. A finding that still says `observed` afterwards did not rest on what
+//! it showed.
+//!
+//! A finding cites an example for a group of attempts, so the records of the whole group go: those of the cited plane
+//! between the same two addresses that share a port with the example (the client's own port differs per attempt).
+
+use crate::answer::{Answer, Evidence, Finding};
+use anyhow::Result;
+use netflow_user::model::answer::Plane;
+use netflow_user::model::record::{Event, Record};
+use netflow_user::model::recording::{Reader, Writer};
+use netflow_user::model::{CtTuples, Input, Tuple};
+use std::path::Path;
+
+/// Copies recording `from` to `to` without what `finding` cites. Gives the number of records and entries taken out.
+pub fn without_cited(answer: &Answer, finding: &Finding, from: &Path, to: &Path) -> Result<usize> {
+    let cited = Cited::of(&answer.cited(finding));
+    let mut taken = 0;
+    let mut writer = Writer::create(to)?;
+    for mut input in Reader::open(from)? {
+        taken += cited.take_from(&mut input);
+        writer.write(&input)?;
+    }
+    writer.finish()?;
+    Ok(taken)
+}
+
+struct Cited(Vec<(Plane, Vec<Tuple>)>);
+
+impl Cited {
+    fn of(evidence: &[&Evidence]) -> Cited {
+        let rows = evidence
+            .iter()
+            .filter_map(|e| Some((e.plane, e.flow.as_ref()?.tuples())));
+        Cited(rows.collect())
+    }
+
+    fn take_from(&self, input: &mut Input) -> usize {
+        match input {
+            Input::Records { records } => retain(records, |r| !self.holds_record(r)),
+            Input::Flows { flows, .. } => {
+                retain(flows, |f| !self.holds(&[Plane::Flow], &[f.key.tuple]))
+            }
+            Input::Node(facts) => retain(&mut facts.conntrack.entries, |e| {
+                !self.holds(&[Plane::Ct], &both(&e.tuples))
+            }),
+            _ => 0,
+        }
+    }
+
+    fn holds(&self, planes: &[Plane], tuples: &[Tuple]) -> bool {
+        self.0
+            .iter()
+            .filter(|(plane, _)| planes.contains(plane))
+            .flat_map(|(_, cited)| cited)
+            .any(|cited| tuples.iter().any(|t| same_group(cited, t)))
+    }
+
+    fn holds_record(&self, record: &Record) -> bool {
+        let mut tuples: Vec<Tuple> = record.tuple.into_iter().collect();
+        let planes: &[Plane] = match &record.event {
+            Event::Nat { ct } | Event::CtEnd { ct } => {
+                tuples.extend(both(ct));
+                &[Plane::Ct]
+            }
+            Event::Drop(drop) => {
+                tuples.extend(drop.ct.iter().flat_map(both));
+                tuples.extend(drop.quoted);
+                &[Plane::Drop, Plane::Mtu]
+            }
+            Event::IcmpError(icmp) => {
+                tuples.extend(icmp.quoted);
+                &[Plane::Flow, Plane::Drop, Plane::Mtu]
+            }
+            Event::IcmpSent { ct, .. } => {
+                tuples.extend(ct.iter().flat_map(both));
+                &[Plane::Flow, Plane::Drop, Plane::Mtu]
+            }
+            _ => &[Plane::Flow],
+        };
+        self.holds(planes, &tuples)
+    }
+}
+
+fn retain<T>(items: &mut Vec<T>, keep: impl Fn(&T) -> bool) -> usize {
+    let before = items.len();
+    items.retain(keep);
+    before - items.len()
+}
+
+fn both(ct: &CtTuples) -> [Tuple; 2] {
+    [ct.orig, ct.reply]
+}
+
+fn same_group(a: &Tuple, b: &Tuple) -> bool {
+    let along = |a: &Tuple, b: &Tuple| {
+        (a.src, a.dst) == (b.src, b.dst) && (a.dport == b.dport || a.sport == b.sport)
+    };
+    a.proto == b.proto && (along(a, b) || along(a, &b.inverse()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netflow_user::model::Proto;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn tuple(src: u8, sport: u16, dst: u8, dport: u16) -> Tuple {
+        let ip = |n| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));
+        Tuple {
+            proto: Proto::TCP,
+            src: ip(src),
+            sport,
+            dst: ip(dst),
+            dport,
+        }
+    }
+
+    #[test]
+    fn a_group_is_all_attempts_of_a_client_to_a_port_both_ways() {
+        let cited = tuple(1, 40_000, 2, 80);
+        assert!(same_group(&cited, &tuple(1, 40_001, 2, 80)));
+        assert!(same_group(&cited, &tuple(2, 80, 1, 40_001)));
+        assert!(!same_group(&cited, &tuple(1, 40_001, 2, 81)));
+        assert!(!same_group(&cited, &tuple(3, 40_000, 2, 80)));
+    }
+}

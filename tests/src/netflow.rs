@@ -1,0 +1,195 @@
+//! Runs of the real `netflow explain`.
+
+use crate::answer::Answer;
+use crate::lab::Lab;
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The binary: `NETFLOW_BIN`, else beside this program.
+pub fn binary() -> Result<PathBuf> {
+    match std::env::var_os("NETFLOW_BIN") {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => crate::traffic::binary("netflow"),
+    }
+}
+
+/// `netflow explain` on a node, as a user types it there.
+pub fn command(
+    lab: &Lab,
+    node: usize,
+    asked: &(String, String),
+    seconds: u64,
+    record: &Path,
+) -> Result<Command> {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", &lab.node(node)])
+        .arg(binary()?)
+        .args(["explain", "--standalone", "--manifests"])
+        .arg(lab.manifests())
+        .args(["--svc", &format!("{}/{}", asked.0, asked.1)])
+        .args(["--for", &format!("{seconds}s"), "--record"])
+        .arg(record);
+    Ok(command)
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Exit code; `None`: a signal.
+    pub code: Option<i32>,
+    /// stdout.
+    pub stdout: Vec<u8>,
+    /// stderr.
+    pub stderr: String,
+    /// When it was started, nanoseconds since the epoch.
+    pub started: u64,
+    /// When it ended.
+    pub ended: u64,
+}
+
+impl Ended {
+    /// The answer on stdout.
+    pub fn answer(&self) -> Result<Answer> {
+        serde_json::from_slice(&self.stdout).with_context(|| {
+            let stderr = self.stderr.trim();
+            format!(
+                "exit code {:?}, no answer on stdout; stderr: {stderr}",
+                self.code
+            )
+        })
+    }
+}
+
+/// A run that goes on.
+pub struct Running {
+    child: Child,
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+    started: u64,
+    record: PathBuf,
+}
+
+impl Running {
+    /// Starts `netflow explain -o json` on a node.
+    pub fn start(
+        lab: &Lab,
+        node: usize,
+        asked: &(String, String),
+        seconds: u64,
+        record: PathBuf,
+    ) -> Result<Running> {
+        let mut command = command(lab, node, asked, seconds, &record)?;
+        command.args(["-o", "json"]);
+        Running::spawn(command, record)
+    }
+
+    fn spawn(mut command: Command, record: PathBuf) -> Result<Running> {
+        let started = now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        let stdout = drain(child.stdout.take().context("no stdout")?);
+        let stderr = drain(child.stderr.take().context("no stderr")?);
+        Ok(Running {
+            child,
+            stdout,
+            stderr,
+            started,
+            record,
+        })
+    }
+
+    /// Waits until the recording has begun, which it does once everything is attached; false when it does not.
+    pub fn wait_attached(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if fs::metadata(&self.record).is_ok_and(|m| m.len() > 0) {
+                return true;
+            }
+            if self.child.try_wait().is_ok_and(|s| s.is_some()) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// Waits for the end; what takes longer than `limit` is killed and an error.
+    pub fn finish(mut self, limit: Duration) -> Result<Ended> {
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > end {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("netflow did not end within {} s", limit.as_secs());
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        let ended = now();
+        let join = |t: JoinHandle<Vec<u8>>| t.join().unwrap_or_default();
+        Ok(Ended {
+            code: status.code(),
+            stdout: join(self.stdout),
+            stderr: String::from_utf8_lossy(&join(self.stderr)).into_owned(),
+            started: self.started,
+            ended,
+        })
+    }
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        // What was read until then is what there is.
+        let _ = from.read_to_end(&mut all);
+        all
+    })
+}
+
+/// Replays recordings as nobody. The binary is handed over as an open file: where it was built, nobody may not look.
+pub fn replay(recordings: &[&Path]) -> Result<Ended> {
+    let path = binary()?;
+    let binary = File::open(&path).with_context(|| path.display().to_string())?;
+    for recording in recordings {
+        fs::set_permissions(recording, fs::Permissions::from_mode(0o644))?;
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["--no-new-privs", "--inh-caps=-all"])
+        .args(["/proc/self/fd/0", "explain", "-o", "json", "--replay"])
+        .args(recordings)
+        .current_dir("/");
+    let started = now();
+    let output = command
+        .stdin(Stdio::from(binary))
+        .output()
+        .context("setpriv")?;
+    Ok(Ended {
+        code: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        started,
+        ended: now(),
+    })
+}
+
+/// Nanoseconds since the epoch.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
+}

@@ -1,0 +1,521 @@
+//! One scenario: a lab with a fault, traffic, the real netflow on the nodes, and everything that its answers must hold.
+
+use crate::ablation;
+use crate::answer::{Answer, plane_name};
+use crate::faults::{At, Expect, Form, Vantage};
+use crate::lab::plan::{Placement, Plan};
+use crate::lab::{Lab, Life, netns};
+use crate::matrix::Case;
+use crate::netflow::{self, Ended, Running};
+use crate::traffic::{App, Dial, Line};
+use crate::world::World;
+use anyhow::{Context, Result, bail, ensure};
+use netflow_user::model::Input;
+use netflow_user::model::answer::{Basis, Severity, Verdict};
+use netflow_user::model::recording::Reader;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Seconds that netflow may look.
+const WINDOW: u64 = 8;
+/// Where the answer must come at the window's end, a shorter one does.
+const SHORT: u64 = 5;
+/// From the first failing attempt to the verdict.
+const IN_TIME: Duration = Duration::from_secs(5);
+
+/// How a scenario ended.
+pub struct Row {
+    /// The scenario.
+    pub case: Case,
+    /// Top code at the deciding vantage, or the verdict.
+    pub top: String,
+    /// How long the deciding answer took.
+    pub took: Duration,
+    /// What was wrong; empty: nothing.
+    pub wrong: Vec<String>,
+}
+
+/// Runs a scenario.
+pub fn run(case: Case) -> Row {
+    let mut row = Row {
+        case,
+        top: "-".to_owned(),
+        took: Duration::ZERO,
+        wrong: Vec::new(),
+    };
+    if let Err(e) = Scenario::new(case).and_then(|s| s.run(&mut row)) {
+        row.wrong.push(format!("{e:#}"));
+    }
+    row
+}
+
+struct Scenario {
+    case: Case,
+    world: World,
+    lab: Lab,
+}
+
+/// What one node's netflow said.
+struct Heard {
+    vantage: Vantage,
+    node: usize,
+    ended: Ended,
+    answer: Answer,
+    recording: PathBuf,
+}
+
+impl Scenario {
+    fn new(case: Case) -> Result<Scenario> {
+        let plan = Plan::draw(case.seed, case.placement);
+        let mut world = World::healthy(&plan, case.mode);
+        case.fault.inflict(&plan, &mut world)?;
+        let mut lab = Lab::up(plan, case.mode, Life::Owned)?;
+        lab.apply(&world)?;
+        Ok(Scenario { case, world, lab })
+    }
+
+    fn run(mut self, row: &mut Row) -> Result<()> {
+        let mut clients = Vec::new();
+        if self.case.form == Form::Retrying {
+            clients = self.start_traffic()?;
+            await_attempts(&clients);
+        }
+        let window = self.window();
+        let mut nodes = self.start_netflow(window)?;
+        let mut second = self.start_second()?;
+        for (_, _, running, _) in &mut nodes {
+            running.wait_attached(Duration::from_secs(4));
+        }
+        if matches!(self.case.form, Form::Fresh | Form::VipOnly) {
+            clients = self.start_traffic()?;
+        }
+        if self.case.fault.meanwhile(&self.lab.plan, &mut self.world) {
+            self.lab.apply(&self.world)?;
+        }
+        let limit = Duration::from_secs(window + 6);
+        let mut heard = Vec::new();
+        for (vantage, node, running, recording) in nodes {
+            let ended = running.finish(limit).with_context(|| vantage.name())?;
+            let answer = ended.answer().with_context(|| vantage.name())?;
+            heard.push(Heard {
+                vantage,
+                node,
+                ended,
+                answer,
+                recording,
+            });
+        }
+        let second = second.take().map(|s| s.finish(limit)).transpose()?;
+        let failing = first_failing(&clients[..clients.len().min(self.world.via_vip.len())]);
+        drop(clients);
+        let mut wrong = Vec::new();
+        for heard in &heard {
+            self.check_node(heard, failing, &mut wrong);
+        }
+        if let Some(second) = second {
+            note(&mut wrong, "second Service", check_healthy(&second));
+        }
+        if self.case.placement == Placement::Cross {
+            note(
+                &mut wrong,
+                "both recordings",
+                self.check_together(&heard, row),
+            );
+        }
+        self.headline(&heard, row);
+        keep_files(&wrong, &self.lab.dir(), &self.case);
+        row.wrong = wrong;
+        self.lab.down()
+    }
+
+    fn at(&self, vantage: Vantage) -> At {
+        let Case {
+            mode,
+            placement,
+            form,
+            ..
+        } = self.case;
+        At {
+            vantage,
+            placement,
+            mode,
+            form,
+        }
+    }
+
+    fn expect(&self, vantage: Vantage) -> Expect {
+        self.case.fault.expect(self.at(vantage))
+    }
+
+    /// Healthy answers come only at the end of the window, so it is short where one is expected.
+    fn window(&self) -> u64 {
+        let early = |v| self.expect(v).observed;
+        if early(Vantage::Client)
+            || early(Vantage::Backend)
+            || self
+                .expect(Vantage::Client)
+                .codes
+                .contains(&"lost-beyond-node")
+        {
+            WINDOW
+        } else {
+            SHORT
+        }
+    }
+
+    fn start_netflow(&self, window: u64) -> Result<Vec<(Vantage, usize, Running, PathBuf)>> {
+        let vantages: &[(Vantage, usize)] = match self.case.placement {
+            Placement::Same => &[(Vantage::Client, 0)],
+            Placement::Cross => &[(Vantage::Client, 0), (Vantage::Backend, 1)],
+        };
+        vantages
+            .iter()
+            .map(|(vantage, node)| {
+                let recording = self.lab.dir().join(format!("node-{node}.nfrec"));
+                let running = Running::start(
+                    &self.lab,
+                    *node,
+                    &self.world.asked,
+                    window,
+                    recording.clone(),
+                )?;
+                Ok((*vantage, *node, running, recording))
+            })
+            .collect()
+    }
+
+    /// netflow for the second Service, where that one has a chance to be healthy.
+    fn start_second(&self) -> Result<Option<Running>> {
+        if self.case.fault.is_node_wide() || self.case.form == Form::Idle {
+            return Ok(None);
+        }
+        let second = &self.lab.plan.second;
+        let asked = (second.namespace.clone(), second.name.clone());
+        let recording = self.lab.dir().join("second.nfrec");
+        Running::start(&self.lab, 0, &asked, SHORT, recording).map(Some)
+    }
+
+    /// Clients: the Service's first, then Pods', then the second Service's and noise.
+    fn start_traffic(&self) -> Result<Vec<App>> {
+        let (plan, lab) = (&self.lab.plan, &self.lab);
+        let client = lab.pod(&plan.client);
+        let mut dials: Vec<(String, Dial)> = Vec::new();
+        for dial in &self.world.via_vip {
+            dials.push((client.clone(), self.in_form(dial)));
+        }
+        if self.case.form != Form::VipOnly {
+            dials.extend(
+                self.world
+                    .via_pod
+                    .iter()
+                    .map(|d| (client.clone(), self.in_form(d))),
+            );
+        }
+        if !self.case.fault.is_node_wide() {
+            let to = SocketAddrV4::new(plan.second.vip, plan.second.ports[0].port);
+            dials.push((
+                client,
+                Dial {
+                    interval: 500,
+                    ..Dial::tcp(to)
+                },
+            ));
+        }
+        for (party, dial) in &self.world.noise {
+            dials.push((lab.party(*party), dial.clone()));
+        }
+        dials
+            .iter()
+            .map(|(ns, dial)| App::dial(lab, ns, dial))
+            .collect()
+    }
+
+    /// Where clients retry, they are patient, so that SYNs are being retransmitted when netflow starts.
+    fn in_form(&self, dial: &Dial) -> Dial {
+        match self.case.form {
+            Form::Retrying => Dial {
+                connect_timeout: 6000,
+                interval: 700,
+                ..dial.clone()
+            },
+            _ => dial.clone(),
+        }
+    }
+
+    fn check_node(&self, heard: &Heard, failing: Option<u64>, wrong: &mut Vec<String>) {
+        let Heard {
+            vantage,
+            ended,
+            answer,
+            recording,
+            ..
+        } = heard;
+        let expect = self.expect(*vantage);
+        let place = vantage.name();
+        note(wrong, place, self.check_answer(&expect, ended, answer));
+        if expect.observed && !expect.codes.is_empty() {
+            note(wrong, place, check_time(ended, failing));
+            note(wrong, place, check_ablation(answer, recording));
+        }
+        note(wrong, place, check_replay(ended, recording));
+        note(wrong, place, self.check_own_packets(heard));
+    }
+
+    fn check_answer(&self, expect: &Expect, ended: &Ended, answer: &Answer) -> Result<()> {
+        check_verdict(expect, ended, answer)?;
+        check_codes(expect, answer)?;
+        if let Some(info) = expect.info {
+            let there = answer.findings.iter().any(|f| f.code == info);
+            ensure!(there, "no finding {info}");
+        }
+        if expect.codes.is_empty() || answer.top().is_none() {
+            return Ok(());
+        }
+        check_citation(expect, answer)?;
+        let text = String::from_utf8_lossy(&ended.stdout);
+        let mut names = self.case.fault.must_name(&self.lab.plan);
+        names.retain(|name| !text.contains(name.as_str()));
+        let decisive = expect.codes[0] != "lost-beyond-node" && expect.verdicts.len() == 1;
+        ensure!(
+            !decisive || names.is_empty(),
+            "the answer does not name {names:?}"
+        );
+        Ok(())
+    }
+
+    fn check_together(&self, heard: &[Heard], row: &mut Row) -> Result<()> {
+        let recordings: Vec<&Path> = heard.iter().map(|h| h.recording.as_path()).collect();
+        let ended = netflow::replay(&recordings)?;
+        let answer = ended.answer()?;
+        row.top = answer.headline();
+        self.check_answer(&self.expect(Vantage::Together), &ended, &answer)
+    }
+
+    /// A node sees itself and its Pods: no record may come from a namespace behind an uplink.
+    fn check_own_packets(&self, heard: &Heard) -> Result<()> {
+        let plan = &self.lab.plan;
+        let inode = |ns: &str| fs::metadata(netns::path(ns)).map(|m| m.ino());
+        let mut own = BTreeSet::from([0, inode(&self.lab.node(heard.node))?]);
+        for pod in plan.pods().filter(|p| p.node == heard.node) {
+            own.insert(inode(&self.lab.pod(pod))?);
+        }
+        for input in Reader::open(&heard.recording)? {
+            if let Input::Records { records } = input
+                && let Some(record) = records.iter().find(|r| !own.contains(&u64::from(r.netns)))
+            {
+                bail!("a record from a foreign namespace: {record:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What the table shows: the answer of the vantage that decides.
+    fn headline(&self, heard: &[Heard], row: &mut Row) {
+        let decides = |h: &&Heard| self.expect(h.vantage).observed;
+        if let Some(h) = heard.iter().find(decides).or(heard.first()) {
+            row.took = Duration::from_nanos(h.ended.ended.saturating_sub(h.ended.started));
+            if self.case.placement == Placement::Same {
+                row.top = h.answer.headline();
+            }
+        }
+    }
+}
+
+fn note(wrong: &mut Vec<String>, place: &str, result: Result<()>) {
+    if let Err(e) = result {
+        wrong.push(format!("{place}: {e:#}"));
+    }
+}
+
+/// Waits until the Service's clients have begun, and something has failed or is about to.
+fn await_attempts(clients: &[App]) {
+    let decided = |lines: &[Line]| lines.iter().any(|l| matches!(l, Line::Attempt(_)));
+    let begun = Instant::now();
+    for client in clients {
+        let left = Duration::from_millis(1500).saturating_sub(begun.elapsed());
+        client.wait(left, decided);
+    }
+}
+
+fn first_failing(clients: &[App]) -> Option<u64> {
+    clients.iter().filter_map(|c| c.tally().first_failing).min()
+}
+
+fn check_verdict(expect: &Expect, ended: &Ended, answer: &Answer) -> Result<()> {
+    ensure!(
+        answer.schema == "netflow.explain/v1",
+        "schema {}",
+        answer.schema
+    );
+    ensure!(
+        expect.verdicts.contains(&answer.verdict),
+        "verdict {} ({}), expected {}",
+        answer.verdict.name(),
+        answer.headline(),
+        expect
+            .verdicts
+            .iter()
+            .map(|v| v.name())
+            .collect::<Vec<_>>()
+            .join(" or ")
+    );
+    let code = i32::from(answer.verdict.exit_code());
+    ensure!(
+        ended.code == Some(code),
+        "exit code {:?} with {}",
+        ended.code,
+        answer.verdict.name()
+    );
+    Ok(())
+}
+
+fn check_codes(expect: &Expect, answer: &Answer) -> Result<()> {
+    let critical: Vec<&str> = answer
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Critical)
+        .map(|f| f.code.as_str())
+        .collect();
+    let firm = expect.verdicts.len() == 1;
+    match answer.findings.first() {
+        Some(first) if firm && !expect.codes.is_empty() => {
+            ensure!(
+                expect.codes.contains(&first.code.as_str()),
+                "{} on top, expected {}",
+                first.code,
+                expect.codes.join(" or ")
+            );
+            ensure!(
+                critical.len() <= 1,
+                "also critical: {}",
+                critical[1..].join(", ")
+            );
+        }
+        None if firm && !expect.codes.is_empty() => bail!("no finding"),
+        _ => {}
+    }
+    if expect.verdicts == [Verdict::Healthy] {
+        ensure!(
+            critical.is_empty(),
+            "critical in a healthy lab: {}",
+            critical.join(", ")
+        );
+    }
+    let observed = answer
+        .findings
+        .iter()
+        .find(|f| f.severity == Severity::Critical && f.basis == Basis::Observed);
+    match observed {
+        Some(f) if expect.codes.is_empty() => bail!("{} on observation", f.code),
+        _ => Ok(()),
+    }
+}
+
+fn check_citation(expect: &Expect, answer: &Answer) -> Result<()> {
+    let Some(top) = answer.top() else {
+        return Ok(());
+    };
+    ensure!(
+        !expect.observed || top.basis == Basis::Observed,
+        "basis {:?} instead of observed",
+        top.basis
+    );
+    let cited: Vec<&str> = answer
+        .cited(top)
+        .iter()
+        .map(|e| plane_name(e.plane))
+        .collect();
+    for group in &expect.planes {
+        ensure!(
+            group.iter().any(|plane| cited.contains(plane)),
+            "cites {cited:?}, none of {group:?}"
+        );
+    }
+    Ok(())
+}
+
+fn check_time(ended: &Ended, failing: Option<u64>) -> Result<()> {
+    let since = failing.context("no attempt failed")?.max(ended.started);
+    let took = Duration::from_nanos(ended.ended.saturating_sub(since));
+    ensure!(
+        took <= IN_TIME,
+        "verdict {:.1} s after the first failing attempt",
+        took.as_secs_f64()
+    );
+    Ok(())
+}
+
+fn check_replay(ended: &Ended, recording: &Path) -> Result<()> {
+    let again = netflow::replay(&[recording])?;
+    ensure!(
+        again.code == ended.code,
+        "replay ends with {:?} instead of {:?}: {}",
+        again.code,
+        ended.code,
+        again.stderr.trim()
+    );
+    ensure!(again.stdout == ended.stdout, "replay gives another answer");
+    Ok(())
+}
+
+fn check_ablation(answer: &Answer, recording: &Path) -> Result<()> {
+    let Some(top) = answer.top() else {
+        return Ok(());
+    };
+    let without = recording.with_extension("ablated");
+    let taken = ablation::without_cited(answer, top, recording, &without)?;
+    ensure!(
+        taken > 0,
+        "{} cites nothing that is in the recording",
+        top.code
+    );
+    let again = netflow::replay(&[&without])?
+        .answer()
+        .context("ablated replay")?;
+    let stands = again
+        .findings
+        .iter()
+        .any(|f| f.code == top.code && f.basis == Basis::Observed);
+    ensure!(
+        !stands,
+        "{} stands as observed without the {taken} records it cites",
+        top.code
+    );
+    Ok(())
+}
+
+fn check_healthy(ended: &Ended) -> Result<()> {
+    let answer = ended.answer()?;
+    check_verdict(&Expect::healthy(), ended, &answer)?;
+    check_codes(&Expect::healthy(), &answer)
+}
+
+/// Where `NETFLOW_LAB_KEEP` names a directory, failed scenarios leave their recordings and manifests there.
+fn keep_files(wrong: &[String], dir: &Path, case: &Case) {
+    let Some(keep) = std::env::var_os("NETFLOW_LAB_KEEP").filter(|_| !wrong.is_empty()) else {
+        return;
+    };
+    let to = PathBuf::from(keep).join(case.name().replace('/', "_"));
+    let copied = fs::create_dir_all(&to).and_then(|()| copy_tree(dir, &to));
+    if let Err(e) = copied {
+        eprintln!("keeping {}: {e}", to.display());
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir_all(&target)?;
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
