@@ -4,8 +4,8 @@ use super::plain::plain;
 
 /// Counters of a flow entry since its first packet. What every packet of a known flow touches stands in the first 64 bytes.
 ///
-/// Times are `CLOCK_MONOTONIC` nanoseconds, 0 = did not happen. [`FlowValue::last`] has the resolution of a kernel tick
-/// where [`super::Layout::coarse_clock`] is set, and so may lie up to a tick before `first`. Adds are plain, not atomic: two CPUs working on one flow at the same moment may
+/// Times are `CLOCK_MONOTONIC` nanoseconds, 0 = did not happen; that of the latest packet is told in kernel ticks, which are
+/// much cheaper to read: see [`FlowValue::last`]. Adds are plain, not atomic: two CPUs working on one flow at the same moment may
 /// lose a packet from the count, never more.
 ///
 /// When a SYN with another initial sequence number reuses the tuple, the entry starts anew. The old value is sent as
@@ -19,8 +19,10 @@ pub struct FlowValue {
     pub packets: u64,
     /// Bytes from the IP header on; for an aggregate as the wire carries them (headers of each segment).
     pub bytes: u64,
-    /// Latest packet.
-    pub last: u64,
+    /// The low half of `jiffies` at `first`.
+    pub first_tick: u32,
+    /// The low half of `jiffies` at the latest packet.
+    pub last_tick: u32,
     /// First segment with payload (TCP).
     pub data: u64,
     /// Highest end of sequence sent (seq + payload), valid if `data` is set.
@@ -62,8 +64,34 @@ pub struct FlowValue {
     pub tunnel_id: u32,
 }
 
+impl FlowValue {
+    /// When the latest packet came, to the tick, where a tick is `tick_ns` long ([`super::Layout::tick_ns`]).
+    #[must_use]
+    pub fn last(&self, tick_ns: u32) -> u64 {
+        let ticks = self.last_tick.wrapping_sub(self.first_tick);
+        self.first + u64::from(ticks) * u64::from(tick_ns)
+    }
+}
+
 /// Nanoseconds; see [`FlowValue`].
 pub const FLOW_END_WITHIN: u64 = 3_000_000_000;
 
 plain!(FlowValue = 4 * 8 + 2 * 4 + 2 * 2 + 2 + 2 + 2 * 4 + 7 * 8 + 2 * 4);
 const _: () = assert!(core::mem::offset_of!(FlowValue, first) <= 64);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Plain as _;
+    use super::*;
+
+    #[test]
+    fn ticks_wrap() {
+        let value = FlowValue {
+            first: 5_000,
+            first_tick: u32::MAX - 1,
+            last_tick: 2,
+            ..FlowValue::zero()
+        };
+        assert_eq!(value.last(4_000_000), 5_000 + 4 * 4_000_000);
+    }
+}

@@ -57,6 +57,8 @@ macro_rules! layout {
             pub own_inum: u32,
             /// Ordinary records ([`super::Kind::is_ordinary`]) are refused when more bytes than this wait in the ring.
             pub ring_limit: u32,
+            /// Nanoseconds of a kernel tick: what `clock_getres(CLOCK_MONOTONIC_COARSE)` says.
+            pub tick_ns: u32,
             /// Destination or source ports (host order, 0 = none) of UDP tunnels: their packets are counted, but send no
             /// first-packet record, since each inner connection has a source port of its own.
             pub tunnel_ports: [u16; 8],
@@ -64,12 +66,10 @@ macro_rules! layout {
             pub kfree_skb_args: u16,
             /// `tcp_send_reset`: 2 or 3 (reason); 0 = no such tracepoint.
             pub tcp_send_reset_args: u16,
-            /// 1 where the helper `bpf_ktime_get_coarse_ns` exists (5.11), else 0: then the dearer `bpf_ktime_get_ns`.
-            pub coarse_clock: u16,
             /// 1 = the programs write rare events (odd packets) to the log as well, for `-vv`.
             pub log: u16,
             /// Always 0.
-            pub pad: [u16; 2],
+            pub pad: [u16; 1],
             $($(#[$doc])* pub $name: u16,)+
         }
 
@@ -89,12 +89,12 @@ macro_rules! layout {
                 own_cookie: 0,
                 own_inum: 0,
                 ring_limit: super::map::RECORDS_BYTES / 4 * 3,
+                tick_ns: 10_000_000,
                 tunnel_ports: [4789, 8472, 6081, 51820, 0, 0, 0, 0],
                 kfree_skb_args: 0,
                 tcp_send_reset_args: 0,
-                coarse_clock: 0,
                 log: 0,
-                pad: [0; 2],
+                pad: [0; 1],
                 $($name: ABSENT,)+
             };
         }
@@ -249,7 +249,7 @@ pub const ARGS: &[Args] = &[
     },
 ];
 
-plain!(Layout = 40 * 24 + 8 + 4 + 4 + 8 * 2 + 4 * 2 + 2 * 2 + 2 * FIELDS.len());
+plain!(Layout = 40 * 24 + 8 + 3 * 4 + 8 * 2 + 4 * 2 + 2 * FIELDS.len());
 
 #[cfg(test)]
 mod tests {

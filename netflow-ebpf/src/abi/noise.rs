@@ -50,7 +50,8 @@ const fn anywhere(reason: &'static str) -> Noise {
 }
 
 /// The table. A `NOT_SPECIFIED` row holds with [`REASON_ABSENT`] too where the tracepoint has no reason (`only_with` then fails);
-/// it always needs a place. The programs themselves also pass over packets that are not IP, and ICMP redirects.
+/// it always needs a place. The programs themselves also pass over packets that are not IP, ICMP
+/// redirects and neighbour discovery.
 pub const NOISE: &[Noise] = &[
     // A segment that TCP took in and has no more use for.
     at("NOT_SPECIFIED", "tcp_rcv_state_process"),
@@ -87,6 +88,8 @@ pub const NOISE: &[Noise] = &[
     at("NOT_SPECIFIED", "tpacket_rcv"),
     anywhere("PACKET_SOCK_ERROR"),
     anywhere("TAP_FILTER"),
+    // Multicast of the link that nobody here listens to.
+    at("NOT_SPECIFIED", "ip6_mc_input"),
     // Neighbour discovery and frames that nobody here speaks.
     anywhere("UNHANDLED_PROTO"),
     anywhere("UNICAST_IN_L2_MULTICAST"),

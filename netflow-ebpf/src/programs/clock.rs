@@ -1,21 +1,18 @@
-//! Two clocks, both `CLOCK_MONOTONIC`.
+//! Two clocks.
 
-use super::layout::layout;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 
-/// For events.
+/// For events: `CLOCK_MONOTONIC`.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: has no preconditions.
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// For every packet: the time of the last kernel tick, where the kernel has the helper.
+/// For every packet: the low half of `jiffies`, which the verifier turns into one load
+/// (`do_misc_fixups`, <https://elixir.bootlin.com/linux/v6.18/source/kernel/bpf/verifier.c>).
 #[inline(always)]
-pub fn tick() -> u64 {
-    if layout!(coarse_clock) == 0 {
-        return now();
-    }
-    // SAFETY: has no preconditions; 5.11, as the loader has found out.
-    unsafe { bpf_ktime_get_coarse_ns() }
+pub fn tick() -> u32 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_jiffies64() as u32 }
 }

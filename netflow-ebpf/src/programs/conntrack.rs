@@ -16,6 +16,8 @@ use netflow_ebpf::{ABSENT, Addr, Ct, CtSeen, Kind, NatRecord, Tuple};
 /// `enum ip_conntrack_info`: the packet begins a connection
 /// (<https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/netfilter/nf_conntrack_common.h>).
 const IP_CT_NEW: u64 = 2;
+/// `enum ip_conntrack_status`: the entry is in the table, its NAT decided.
+const IPS_CONFIRMED: u32 = 1 << 3;
 /// The low bits of `skb->_nfct`, which hold it (`NFCT_INFOMASK`,
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/linux/skbuff.h>).
 const INFO_MASK: u64 = 7;
@@ -104,7 +106,7 @@ fn netflow_nat_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A packet leaves through a device: POSTROUTING is behind it, so the tuples are final.
+/// A packet leaves through a device: with POSTROUTING behind it, the tuples are final.
 #[inline(always)]
 fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
     let nfct = field!(R, skb, skb_nfct: u64);
@@ -113,7 +115,8 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
     }
     let netns = Netns::of_device::<R>(dev)?;
     let ct = read(nfct);
-    if ct.orig.family == 0 {
+    // Not confirmed: not through POSTROUTING yet (a bridge may send a packet with its first NAT round once more).
+    if ct.orig.family == 0 || ct.status & IPS_CONFIRMED == 0 {
         return None;
     }
     let now = clock::now();

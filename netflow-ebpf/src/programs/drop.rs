@@ -68,7 +68,10 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
     }
     let packet = packet.unwrap_or(NOTHING);
     let is_reset = packet.tuple.proto == TCP && packet.flags & RST != 0;
-    if parse::is_redirect(&packet.tuple) || (noise & NOISE_IF_RST != 0 && is_reset) {
+    if parse::is_redirect(&packet.tuple)
+        || parse::is_link_control(&packet.tuple)
+        || (noise & NOISE_IF_RST != 0 && is_reset)
+    {
         return None;
     }
     let now = clock::now();

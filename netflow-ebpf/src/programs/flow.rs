@@ -1,5 +1,6 @@
 //! The flow map: what every packet adds, and what changes a connection's story.
 
+use super::layout::layout;
 use super::netns::Netns;
 use super::ring::{self, Place};
 use super::{clock, lost};
@@ -60,19 +61,24 @@ pub fn sight() -> Option<&'static mut Sight> {
 /// Counts the packet.
 #[inline(always)]
 pub fn count(ctx: &TcContext, sight: &Sight) {
-    if parse::is_link_control(&sight.key.tuple) {
-        return;
-    }
-    if sight.later_fragment {
-        lost::count(Lost::FragmentNoPorts);
-    } else if sight.no_ports {
-        lost::count(Lost::NoPorts);
-    }
+    let is_error = if sight.is_tcp() {
+        false
+    } else {
+        if parse::is_link_control(&sight.key.tuple) {
+            return;
+        }
+        if sight.later_fragment {
+            lost::count(Lost::FragmentNoPorts);
+        } else if sight.no_ports {
+            lost::count(Lost::NoPorts);
+        }
+        !sight.later_fragment && parse::is_icmp_error(&sight.key.tuple)
+    };
     match FLOWS.get_ptr_mut(&sight.key) {
         Some(value) => known(ctx, sight, value),
         None => begin(ctx.skb.skb, sight),
     }
-    if parse::is_icmp_error(&sight.key.tuple) {
+    if is_error {
         icmp_error(ctx.skb.skb, sight);
     }
 }
@@ -169,7 +175,7 @@ fn known(ctx: &TcContext, sight: &Sight, value: *mut FlowValue) {
     }
     value.packets += u64::from(sight.segments);
     value.bytes += u64::from(sight.bytes);
-    value.last = clock::tick();
+    value.last_tick = clock::tick();
     value.ttl = sight.ttl;
     let len = sight.len16();
     if len > value.max_packet {
@@ -187,10 +193,12 @@ fn is_after(a: u32, b: u32) -> bool {
 #[inline(never)]
 fn begin(skb: *mut __sk_buff, sight: &Sight) {
     let now = clock::now();
+    let tick = clock::tick();
     let mut value = FlowValue {
         packets: u64::from(sight.segments),
         bytes: u64::from(sight.bytes),
-        last: now,
+        first_tick: tick,
+        last_tick: tick,
         data: 0,
         seq_end: 0,
         ack: sight.ack,
@@ -253,7 +261,8 @@ fn turn(skb: *mut __sk_buff, sight: &Sight, value: &mut FlowValue) {
             value.syn_retrans += 1;
             return;
         }
-        if now.wrapping_sub(value.last) < FLOW_END_WITHIN {
+        let idle = clock::tick().wrapping_sub(value.last_tick);
+        if u64::from(idle) * u64::from(layout!(tick_ns)) < FLOW_END_WITHIN {
             flow_end(sight, value, now);
         }
         restart(value, now);
@@ -291,10 +300,12 @@ fn open(skb: *mut __sk_buff, sight: &Sight, value: &mut FlowValue, now: u64) -> 
 /// Empties an entry for a new connection; the packet at hand is counted after.
 #[inline(always)]
 fn restart(value: &mut FlowValue, now: u64) {
+    let tick = clock::tick();
     *value = FlowValue {
         packets: 0,
         bytes: 0,
-        last: now,
+        first_tick: tick,
+        last_tick: tick,
         data: 0,
         seq_end: 0,
         ack: 0,
@@ -362,7 +373,7 @@ fn is_tunnel(tuple: &Tuple) -> bool {
     }
     let mut tunnel = false;
     for n in 0..8 {
-        let port = super::layout::layout!(tunnel_ports[n]);
+        let port = layout!(tunnel_ports[n]);
         tunnel |= port != 0 && (port == tuple.dport || port == tuple.sport);
     }
     tunnel

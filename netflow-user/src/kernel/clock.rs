@@ -2,6 +2,7 @@
 
 use super::sys;
 use crate::model::Time;
+use netflow_ebpf::FlowValue;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One offset between `CLOCK_MONOTONIC` and wall-clock time, measured once: a clock step during a run moves no record
@@ -10,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Clock {
     /// Wall clock minus monotonic clock, nanoseconds.
     offset: u64,
+    /// Length of a kernel tick, nanoseconds.
+    tick_ns: u32,
 }
 
 impl Clock {
@@ -27,12 +30,18 @@ impl Clock {
                 best = (width, wall.wrapping_sub(before + width / 2));
             }
         }
-        Clock { offset: best.1 }
+        Clock::with_offset(best.1)
     }
 
     /// A clock with this offset.
-    pub const fn with_offset(offset: u64) -> Clock {
-        Clock { offset }
+    pub fn with_offset(offset: u64) -> Clock {
+        let tick_ns = sys::tick_ns();
+        Clock { offset, tick_ns }
+    }
+
+    /// Monotonic time of a flow's latest packet, to the tick.
+    pub fn last(self, value: &FlowValue) -> u64 {
+        value.last(self.tick_ns)
     }
 
     /// Wall-clock time of a reading of the monotonic clock.

@@ -261,7 +261,8 @@ fn stats(value: &FlowValue, clock: Clock) -> FlowStats {
     let FlowValue {
         packets,
         bytes,
-        last,
+        first_tick: _,
+        last_tick: _,
         data,
         seq_end,
         ack,
@@ -286,8 +287,7 @@ fn stats(value: &FlowValue, clock: Clock) -> FlowStats {
         packets,
         bytes,
         first: clock.time(first),
-        // A coarse clock may lag behind the exact one that `first` is taken from.
-        last: clock.time(last.max(first)),
+        last: clock.time(clock.last(value)),
         flags: TcpFlags(flags),
         syn: clock.some_time(syn),
         syn_ack: clock.some_time(syn_ack),
@@ -316,7 +316,9 @@ pub(super) mod tests {
     use crate::model::Time;
     use std::net::Ipv4Addr;
 
-    const CLOCK: Clock = Clock::with_offset(1_000_000);
+    fn clock() -> Clock {
+        Clock::with_offset(1_000_000)
+    }
     const FORWARD: u64 = 0x1000;
     const DELIVER: u64 = 0x2000;
     const PLACE: u64 = 0x3000;
@@ -357,7 +359,7 @@ pub(super) mod tests {
         ]);
         let reasons = DropReasons::with([(12, "NETFILTER_DROP"), (3, "NO_SOCKET")]);
         let names = Names {
-            clock: CLOCK,
+            clock: clock(),
             reasons: &reasons,
             symbols: &symbols,
         };
@@ -529,12 +531,13 @@ pub(super) mod tests {
         let value = FlowValue {
             packets: 5,
             first: 900,
-            last: 100,
+            first_tick: 7,
+            last_tick: 7,
             syn: 900,
             retrans: 2,
             ..FlowValue::zero()
         };
-        let flow = snapshot(&key, &value, CLOCK).unwrap();
+        let flow = snapshot(&key, &value, clock()).unwrap();
         assert_eq!(flow.key.dir, Direction::Ingress);
         assert_eq!(flow.stats.first, Time(1_000_900));
         assert_eq!(flow.stats.last, flow.stats.first);
@@ -542,7 +545,10 @@ pub(super) mod tests {
         assert_eq!(flow.stats.syn_ack, None);
         let mut none = key;
         none.tuple.family = 0;
-        assert_eq!(snapshot(&none, &value, CLOCK), Err(DecodeError::Family(0)));
+        assert_eq!(
+            snapshot(&none, &value, clock()),
+            Err(DecodeError::Family(0))
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::btf::KernelTypes;
 use super::reasons::{DropReasons, NOT_SPECIFIED};
+use super::sys;
 use crate::model::NetnsId;
 use netflow_ebpf::{
     ARGS, FIELDS, HookInfo, Layout, NOISE, Noise, NoisePlace, NoiseRule, REASON_ABSENT,
@@ -73,6 +74,7 @@ pub fn fill(
         own.cookie
     };
     layout.own_inum = own.inum;
+    layout.tick_ns = sys::tick_ns();
     let has_reason = layout.kfree_skb_args >= 3 && !reasons.is_empty();
     let rules = NOISE
         .iter()

@@ -106,19 +106,20 @@ impl Sweeper {
                 swept.garbled += 1;
                 return;
             };
-            if value.last >= since {
+            let last = clock.last(&value);
+            if last >= since {
                 match decode::snapshot(&key, &value, *clock) {
                     Ok(flow) => swept.flows.push(flow),
                     Err(_) => swept.garbled += 1,
                 }
             }
-            if is_over(&key.tuple, &value, now) {
+            if is_over(&key.tuple, &value, now.saturating_sub(last)) {
                 over.push(bytes);
             } else if full {
                 candidates.push(Candidate {
                     key: bytes,
                     watched: touches(&key.tuple, watched),
-                    last: value.last,
+                    last,
                 });
             }
         })?;
@@ -138,8 +139,7 @@ impl Sweeper {
 
 /// Whether a flow is over. The value was read before this is asked: an entry that a packet touches in between is
 /// deleted all the same, and that packet's flow starts anew.
-fn is_over(tuple: &Tuple, value: &FlowValue, now: u64) -> bool {
-    let idle = now.saturating_sub(value.last);
+fn is_over(tuple: &Tuple, value: &FlowValue, idle: u64) -> bool {
     let limit = if tuple.proto != TCP {
         OTHER
     } else if value.flags & (FIN | RST) != 0 {
@@ -179,11 +179,10 @@ mod tests {
         let tcp = sample_tuple();
         let udp = Tuple { proto: 17, ..tcp };
         let value = |flags| FlowValue {
-            last: SECOND,
             flags,
             ..FlowValue::zero()
         };
-        let after = |seconds: u64| (1 + seconds) * SECOND;
+        let after = |seconds: u64| seconds * SECOND;
         assert!(!is_over(&tcp, &value(FIN), after(30)));
         assert!(is_over(&tcp, &value(FIN), after(31)));
         assert!(is_over(&tcp, &value(RST), after(31)));

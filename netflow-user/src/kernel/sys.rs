@@ -99,6 +99,18 @@ pub fn monotonic_ns() -> u64 {
         .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Nanoseconds of a kernel tick (`TICK_NSEC`), which is what the coarse clock resolves
+/// (`posix_get_coarse_res`, <https://elixir.bootlin.com/linux/v6.18/source/kernel/time/posix-timers.c>).
+pub fn tick_ns() -> u32 {
+    let mut tick = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `tick` is a valid timespec to write to; the clock id exists on every Linux.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut tick) };
+    u32::try_from(tick.tv_nsec).unwrap_or(0)
+}
+
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is a whole, initialised bpf_attr; the callers keep alive what it points to.
     let rc = unsafe {
@@ -254,6 +266,11 @@ mod tests {
         assert_ne!(a.inum, 0);
         let other = std::thread::spawn(current_netns).join().unwrap().unwrap();
         assert_eq!(a, other);
+    }
+
+    #[test]
+    fn a_tick_is_a_hundredth_to_a_thousandth_second() {
+        assert!((500_000..=10_000_000).contains(&tick_ns()));
     }
 
     #[test]
