@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, RwLock};
 
 /// Whether a lab outlives the process that raised it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,13 @@ pub struct Lab {
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static OPEN: Mutex<Vec<State>> = Mutex::new(Vec::new());
+/// Held for reading while a lab is being raised; taken for good before everything is taken down.
+static GATE: RwLock<()> = RwLock::new(());
 
 /// Takes down every lab of this process; for signal handlers, which cannot drop what other threads hold.
 pub fn take_all_down() {
+    // Nothing may be raised any more once the removal has begun: it would outlive this process.
+    std::mem::forget(GATE.write());
     let states = OPEN
         .lock()
         .map(|mut open| std::mem::take(&mut *open))
@@ -69,6 +73,7 @@ impl Lab {
     /// Raises a lab: links, addresses, routes. Nothing listens and no rule is written yet; see [`Lab::apply`].
     pub fn up(plan: Plan, mode: Mode, life: Life) -> Result<Lab> {
         need_root()?;
+        let _gate = GATE.read();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("nfl{:x}-{number}", std::process::id());
         let lab = Lab {
@@ -405,6 +410,18 @@ impl Lab {
     pub fn note_fault(&mut self, name: &str) -> Result<()> {
         name.clone_into(&mut self.state.fault);
         self.state.save()
+    }
+
+    /// Gives the lab away: `owner` is to take it down, or the next start after its death.
+    pub fn hand_over(mut self, owner: Owner) -> Result<()> {
+        self.state.owner = Some(owner);
+        self.state.save()?;
+        if let Ok(mut open) = OPEN.lock() {
+            open.retain(|s| s.prefix != self.state.prefix);
+        }
+        self.state.owner = None;
+        self.leave();
+        Ok(())
     }
 
     /// Takes the lab down.

@@ -44,8 +44,13 @@ pub struct Owner {
 impl Owner {
     /// This process.
     pub fn me() -> Result<Owner> {
-        let pid = std::process::id().cast_signed();
-        let start = start_of(pid).context("reading the own start time")?;
+        Owner::of(std::process::id())
+    }
+
+    /// A process.
+    pub fn of(pid: u32) -> Result<Owner> {
+        let pid = pid.cast_signed();
+        let start = start_of(pid).with_context(|| format!("reading the start time of {pid}"))?;
         Ok(Owner { pid, start })
     }
 
