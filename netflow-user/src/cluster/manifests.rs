@@ -18,7 +18,7 @@ use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use text::Text;
 
 /// Path that stands for standard input.
@@ -26,6 +26,9 @@ const STDIN: &str = "-";
 
 /// Endings of the files that a directory is searched for.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// How often files are looked at; `poll` may be called as often as one likes.
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// A file written so shortly ago may still be being written.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -42,6 +45,8 @@ pub struct ManifestSource {
     next: Option<Objects>,
     /// Time of the newest version.
     newest: Time,
+    /// When the files were last looked at.
+    looked: Instant,
 }
 
 /// One file as it was last read.
@@ -89,6 +94,7 @@ impl ManifestSource {
             warnings: Vec::new(),
             next: None,
             newest: Time::default(),
+            looked: Instant::now(),
         };
         source.load()?;
         source.next = Some(source.version(now()));
@@ -228,6 +234,10 @@ impl ObjectSource for ManifestSource {
         if let Some(first) = self.next.take() {
             return Ok(Some(first));
         }
+        if self.looked.elapsed() < PERIOD {
+            return Ok(None);
+        }
+        self.looked = Instant::now();
         let Some(changed) = self.refresh() else {
             return Ok(None);
         };
@@ -235,6 +245,11 @@ impl ObjectSource for ManifestSource {
         let after = self.newest + Duration::from_nanos(1);
         let time = changed.min(now()).max(after);
         Ok(Some(self.version(time)))
+    }
+
+    fn notices(&mut self) -> Vec<String> {
+        let warnings = self.take_warnings();
+        warnings.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -4,7 +4,6 @@ use crate::model::objects::{PolicyPeer, TargetPort};
 use std::error::Error;
 use std::net::IpAddr;
 use std::thread;
-use std::time::Instant;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -449,7 +448,7 @@ fn files_are_read_again_when_they_change() -> Outcome {
     let dir = Dir::new(&[("a.yaml", &service_yaml("web", "10.96.0.1"))])?;
     let mut source = dir.open()?;
     let mut before = first(&mut source)?;
-    assert_eq!(source.poll()?, None);
+    assert_eq!(source.refresh(), None);
     let mut check = |source: &mut ManifestSource, names: &[&str]| -> Outcome {
         let version = next(source)?;
         let found: Vec<_> = version.services.iter().map(|s| s.name.as_str()).collect();
@@ -467,7 +466,7 @@ fn files_are_read_again_when_they_change() -> Outcome {
     check(&mut source, &["renamed", "new"])?;
     fs::remove_file(dir.path("more/b.yaml"))?;
     check(&mut source, &["renamed"])?;
-    assert_eq!(source.poll()?, None);
+    assert_eq!(source.refresh(), None);
     assert!(source.take_warnings().is_empty());
     Ok(())
 }
@@ -479,12 +478,12 @@ fn a_half_written_file_keeps_the_version_before() -> Outcome {
     first(&mut source)?;
     dir.write("a.yaml", "apiVersion: v1\nkind: Service\nmetadata: {")?;
     assert!(warning(&mut source)?.contains("the version before still counts"));
-    assert_eq!(source.poll()?, None);
+    assert_eq!(source.refresh(), None);
     assert!(source.take_warnings().is_empty(), "told twice");
     dir.write("a.yaml", "")?;
     assert!(warning(&mut source)?.contains("is empty now"));
     fs::remove_file(dir.path("a.yaml"))?;
-    assert_eq!(source.poll()?, None);
+    assert_eq!(source.refresh(), None);
     dir.write("a.yaml", &service_yaml("back", "10.96.0.1"))?;
     assert_eq!(next(&mut source)?.services[0].name, "back");
     Ok(())
