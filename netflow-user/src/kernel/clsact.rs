@@ -63,12 +63,13 @@ impl Side {
     }
 }
 
-/// The name of a filter of ours: `netflow:SIDE:OWNER`, with `:qdisc` behind it when its owner also created the qdisc.
+/// The name of a filter of ours: `netflow:SIDE:OWNER`, with `:qdisc` behind it when netflow also created the qdisc: the last
+/// of several runs at a time then removes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterName {
     /// Token of the owner.
     pub owner: String,
-    /// Whether the owner created the qdisc.
+    /// Whether the qdisc is netflow's own.
     pub created_qdisc: bool,
 }
 
@@ -123,10 +124,10 @@ pub struct Filter {
 /// What stands at handle `ffff:` of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Qdisc {
-    /// clsact that was there before us.
-    Found,
-    /// clsact that we created now.
-    Created,
+    /// clsact of somebody else.
+    Foreign,
+    /// clsact that netflow created: this run now, or another one that still has filters on it.
+    Ours,
     /// The older ingress qdisc, which has no egress side.
     IngressOnly,
 }
@@ -149,16 +150,21 @@ pub fn ensure_qdisc(rtnl: &mut Rtnl, ifindex: u32) -> io::Result<Qdisc> {
     let fixed = tcmsg(ifindex, QDISC_HANDLE, QDISC_PARENT, 0);
     let create = Request::new(RTM_NEWQDISC, CREATE, &fixed).with(TCA_KIND, b"clsact\0");
     match rtnl.change(&create) {
-        Ok(()) => Ok(Qdisc::Created),
+        Ok(()) => Ok(Qdisc::Ours),
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
             let ingress_only = qdiscs(rtnl)?
                 .into_iter()
                 .any(|(index, kind)| index == ifindex && kind == "ingress");
-            Ok(if ingress_only {
-                Qdisc::IngressOnly
-            } else {
-                Qdisc::Found
-            })
+            if ingress_only {
+                return Ok(Qdisc::IngressOnly);
+            }
+            let mut ours = false;
+            for side in Side::BOTH {
+                let filters = filters(rtnl, ifindex, side)?;
+                let mut names = filters.iter().filter_map(|f| FilterName::parse(&f.name));
+                ours |= names.any(|name| name.created_qdisc);
+            }
+            Ok(if ours { Qdisc::Ours } else { Qdisc::Foreign })
         }
         Err(e) => Err(e),
     }

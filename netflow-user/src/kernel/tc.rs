@@ -148,7 +148,7 @@ impl Attachments {
         let mut sides = &Side::BOTH[..];
         if self.method == Method::Clsact {
             let qdisc = clsact::ensure_qdisc(&mut self.rtnl, ifindex)?;
-            attached.created_qdisc = qdisc == Qdisc::Created;
+            attached.created_qdisc = qdisc == Qdisc::Ours;
             if qdisc == Qdisc::IngressOnly {
                 sides = &Side::BOTH[..1];
                 "egress not attached: an ingress qdisc stands where clsact would"
