@@ -252,6 +252,10 @@ pub struct FirewallRule {
     /// Matches that the decoder understood, so that a tuple can be tested; `None` where a part was not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<RuleMatch>,
+    /// The rule has conditions that `matches` does not hold (an interface, a mark, a negation, a rate, a set): a tuple
+    /// that fits may still pass it.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// The address and port matches of a rule. An empty field matches everything.

@@ -9,6 +9,7 @@ pub(crate) mod netlink;
 pub mod netns;
 mod pod;
 mod routes;
+pub mod rules;
 mod sockets;
 mod sysctl;
 
@@ -111,7 +112,7 @@ impl NodeFacts {
     }
 }
 
-fn read_own(facts: &mut NodeFacts, _ask: &Ask, wanted: &Wanted) {
+fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted) {
     match Netlink::open(libc::NETLINK_ROUTE) {
         Ok(mut route) => {
             let interfaces = facts.note("links", links::interfaces(&mut route));
@@ -141,6 +142,10 @@ fn read_own(facts: &mut NodeFacts, _ask: &Ask, wanted: &Wanted) {
         facts.missing("details of sockets", &why);
     }
     facts.counters = facts.note("counters", counters::read());
+    let ((proxy, firewall), unread) = rules::both(ask);
+    facts.proxy = proxy;
+    facts.firewall = firewall;
+    facts.unread.extend(unread);
 }
 
 fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted) {

@@ -33,6 +33,11 @@ pub const UDP_DIAG: Part = Part {
     module: "udp_diag",
     functions: &["udp_diag_dump", "udp_diag_get_info"],
 };
+/// nftables.
+pub const NF_TABLES: Part = Part {
+    module: "nf_tables",
+    functions: &["nft_do_chain", "nf_tables_dump_rules"],
+};
 
 impl Part {
     /// Whether the part may be used without a module being loaded for it.

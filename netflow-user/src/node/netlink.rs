@@ -247,8 +247,8 @@ impl Netlink {
         }
     }
 
-    /// Returns whether the table changed, or part of the answer was lost, meanwhile.
-    fn dump_once(
+    /// Reads a whole table once. Returns whether it changed, or part of the answer was lost, meanwhile.
+    pub fn dump_once(
         &mut self,
         request: &Request,
         row: &mut dyn FnMut(Message<'_>),

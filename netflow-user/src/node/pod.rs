@@ -2,7 +2,7 @@
 
 use super::conntrack;
 use super::netlink::Netlink;
-use super::{Wanted, counters, links, neighbors, routes, sockets};
+use super::{Wanted, counters, links, neighbors, routes, rules, sockets};
 use crate::model::Time;
 use crate::model::conntrack::CtEntry;
 use crate::model::node::{PodNetns, RouteLookup, Unread};
@@ -56,6 +56,11 @@ pub fn read(pod: &mut PodNetns, wanted: &Wanted, unread: &mut Vec<Unread>) -> Ve
     match counters::read() {
         Ok(all) => pod.counters = all,
         Err(e) => missing("counters", &e),
+    }
+    let (firewall, unread_rules) = rules::firewall();
+    pod.firewall = firewall;
+    for part in unread_rules {
+        missing(&part.what, &part.why);
     }
     pod.redirects = redirects(&pod.ips);
     lookups
