@@ -65,7 +65,7 @@ fn step(text: &str) {
 }
 
 fn traffic(lab: &Lab, world: &World) -> Result<Vec<App>> {
-    let client = lab.pod(&lab.plan.client);
+    let client = lab.party(world.client);
     for dial in world.via_vip.iter().chain(&world.via_pod) {
         step(&format!(
             "{} dials {} ({})",

@@ -202,7 +202,7 @@ impl Scenario {
     /// Clients: the Service's first, then Pods', then the second Service's and noise.
     fn start_traffic(&self) -> Result<Vec<App>> {
         let (plan, lab) = (&self.lab.plan, &self.lab);
-        let client = lab.pod(&plan.client);
+        let client = lab.party(self.world.client);
         let mut dials: Vec<(String, Dial)> = Vec::new();
         for dial in &self.world.via_vip {
             dials.push((client.clone(), self.in_form(dial)));

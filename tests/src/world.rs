@@ -105,7 +105,9 @@ pub struct World {
     pub gone: Vec<Ipv4Addr>,
     /// Namespace and name asked about.
     pub asked: (String, String),
-    /// Clients of the Service, in the client Pod.
+    /// Where the clients run.
+    pub client: Party,
+    /// Clients of the Service.
     pub via_vip: Vec<Dial>,
     /// Clients that dial Pods directly.
     pub via_pod: Vec<Dial>,
@@ -113,7 +115,7 @@ pub struct World {
     pub noise: Vec<(Party, Dial)>,
 }
 
-/// Who makes noise.
+/// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     /// The client Pod.
@@ -147,6 +149,7 @@ impl World {
             between: Between::default(),
             gone: Vec::new(),
             asked: (service.namespace.clone(), service.name.clone()),
+            client: Party::Client,
             via_vip: vec![Dial::tcp(SocketAddrV4::new(service.vip, port.port))],
             via_pod: plan
                 .backends

@@ -7,6 +7,7 @@ mod network;
 mod policy;
 mod proxy;
 mod service;
+mod variant;
 
 use crate::lab::plan::{Placement, Plan};
 use crate::proxy::Mode;
@@ -231,6 +232,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         policy::ALL,
         network::ALL,
         healthy::ALL,
+        variant::ALL,
     ]
     .concat()
 }
