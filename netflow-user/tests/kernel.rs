@@ -7,6 +7,7 @@ use aya::programs::tc::{NlOptions, TcAttachOptions};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::sys::{Stats, enable_stats};
 use netflow_user::kernel::{self, Kernel, Options};
+use netflow_user::model::capability::Capability;
 use netflow_user::model::flow::{FlowSnapshot, TcpFlags};
 use netflow_user::model::record::{Event, NfHook, Record};
 use netflow_user::model::source::RecordSource as _;
@@ -338,10 +339,22 @@ fn nat_of(seen: &mut Seen, kernel: &mut Kernel) {
 
 #[test]
 fn translation_drop_and_reject() {
-    for iptables in ["iptables-legacy", "iptables-nft"] {
+    for (iptables, force_raw_tp) in [
+        ("iptables-legacy", false),
+        ("iptables-nft", false),
+        ("iptables-nft", true),
+    ] {
         let lab = Routed::new(iptables);
         lab.node.inside(|| {
-            let mut kernel = Kernel::start(Options::default()).unwrap();
+            let mut kernel = Kernel::start(Options {
+                force_raw_tp,
+                ..Options::default()
+            })
+            .unwrap();
+            let tiers = kernel.tiers();
+            let drops = tiers.iter().find(|t| t.capability == Capability::Drop);
+            let tier = if force_raw_tp { "raw_tp" } else { "tp_btf" };
+            assert_eq!(drops.unwrap().tier.as_deref(), Some(tier));
             lab.traffic();
             let mut seen = Seen::default();
             nat_of(&mut seen, &mut kernel);
@@ -754,6 +767,29 @@ fn two_at_a_time() {
     });
     assert!(!node.has_clsact("eth0"));
     assert!(node.tcx_programs("eth0").is_empty());
+}
+
+/// The kernel's types from a file, with the programs' own log and every hook switched on.
+#[test]
+fn started_with_everything() {
+    let node = Netns::new();
+    node.inside(|| {
+        let mut kernel = Kernel::start(Options {
+            btf: Some("/sys/kernel/btf/vmlinux".into()),
+            verbose_log: true,
+            trace_routes: true,
+            ring_bytes: 1 << 16,
+            ..Options::default()
+        })
+        .unwrap();
+        assert!(TcpStream::connect("192.0.2.1:9").is_err());
+        let record = Seen::default().record(
+            &mut kernel,
+            "the failed route lookup",
+            |r| matches!(r.event, Event::FibError { err, .. } if err < 0),
+        );
+        assert_eq!(record.netns, kernel.own_netns().inum);
+    });
 }
 
 #[test]

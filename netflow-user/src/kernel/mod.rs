@@ -12,6 +12,7 @@ pub mod kallsyms;
 pub mod layout;
 pub mod links;
 pub mod load;
+mod log;
 pub mod lost;
 pub mod owner;
 pub mod reasons;
@@ -28,6 +29,7 @@ use self::clock::Clock;
 use self::ctnetlink::CtEvents;
 use self::layout::Filled;
 use self::load::{LoadError, Parameters, chain};
+use self::log::StderrLog;
 use self::lost::LostCounters;
 use self::reasons::DropReasons;
 use self::ring::Reader;
@@ -41,7 +43,7 @@ use crate::model::{Input, NetnsId};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, Endianness};
 use aya_log::EbpfLogger;
-use netflow_ebpf::{ABSENT, HOOKS, Hook, map};
+use netflow_ebpf::{ABSENT, HOOKS, Hook, HookInfo, map};
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -64,6 +66,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 pub struct Options {
     /// Attach tc programs by clsact even where the kernel has TCX.
     pub force_clsact: bool,
+    /// Attach tracing programs as raw tracepoints even where the kernel takes BTF tracepoints.
+    pub force_raw_tp: bool,
     /// Learn of translations by conntrack events even where a tracepoint shows them.
     pub force_ctnetlink: bool,
     /// Read vmlinux BTF from here rather than from the kernel.
@@ -80,6 +84,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             force_clsact: false,
+            force_raw_tp: false,
             force_ctnetlink: false,
             btf: None,
             ring_bytes: map::RECORDS_BYTES,
@@ -171,7 +176,7 @@ pub struct Kernel {
     lost: LostCounters,
     conntrack: Option<CtEvents>,
     netns: Watched,
-    log: Option<EbpfLogger<&'static dyn log::Log>>,
+    log: Option<EbpfLogger<StderrLog>>,
     tiers: Vec<TierStatus>,
     clock: Clock,
     own: NetnsId,
@@ -262,9 +267,10 @@ impl Kernel {
         let ring = RingBuf::try_from(load::take_map(&mut ebpf, map::RECORDS)?)?;
         let lost = PerCpuArray::try_from(load::take_map(&mut ebpf, map::LOST)?)?;
         let switches = load::take_map(&mut ebpf, map::IFACES)?.try_into()?;
+        // An object without a line to log has no map for it either.
         let log = options
             .verbose_log
-            .then(|| EbpfLogger::init(&mut ebpf).ok())
+            .then(|| EbpfLogger::init_with_logger(&mut ebpf, StderrLog).ok())
             .flatten();
         let tc = TcMonitor::start(method, programs, switches)
             .map_err(KernelError::io("attaching to the interfaces"))?;
@@ -449,15 +455,24 @@ fn attach_hooks(
         } else if let Err(why) = filled.permits(hook) {
             HookState::Absent(why)
         } else {
-            match load::attach_tp_btf(ebpf, hook, btf) {
-                Ok(()) => HookState::TpBtf,
-                Err(why) => match load::attach_raw_tp(ebpf, hook) {
-                    Ok(()) => HookState::RawTp(why.to_string()),
-                    Err(raw) => HookState::Absent(format!("{why}; {raw}")),
-                },
-            }
+            attach_hook(ebpf, hook, btf, options.force_raw_tp)
         };
         outcome.hooks.insert(hook.hook, state);
+    }
+}
+
+fn attach_hook(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf, force_raw_tp: bool) -> HookState {
+    let why = if force_raw_tp {
+        "raw tracepoints were asked for".to_owned()
+    } else {
+        match load::attach_tp_btf(ebpf, hook, btf) {
+            Ok(()) => return HookState::TpBtf,
+            Err(why) => why.to_string(),
+        }
+    };
+    match load::attach_raw_tp(ebpf, hook) {
+        Ok(()) => HookState::RawTp(why),
+        Err(raw) => HookState::Absent(format!("{why}; {raw}")),
     }
 }
 
