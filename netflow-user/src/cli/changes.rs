@@ -156,3 +156,79 @@ impl Event {
         format!("{} {what}", self.time)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+mod tests {
+    use super::*;
+    use crate::cli::render::samples::{healthy, mismatch, silent};
+
+    fn lines(before: Option<&Answer>, after: &Answer) -> Vec<String> {
+        let line = |e: &Event| e.line().split_once(' ').unwrap().1.to_owned();
+        between(before, after).iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_first_answer_is_all_news_and_the_same_again_is_none() {
+        let a = mismatch();
+        let text = lines(None, &a);
+        assert_eq!(
+            text[0],
+            "path     VIP :8080 app/client → app/web-api-0, 42 attempts: 42 refused; stops at listener"
+        );
+        assert!(
+            text.iter()
+                .any(|l| l.starts_with("finding  target-port-mismatch: "))
+        );
+        assert!(text.contains(&"lost     12 records".to_owned()));
+        assert_eq!(text.last().unwrap(), "verdict  failing");
+        assert_eq!(lines(Some(&a), &a), Vec::<String>::new());
+    }
+
+    #[test]
+    fn more_attempts_are_news_of_their_path_only() {
+        let before = mismatch();
+        let mut after = mismatch();
+        after.paths[0].outcomes.attempts += 2;
+        after.paths[0].outcomes.refused += 2;
+        after.findings[0].affected.attempts += 2;
+        let events = between(Some(&before), &after);
+        assert!(
+            matches!(
+                &events[..],
+                [Event {
+                    change: Change::Path { new: 2, .. },
+                    ..
+                }]
+            ),
+            "{events:?}"
+        );
+    }
+
+    #[test]
+    fn a_finding_that_ends_is_said_to_be_gone() {
+        let text = lines(Some(&mismatch()), &healthy());
+        assert!(
+            text.contains(&"gone     target-port-mismatch".to_owned()),
+            "{text:?}"
+        );
+        assert_eq!(text.last().unwrap(), "verdict  healthy");
+    }
+
+    #[test]
+    fn events_are_as_their_schema_says() {
+        let schema = include_str!("../../../docs/schema/watch.v1.json");
+        let schema = serde_json::from_str(schema).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let mut events = between(None, &mismatch());
+        events.extend(between(Some(&mismatch()), &silent()));
+        for event in events {
+            let value = serde_json::to_value(&event).unwrap();
+            let errors: Vec<String> = validator
+                .iter_errors(&value)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{errors:?}\n{value:#}");
+        }
+    }
+}

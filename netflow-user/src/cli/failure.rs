@@ -1,6 +1,7 @@
 //! Why a command could not run: one shape for people and for programs.
 
 use super::target::TargetError;
+use crate::kernel::KernelError;
 use crate::model::recording::RecordingError;
 use crate::model::source::SourceError;
 use serde::Serialize;
@@ -77,6 +78,18 @@ impl From<RecordingError> for Failure {
             RecordingError::NotCreated { .. } | RecordingError::Stopped { .. } => {
                 "recording-unwritable"
             }
+        };
+        Failure::new(code, e.to_string(), e.hint())
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(e: KernelError) -> Failure {
+        let code = match e {
+            KernelError::NotPermitted(_) => "not-root",
+            KernelError::NoBtf(_) | KernelError::BadBtf(_) => "no-btf",
+            KernelError::NoTier { .. } => "no-tier",
+            _ => "kernel",
         };
         Failure::new(code, e.to_string(), e.hint())
     }

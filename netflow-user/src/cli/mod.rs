@@ -1,18 +1,24 @@
 //! The command line: one file per subcommand.
 
 pub mod args;
-pub mod changes;
+mod changes;
+mod cleanup;
 mod codes;
 mod completions;
+mod doctor;
 pub mod duration;
+mod explain;
 pub mod failure;
-pub mod host;
+mod host;
 pub mod interrupt;
+mod live;
+mod objects;
 pub mod output;
 pub mod render;
-pub mod replay;
+mod replay;
 pub mod session;
 pub mod target;
+mod watch;
 
 use self::failure::Failure;
 use self::output::Output;
@@ -49,8 +55,16 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at the packets to a Service and say which hop is broken, why, and what proves it
+    Explain(explain::Explain),
+    /// Report paths and findings of a Service as they change
+    Watch(watch::Watch),
     /// List the codes that findings carry, or explain one
     Codes(codes::Codes),
+    /// Say what can be seen on this node, on which tier, and what is lost
+    Doctor(doctor::Doctor),
+    /// Remove what a killed netflow left attached
+    Cleanup(cleanup::Cleanup),
     /// Print a completion script
     Completions(completions::Completions),
 }
@@ -59,7 +73,11 @@ pub enum Command {
 pub fn run(cli: &Cli, output: &Output) -> Result<u8, Failure> {
     let format = cli.global.output;
     match &cli.command {
+        Command::Explain(args) => explain::run(args, output, format),
+        Command::Watch(args) => watch::run(args, output, format),
         Command::Codes(args) => codes::run(args, output, format),
+        Command::Doctor(args) => doctor::run(args, output, format),
+        Command::Cleanup(args) => cleanup::run(args, output, format),
         Command::Completions(args) => completions::run(args, output),
     }
 }

@@ -56,6 +56,11 @@ impl Output {
         }
     }
 
+    /// Whether the kernel part is to talk too.
+    pub fn is_chatty(&self) -> bool {
+        self.verbose > 1
+    }
+
     /// Text for whoever waits at the terminal; dropped where nobody does.
     pub fn aside(&self, text: &str) {
         if self.terminal {

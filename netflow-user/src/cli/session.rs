@@ -275,7 +275,7 @@ mod tests {
         ));
         let output = Output::new(&Global::default());
         let interrupts = Interrupts::listen().unwrap();
-        let mut explainer = Explainer::new(Box::new(Identities::default()));
+        let mut explainer = Explainer::new(Box::new(Identities::new()));
         let mut feed = Feed::new(
             &mut explainer,
             Some(Writer::create(&path).unwrap()),

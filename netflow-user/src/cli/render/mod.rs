@@ -2,6 +2,7 @@
 //! they do not belong.
 
 mod code;
+mod doctor;
 mod evidence;
 mod explain;
 mod page;
@@ -9,9 +10,12 @@ mod paths;
 mod words;
 
 pub use code::{code, codes};
+pub use doctor::doctor;
 pub use explain::{explain, preview};
 pub use words::{outcomes, path_ends, via};
 
+#[cfg(test)]
+pub(super) mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,178 @@
+//! `netflow explain`.
+
+use super::args::{CaptureArgs, Format, ObjectArgs, TargetArgs, WindowArgs};
+use super::failure::Failure;
+use super::live::{self, Request};
+use super::output::Output;
+use super::render::{self, Layout};
+use super::session::{End, Observer};
+use super::{objects, replay};
+use crate::cluster::identity::Identities;
+use crate::explain::Explainer;
+use crate::model::answer::Answer;
+use crate::model::query::Query;
+use clap::Args;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Exit status after a second signal, as shells report a death by SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+/// From when on whoever waits is told what is being waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is asked whether the cause is proved.
+const CHECK_PERIOD: Duration = Duration::from_millis(250);
+
+/// Look at the packets to a Service and say which hop is broken, why, and what proves it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  netflow explain --svc app/web-api --manifests objects.yaml
+      watch the packets to the Service on this node (root) and name the broken hop
+  kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml | netflow explain web-api.app --manifests -
+      the same with objects fresh from the cluster
+  netflow explain 10.96.12.7:8080 --manifests objects/ --from deploy/frontend --for 30s -o json
+      by address, one client only, as JSON
+  netflow explain --svc app/web-api --manifests objects.yaml --record worker-1.nfr
+  netflow explain --replay worker-1.nfr worker-2.nfr
+      record on each node, then join the recordings anywhere, without root
+
+Exit status: 0 healthy, 1 a fault, 2 could not run, 3 not enough evidence")]
+pub struct Explain {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
+    capture: CaptureArgs,
+    /// Answer from recordings, one per node, instead of from this node
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with_all = ["manifests", "lenient", "standalone", "record", "tc", "btf", "window"]
+    )]
+    replay: Vec<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failure> {
+    let mut target = args.target.clone();
+    let mut files = args.objects.clone();
+    objects::target_among_files(&mut target, &mut files);
+    let query = target.query()?;
+    let mut explainer = Explainer::new(Box::new(Identities::new()));
+    let query = if args.replay.is_empty() {
+        let query = query.ok_or_else(no_target)?;
+        match watch_node(args, &files, query.clone(), &mut explainer, output, format)? {
+            End::Closed => query,
+            End::Quit => return Ok(EXIT_INTERRUPTED),
+        }
+    } else {
+        replay::feed(&args.replay, query.as_ref(), &mut explainer, output)?
+    };
+    let answer = explainer.answer();
+    super::print(output, &written(&answer, &query, output, format)?)?;
+    Ok(answer.verdict.exit_code())
+}
+
+/// Without a target there is nothing to explain.
+pub fn no_target() -> Failure {
+    Failure::new(
+        "no-target",
+        "no Service is named",
+        "name one: `netflow explain --svc NAMESPACE/NAME`",
+    )
+}
+
+fn watch_node(
+    args: &Explain,
+    files: &ObjectArgs,
+    mut query: Query,
+    explainer: &mut Explainer,
+    output: &Output,
+    format: Format,
+) -> Result<End, Failure> {
+    query.for_ms = u64::try_from(args.window.window.as_millis()).unwrap_or(u64::MAX);
+    let (mut source, objects) = objects::read(files, output)?;
+    let request = Request {
+        query,
+        window: Some(args.window.window),
+        capture: &args.capture,
+        source: &mut source,
+        objects,
+    };
+    let mut observer = Waiting {
+        output,
+        window: args.window.window,
+        preview: !format.is_json(),
+        said: 0,
+        next_check: Duration::ZERO,
+    };
+    let end = live::run(request, explainer, output, &mut observer);
+    output.progress("");
+    end
+}
+
+fn written(
+    answer: &Answer,
+    query: &Query,
+    output: &Output,
+    format: Format,
+) -> Result<String, Failure> {
+    let json = |r: serde_json::Result<String>| {
+        r.map(|text| text + "\n")
+            .map_err(|e| Failure::new("output", format!("the answer has no JSON form: {e}"), ""))
+    };
+    match format {
+        Format::Json => json(serde_json::to_string_pretty(answer)),
+        Format::Jsonl => json(serde_json::to_string(answer)),
+        Format::Text | Format::Wide => {
+            let layout = Layout {
+                width: output.width(),
+                wide: format == Format::Wide,
+            };
+            Ok(render::explain(answer, &query.namespace, layout))
+        }
+    }
+}
+
+/// Ends the look once a cause is proved, and tells whoever waits at a terminal how it goes.
+struct Waiting<'a> {
+    output: &'a Output,
+    window: Duration,
+    preview: bool,
+    said: u64,
+    next_check: Duration,
+}
+
+impl Observer for Waiting<'_> {
+    fn step(&mut self, explainer: &mut Explainer, elapsed: Duration) -> ControlFlow<()> {
+        if elapsed >= self.next_check {
+            self.next_check = elapsed + CHECK_PERIOD;
+            if explainer.settled() {
+                return ControlFlow::Break(());
+            }
+        }
+        if std::mem::take(&mut self.preview) && self.output.is_attended() {
+            let answer = explainer.answer();
+            self.output
+                .aside(&render::preview(&answer, self.output.width()));
+        }
+        let second = elapsed.as_secs();
+        if elapsed >= PATIENCE && second > self.said && self.output.is_attended() {
+            self.said = second;
+            let answer = explainer.answer();
+            let (tried, failed) = answer.paths.iter().fold((0, 0), |(tried, failed), p| {
+                (tried + p.outcomes.attempts, failed + p.outcomes.failed())
+            });
+            self.output.progress(&format!(
+                "watching for {second} of at most {} s: {tried} attempts, {failed} failed (Ctrl-C answers now)",
+                self.window.as_secs()
+            ));
+        }
+        ControlFlow::Continue(())
+    }
+}

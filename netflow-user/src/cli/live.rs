@@ -1,0 +1,221 @@
+//! This node, live: rights are checked, programs attached, facts and records gathered, everything detached again.
+
+use super::args::{CaptureArgs, TcTier, TierArgs};
+use super::failure::Failure;
+use super::host;
+use super::interrupt::Interrupts;
+use super::output::Output;
+use super::session::{self, End, Feed, Limits, Node, Observer, now};
+use crate::cluster::ask::{ask, pods_of, this_node};
+use crate::cluster::identity::Identities;
+use crate::explain::Explainer;
+use crate::kernel::{self, Kernel};
+use crate::model::Input;
+use crate::model::capability::{Capability, TierStatus};
+use crate::model::feed::Start;
+use crate::model::netns::NetnsId;
+use crate::model::node::NodeFacts;
+use crate::model::objects::Objects;
+use crate::model::query::Query;
+use crate::model::recording::Writer;
+use crate::model::source::{Ask, NodeSource, ObjectSource, RecordSource, SourceError};
+use crate::node::{NodeReader, netns};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What to look at.
+pub struct Request<'a> {
+    /// What was asked.
+    pub query: Query,
+    /// Longest look; `None` = until somebody ends it.
+    pub window: Option<Duration>,
+    /// How to look.
+    pub capture: &'a CaptureArgs,
+    /// Where later objects come from.
+    pub source: &'a mut dyn ObjectSource,
+    /// Objects as they are now.
+    pub objects: Objects,
+}
+
+/// Looks. Whatever it returns, nothing is attached any more.
+pub fn run(
+    request: Request<'_>,
+    explainer: &mut Explainer,
+    output: &Output,
+    observer: &mut dyn Observer,
+) -> Result<End, Failure> {
+    let decided = decided_by_objects(&request.query, &request.objects);
+    if !decided {
+        check_rights()?;
+    }
+    let recording = request.capture.record.as_deref().map(Writer::create);
+    let mut feed = Feed::new(explainer, recording.transpose()?, output);
+    if decided {
+        let start = start(&request.query, &request.objects, 0, Vec::new());
+        feed.give(&Input::Start(Box::new(start)));
+        feed.give(&Input::Objects(Box::new(request.objects)));
+        feed.give(&Input::End { time: now() });
+        feed.finish();
+        return Ok(End::Closed);
+    }
+    let interrupts = Interrupts::listen()
+        .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
+    let own = netns::own().map_err(|e| Failure::new("netns", e.to_string(), ""))?;
+    let mut node = LiveNode {
+        output,
+        kernel: attach(&request.capture.tiers, output.is_chatty())?,
+        reader: NodeReader,
+        query: request.query.clone(),
+        local: host::addresses(),
+        pods: Vec::new(),
+        ask: Ask::default(),
+    };
+    let tiers = node.kernel.tiers();
+    let start = start(&request.query, &request.objects, own.inum, tiers);
+    for tier in start.tiers.iter().filter(|t| !t.best) {
+        output.detail(format_args!(
+            "{}: {} ({})",
+            tier.capability.name(),
+            tier.tier.as_deref().unwrap_or("none"),
+            tier.reasons.join("; ")
+        ));
+    }
+    let limits = Limits {
+        window: request.window,
+        interrupts: &interrupts,
+    };
+    let end = session::look(
+        start,
+        request.objects,
+        request.source,
+        &mut node,
+        &mut feed,
+        &limits,
+        observer,
+    );
+    drop(node);
+    interrupts.detached();
+    feed.finish();
+    Ok(end?)
+}
+
+/// Loads and attaches the programs, in the way asked for.
+pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
+    let kernel = Kernel::start(kernel::Options {
+        force_clsact: tiers.tc == Some(TcTier::Clsact),
+        btf: tiers.btf.clone(),
+        verbose_log: verbose,
+        ..kernel::Options::default()
+    })?;
+    let all = kernel.tiers();
+    let flow = all.iter().find(|t| t.capability == Capability::Flow);
+    match (tiers.tc, flow) {
+        (Some(TcTier::Tcx), Some(flow)) if flow.tier.as_deref() != Some("tcx") => {
+            Err(Failure::new(
+                "no-tier",
+                format!(
+                    "packets cannot be seen through TCX: {}",
+                    flow.reasons.join("; ")
+                ),
+                "leave --tc away: netflow takes the best way there is",
+            ))
+        }
+        _ => Ok(kernel),
+    }
+}
+
+/// Without these nothing can be attached; said before anything is touched.
+pub fn check_rights() -> Result<(), Failure> {
+    let missing: Vec<&str> = host::missing_capabilities()
+        .into_iter()
+        .filter(|c| !matches!(*c, "CAP_SYS_ADMIN" | "CAP_SYSLOG"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "not-root",
+        format!(
+            "looking at packets needs root ({} missing)",
+            missing.join(", ")
+        ),
+        "run it as root on the node; `netflow explain --replay FILE` needs no rights",
+    ))
+}
+
+/// A Service that does not exist needs neither rights nor a look at packets.
+fn decided_by_objects(query: &Query, objects: &Objects) -> bool {
+    let mut trial = Explainer::new(Box::new(Identities::new()));
+    let start = start(query, objects, 0, Vec::new());
+    trial.feed(0, &Input::Start(Box::new(start)));
+    trial.feed(0, &Input::Objects(Box::new(objects.clone())));
+    trial.answer().service.is_none()
+}
+
+fn start(query: &Query, objects: &Objects, netns: u32, tiers: Vec<TierStatus>) -> Start {
+    Start {
+        time: now(),
+        node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
+        netns,
+        kernel: host::kernel(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
+        tiers,
+        query: query.clone(),
+        context: String::new(),
+        server: String::new(),
+    }
+}
+
+/// The node this process runs on.
+struct LiveNode<'a> {
+    output: &'a Output,
+    kernel: Kernel,
+    reader: NodeReader,
+    query: Query,
+    local: Vec<IpAddr>,
+    /// Addresses of Pods placed on this node that have a namespace of their own; empty if no objects tell.
+    pods: Vec<IpAddr>,
+    ask: Ask,
+}
+
+impl LiveNode<'_> {
+    /// Lets the kernel keep the packets of this node's Pods. A Pod's namespace may appear later than its object.
+    fn watch_pods(&mut self) {
+        let found = if self.pods.is_empty() {
+            netns::by_next_hop()
+        } else {
+            netns::pods(&self.pods)
+        };
+        // That they cannot be looked for is among the facts, as what could not be read.
+        let Ok(found) = found else {
+            return;
+        };
+        let ids: Vec<NetnsId> = found.namespaces.iter().map(|n| n.id).collect();
+        // A namespace that does not fit into the map is not kept; the rest is.
+        if let Err(e) = self.kernel.watch_netns(&ids) {
+            self.output.detail(e);
+        }
+    }
+}
+
+impl Node for LiveNode<'_> {
+    fn aim(&mut self, objects: &Objects) {
+        let node = this_node(objects, &self.local);
+        self.ask = ask(objects, &self.query, node.as_deref());
+        self.pods = node.map_or_else(Vec::new, |node| pods_of(objects, &node));
+        self.watch_pods();
+        let vips = self.ask.vips.iter().map(|(ip, _, _)| *ip);
+        let addresses: Vec<IpAddr> = vips.chain(self.ask.conntrack.iter().copied()).collect();
+        self.kernel.watch_addresses(&addresses);
+    }
+
+    fn facts(&mut self) -> Result<NodeFacts, SourceError> {
+        self.watch_pods();
+        self.reader.read(&self.ask)
+    }
+
+    fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.kernel.drain()
+    }
+}
