@@ -56,6 +56,11 @@ impl Lab {
         run("ip", &format!("-n {} {args}", self.full(name)))
     }
 
+    /// `nft` in a namespace.
+    fn nft(&self, name: &str, rule: &str) -> Outcome {
+        run("ip", &format!("netns exec {} nft {rule}", self.full(name)))
+    }
+
     /// `veth` between two namespaces.
     fn cable(&self, a: (&str, &str), b: (&str, &str)) -> Outcome {
         let peer = self.full(b.0);
@@ -447,14 +452,21 @@ fn the_same_over_ipv6() -> Outcome {
 #[test]
 fn sockets_and_translated_connections() -> Outcome {
     let lab = build()?;
-    let node = lab.full("n");
-    for rule in [
-        "add table ip t".to_owned(),
-        "add chain ip t pre { type nat hook prerouting priority -100 ; }".to_owned(),
-        format!("add rule ip t pre ip daddr {VIP} tcp dport 80 dnat to {SERVER}:8080"),
-    ] {
-        run("ip", &format!("netns exec {node} nft {rule}"))?;
-    }
+    lab.nft("n", "add table ip t")?;
+    lab.nft(
+        "n",
+        "add chain ip t pre { type nat hook prerouting priority -100 ; }",
+    )?;
+    lab.nft(
+        "n",
+        &format!("add rule ip t pre ip daddr {VIP} tcp dport 80 dnat to {SERVER}:8080"),
+    )?;
+    lab.nft("server", "add table ip f")?;
+    lab.nft(
+        "server",
+        "add chain ip f in { type filter hook input priority 0 ; }",
+    )?;
+    lab.nft("server", "add rule ip f in tcp dport 9 drop")?;
     let kubelet = lab.inside("n", || Ok(TcpListener::bind((NODE, 10_250))?))?;
     let (any, loopback, udp) = lab.inside("server", || {
         Ok((
@@ -510,6 +522,12 @@ fn sockets_and_translated_connections() -> Outcome {
     );
     assert!(entry.tuples.is_dnat() && entry.tuples.status.dst_nat());
     assert_eq!(entry.tcp_state, Some(3));
+    // The rule that did it, and one inside the Pod, each where it stands.
+    let service = facts.proxy.services.iter().find(|s| s.ip == Some(ip(VIP)));
+    let backends = service.map(|s| s.backends.as_slice());
+    assert_eq!(backends, Some(&[SocketAddr::new(ip(SERVER), 8080)][..]));
+    assert!(backend.firewall.iter().any(|r| r.verdict == "drop"));
+    assert!(facts.firewall.iter().all(|r| r.verdict != "drop"));
     assert!(facts.conntrack.count >= 2 && facts.conntrack.max > 0);
     assert!(facts.conntrack.stats.contains_key("insert_failed"));
     // Only what was asked about.
