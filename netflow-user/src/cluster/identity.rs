@@ -3,9 +3,11 @@
 use crate::model::Time;
 use crate::model::identity::{Identity, Who};
 use crate::model::objects::{Objects, Pod};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::{iter, mem};
 
 /// Holders that ended and are still remembered, over all addresses.
 const HISTORY: usize = 65_536;
@@ -25,11 +27,47 @@ impl Tenure {
     }
 }
 
+/// The holders of one address. The last one stands in the map itself: most lookups end there, and with many addresses
+/// each further place in memory costs more than all the rest.
+#[derive(Debug)]
+struct Line {
+    /// Only this one may be open.
+    last: Tenure,
+    /// Earlier ones, oldest first; they overlap neither each other nor the last.
+    before: Vec<Tenure>,
+}
+
+impl Line {
+    fn at(&self, at: Time) -> Option<&Tenure> {
+        let mut newest_first = iter::once(&self.last).chain(self.before.iter().rev());
+        newest_first.find(|t| t.covers(at))
+    }
+
+    fn push(&mut self, tenure: Tenure) {
+        self.before.push(mem::replace(&mut self.last, tenure));
+    }
+
+    /// Start of the first holder after `at`.
+    fn next_after(&self, at: Time) -> Option<Time> {
+        let starts = self.before.iter().chain([&self.last]).map(|t| t.from);
+        starts.filter(|from| *from > at).min()
+    }
+
+    /// Puts in a tenure that begins anywhere.
+    fn insert(&mut self, tenure: Tenure) {
+        if tenure.from > self.last.from {
+            self.push(tenure);
+            return;
+        }
+        let place = self.before.partition_point(|t| t.from <= tenure.from);
+        self.before.insert(place, tenure);
+    }
+}
+
 /// Every address that the objects name, with who held it when.
 #[derive(Debug, Default)]
 pub struct Identities {
-    /// Tenures of an address, oldest first; they do not overlap and only the last may be open.
-    tenures: HashMap<IpAddr, Vec<Tenure>>,
+    lines: HashMap<IpAddr, Line>,
     /// Addresses whose holder ended, oldest end first: what to forget next.
     ended: VecDeque<IpAddr>,
     /// Time of the newest version learned.
@@ -54,33 +92,39 @@ impl Identities {
 
     /// A version newer than all before: ends what it no longer shows, begins what it newly shows.
     fn advance(&mut self, holders: HashMap<IpAddr, Who>, now: Time) {
-        // A change became visible now, but happened some time after the version before. Where nobody held the
-        // address in between, the new holder gets that time: its first packets precede the object we read.
-        let since = self.newest.unwrap_or_default();
         let mut ended = Vec::new();
-        for (ip, tenures) in &mut self.tenures {
-            if let Some(last) = tenures.last_mut()
-                && last.until.is_none()
-                && holders.get(ip) != Some(&last.who)
-            {
+        for (ip, line) in &mut self.lines {
+            let last = &mut line.last;
+            if last.until.is_none() && holders.get(ip) != Some(&last.who) {
                 last.until = Some(now);
                 ended.push(*ip);
             }
         }
         ended.sort_unstable();
         self.ended.extend(ended);
+        // A change became visible now, but happened some time after the version before. Where nobody held the
+        // address in between, the new holder gets that time: its first packets precede the object we read.
+        let since = self.newest.unwrap_or_default();
+        let begin = |from, who| Tenure {
+            from,
+            until: None,
+            who,
+        };
         for (ip, who) in holders {
-            let tenures = self.tenures.entry(ip).or_default();
-            let from = match tenures.last() {
-                Some(last) if last.until.is_none() => continue,
-                Some(last) => last.until.map_or(since, |end| end.max(since)),
-                None => since,
-            };
-            tenures.push(Tenure {
-                from,
-                until: None,
-                who,
-            });
+            match self.lines.entry(ip) {
+                Entry::Vacant(free) => {
+                    free.insert(Line {
+                        last: begin(since, who),
+                        before: Vec::new(),
+                    });
+                }
+                Entry::Occupied(mut line) => {
+                    let line = line.get_mut();
+                    if let Some(end) = line.last.until {
+                        line.push(begin(end.max(since), who));
+                    }
+                }
+            }
         }
         self.newest = Some(now);
     }
@@ -90,18 +134,26 @@ impl Identities {
         let mut holders: Vec<_> = holders.into_iter().collect();
         holders.sort_unstable_by_key(|(ip, _)| *ip);
         for (ip, who) in holders {
-            let tenures = self.tenures.entry(ip).or_default();
-            if tenures.iter().any(|t| t.covers(then)) {
-                continue;
-            }
-            let next = tenures.partition_point(|t| t.from <= then);
-            let until = tenures.get(next).map(|t| t.from).or(self.newest);
-            let tenure = Tenure {
+            let tenure = |until| Tenure {
                 from: then,
                 until,
                 who,
             };
-            tenures.insert(next, tenure);
+            match self.lines.entry(ip) {
+                Entry::Vacant(free) => {
+                    free.insert(Line {
+                        last: tenure(self.newest),
+                        before: Vec::new(),
+                    });
+                }
+                Entry::Occupied(mut line) => {
+                    let line = line.get_mut();
+                    if line.at(then).is_some() {
+                        continue;
+                    }
+                    line.insert(tenure(line.next_after(then).or(self.newest)));
+                }
+            }
             self.ended.push_back(ip);
         }
     }
@@ -112,12 +164,11 @@ impl Identities {
             let Some(ip) = self.ended.pop_front() else {
                 return;
             };
-            if let Some(tenures) = self.tenures.get_mut(&ip) {
-                if tenures.first().is_some_and(|t| t.until.is_some()) {
-                    tenures.remove(0);
-                }
-                if tenures.is_empty() {
-                    self.tenures.remove(&ip);
+            if let Entry::Occupied(mut line) = self.lines.entry(ip) {
+                if !line.get().before.is_empty() {
+                    line.get_mut().before.remove(0);
+                } else if line.get().last.until.is_some() {
+                    line.remove();
                 }
             }
         }
@@ -135,10 +186,9 @@ impl Identity for Identities {
         self.forget();
     }
 
-    fn who(&self, ip: IpAddr, at: Time) -> Option<Who> {
-        let tenures = self.tenures.get(&ip.to_canonical())?;
-        let tenure = tenures.iter().rev().find(|t| t.covers(at))?;
-        Some(tenure.who.clone())
+    fn holder(&self, ip: IpAddr, at: Time) -> Option<&Who> {
+        let line = self.lines.get(&ip.to_canonical())?;
+        line.at(at).map(|t| &t.who)
     }
 }
 
@@ -352,13 +402,13 @@ mod tests {
         for n in 0..100_u64 {
             ids.learn(&version(n * 10, vec![pod(&format!("p{n}"), "10.1.0.5")]));
         }
-        assert_eq!(ids.tenures[&ip("10.1.0.5")].len(), 11);
+        assert_eq!(ids.lines[&ip("10.1.0.5")].before.len(), 10);
         assert_eq!(named(&ids, "10.1.0.5", 895).as_deref(), Some("app/p89"));
         assert_eq!(named(&ids, "10.1.0.5", 5), None);
         for n in 0..100_u64 {
             let address = format!("10.2.0.{n}");
             ids.learn(&version(2_000 + n, vec![pod("x", &address)]));
         }
-        assert!(ids.tenures.len() <= 11);
+        assert!(ids.lines.len() <= 11);
     }
 }

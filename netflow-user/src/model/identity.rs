@@ -11,8 +11,13 @@ pub trait Identity {
     /// Takes in one version of the objects, valid from `objects.time` on.
     fn learn(&mut self, objects: &Objects);
 
-    /// Who held `ip` at `at`; `None` = nobody the objects know.
-    fn who(&self, ip: IpAddr, at: Time) -> Option<Who>;
+    /// Who held `ip` at `at`; `None` = nobody the objects know. For every packet, this is the way to ask.
+    fn holder(&self, ip: IpAddr, at: Time) -> Option<&Who>;
+
+    /// As [`Identity::holder`], to keep.
+    fn who(&self, ip: IpAddr, at: Time) -> Option<Who> {
+        self.holder(ip, at).cloned()
+    }
 }
 
 /// Holder of an address. Displays as `namespace/name`, a Node as its name. Cheap to clone.
