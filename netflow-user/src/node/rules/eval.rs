@@ -263,7 +263,7 @@ impl Lookup<'_> {
                     .as_ref()
                     .map_or(from, |to| number(to, operand.host));
                 let first = from.max(offset.into());
-                let last = to.min(Value::from(offset) + Value::from(modulus) - 1);
+                let last = to.min((Value::from(offset) + Value::from(modulus)).saturating_sub(1));
                 (last + 1).saturating_sub(first) as u64
             })
             .sum();

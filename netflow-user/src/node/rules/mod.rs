@@ -7,6 +7,7 @@
 
 mod eval;
 mod firewall;
+mod ipvs;
 mod legacy;
 mod nft;
 mod nl;
@@ -27,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use walk::Fate;
+
+/// The proxy that uses no rules.
+const IPVS: &str = "ipvs";
 
 /// How often rules are read again when they change meanwhile.
 const TRIES: usize = 5;
@@ -146,11 +150,19 @@ impl Rules<'_> {
             modes.extend(fates.keys());
             services.extend(rows(fates, None, port, proto));
         }
-        ProxyRules {
+        let mut rules = ProxyRules {
             modes: modes.iter().map(|mode| mode.name().to_owned()).collect(),
             services,
             rules: counts.values().sum(),
+        };
+        match ipvs::read() {
+            Ok(servers) => add_ipvs(&mut rules, &servers, ask, &local),
+            Err(e) => unread.push(Unread {
+                what: IPVS.to_owned(),
+                why: e.to_string(),
+            }),
         }
+        rules
     }
 
     fn fates(
@@ -171,6 +183,33 @@ impl Rules<'_> {
             }));
         }
         fates
+    }
+}
+
+/// Adds the virtual servers of IPVS. One without a real server answers every packet with an ICMP error
+/// (`ip_vs_leave`, `net/netfilter/ipvs/ip_vs_core.c`, v6.18).
+fn add_ipvs(rules: &mut ProxyRules, servers: &[ipvs::Server], ask: &Ask, local: &[IpAddr]) {
+    if servers.is_empty() {
+        return;
+    }
+    rules.modes.push(IPVS.to_owned());
+    rules.rules += servers.len() as u64;
+    for server in servers {
+        let (ip, port) = (server.at.ip(), server.at.port());
+        let vip = ask.vips.contains(&(ip, port, server.proto));
+        let node_port = ask.node_ports.contains(&(port, server.proto)) && local.contains(&ip);
+        if vip || node_port {
+            rules.services.push(ProxyService {
+                mode: IPVS.to_owned(),
+                ip: vip.then_some(ip),
+                port,
+                proto: server.proto,
+                backends: server.backends.iter().copied().collect(),
+                reject: server.backends.is_empty(),
+                drop: false,
+                place: format!("virtual server {}", server.at),
+            });
+        }
     }
 }
 

@@ -96,7 +96,7 @@ fn request(get: Get, family: u8) -> Request {
     Request::new(SUBSYS_NFTABLES << 8 | get as u16, &[family, 0, 0, 0])
 }
 
-fn split<'a>(message: Message<'a>) -> Option<(u8, Attributes<'a>)> {
+fn split(message: Message<'_>) -> Option<(u8, Attributes<'_>)> {
     let (head, attributes) = message.split::<NFGENMSG>()?;
     Some((head[0], Attributes(attributes.0)))
 }

@@ -197,6 +197,10 @@ impl Machine<'_> {
         let (register, base, offset, length) =
             (data.be32(1)?, data.be32(2)?, data.be32(3)?, data.be32(4)?);
         let operands = header_fields(self.v6, base, offset, u8::try_from(length).ok()?);
+        // Wider than any number that a rule compares.
+        if operands.iter().any(|operand| operand.width > 16) {
+            return None;
+        }
         match operands.as_slice() {
             [operand] => self.load(register, *operand),
             // Fields of whole words are read one by one later, others only together.
@@ -585,7 +589,7 @@ fn fit(operand: Operand, length: usize) -> Option<Operand> {
         Field::Meta(_) | Field::Ct(_) | Field::Other(_) => {
             Some(Operand::whole(operand.field, length))
         }
-        _ if length < operand.width && !operand.host => {
+        _ if (1..operand.width).contains(&length) && !operand.host => {
             let cut = 8 * (operand.width - length);
             Some(Operand {
                 shift: operand.shift + cut,
@@ -734,4 +738,149 @@ pub fn counter_of(expression: Attributes<'_>) -> Option<u64> {
     (expression.text(EXPR_NAME).as_deref() == Some("counter"))
         .then(|| expression.nested(EXPR_DATA)?.be64(2))
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+        let length = u16::try_from(value.len() + 4).unwrap_or(0);
+        out.extend(length.to_ne_bytes());
+        out.extend(kind.to_ne_bytes());
+        out.extend(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+
+    fn expression(out: &mut Vec<u8>, name: &str, attributes: &[(u16, Vec<u8>)]) {
+        let mut data = Vec::new();
+        for (kind, value) in attributes {
+            attribute(&mut data, *kind, value);
+        }
+        let mut both = Vec::new();
+        attribute(&mut both, EXPR_NAME, format!("{name}\0").as_bytes());
+        attribute(&mut both, EXPR_DATA, &data);
+        attribute(out, 1, &both);
+    }
+
+    fn be(value: u32) -> Vec<u8> {
+        value.to_be_bytes().to_vec()
+    }
+
+    fn value(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        attribute(&mut out, 1, bytes);
+        out
+    }
+
+    fn decoded(family: Family, expressions: &[u8]) -> Decoded {
+        let names = Names {
+            index: &Index::default(),
+            table: 0,
+            sets: &[],
+        };
+        decode(family, Attributes(expressions), &names)
+    }
+
+    #[test]
+    fn a_prefix_loaded_in_part_is_a_network() {
+        // ip daddr 10.96.0.0/16, as nft writes it: two bytes of the address
+        let mut rule = Vec::new();
+        let load = [(1, be(1)), (2, be(1)), (3, be(16)), (4, be(2))];
+        expression(&mut rule, "payload", &load);
+        let compare = [(1, be(1)), (2, be(0)), (3, value(&[10, 96]))];
+        expression(&mut rule, "cmp", &compare);
+        let range = Ranges::One(0x0a60_0000, 0x0a60_ffff);
+        let wanted = xt::within(Field::Daddr, 4, range, false);
+        assert_eq!(
+            decoded(Family::Ip, &rule).steps,
+            [Step::Test(wanted.clone())]
+        );
+        // the same bytes mean something else where the IP version is not known
+        assert_ne!(decoded(Family::Inet, &rule).steps, [Step::Test(wanted)]);
+    }
+
+    #[test]
+    fn ports_compared_in_one_go_are_two_tests() {
+        let mut rule = Vec::new();
+        let load = [(1, be(1)), (2, be(2)), (3, be(0)), (4, be(4))];
+        expression(&mut rule, "payload", &load);
+        let compare = [(1, be(1)), (2, be(0)), (3, value(&[0, 53, 0, 80]))];
+        expression(&mut rule, "cmp", &compare);
+        let steps = decoded(Family::Ip, &rule).steps;
+        assert_eq!(
+            steps,
+            [
+                Step::Test(xt::within(Field::Sport, 2, Ranges::only(53), false)),
+                Step::Test(xt::within(Field::Dport, 2, Ranges::only(80), false)),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_expression_of_an_unknown_kind_is_an_unknown_test() {
+        let mut rule = Vec::new();
+        expression(&mut rule, "newer", &[]);
+        let steps = decoded(Family::Ip, &rule).steps;
+        assert_eq!(steps, [Step::Test(Test::Unknown("newer".into()))]);
+    }
+
+    #[test]
+    fn no_attribute_makes_it_panic() {
+        const NAMES: [&str; 24] = [
+            "payload",
+            "meta",
+            "ct",
+            "cmp",
+            "range",
+            "bitwise",
+            "byteorder",
+            "lookup",
+            "immediate",
+            "numgen",
+            "hash",
+            "fib",
+            "nat",
+            "redir",
+            "counter",
+            "objref",
+            "match",
+            "target",
+            "dynset",
+            "rt",
+            "socket",
+            "exthdr",
+            "reject",
+            "limit",
+        ];
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for _ in 0..20_000 {
+            let mut rule = Vec::new();
+            for _ in 0..=next(5) {
+                let mut attributes = Vec::new();
+                for kind in 1..9 {
+                    let bytes = match next(5) {
+                        0 => continue,
+                        1 => be(next(40) as u32),
+                        2 => be(next(1 << 32) as u32),
+                        3 => value(&vec![next(256) as u8; next(20) as usize]),
+                        _ => vec![next(256) as u8; next(40) as usize],
+                    };
+                    attributes.push((kind, bytes));
+                }
+                expression(&mut rule, NAMES[next(24) as usize], &attributes);
+            }
+            for family in [Family::Ip, Family::Ip6, Family::Inet] {
+                decoded(family, &rule);
+            }
+            rule.truncate(next(rule.len() as u64 + 1) as usize);
+            decoded(Family::Ip, &rule);
+        }
+    }
 }
