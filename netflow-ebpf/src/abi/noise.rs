@@ -88,6 +88,10 @@ pub const NOISE: &[Noise] = &[
     at("NOT_SPECIFIED", "tpacket_rcv"),
     anywhere("PACKET_SOCK_ERROR"),
     anywhere("TAP_FILTER"),
+    // The packet that the kernel makes up to answer a route lookup over rtnetlink, as our own reading of the node asks for
+    // (inet_rtm_getroute, net/ipv4/route.c, v6.18).
+    at("NOT_SPECIFIED", "inet_rtm_getroute"),
+    at("NOT_SPECIFIED", "inet6_rtm_getroute"),
     // Multicast of the link that nobody here listens to.
     at("NOT_SPECIFIED", "ip6_mc_input"),
     // Neighbour discovery and frames that nobody here speaks.
