@@ -352,7 +352,7 @@ impl<'a> Case<'a> {
             plane: Plane::Flow,
             kind: format!(
                 "{kind}|{}|{}",
-                sight.key.tuple.destination(),
+                served_end(part, sight),
                 sight.key.tuple.proto
             ),
             time: Some(sight.stats.first),
@@ -465,6 +465,15 @@ impl<'a> Case<'a> {
         draft.ifname = None;
         draft.plane = Plane::Ct;
         Some(draft)
+    }
+}
+
+/// The end of a packet that attempts have in common: the client's has a port of its own each time.
+fn served_end(part: Part<'_>, sight: &Sight) -> SocketAddr {
+    let tuple = sight.key.tuple;
+    match part.conn.leg(&tuple) {
+        Some(leg) if !leg.is_forward() => tuple.source(),
+        _ => tuple.destination(),
     }
 }
 
