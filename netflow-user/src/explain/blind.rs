@@ -25,7 +25,7 @@ fn of_node(view: &View) -> Vec<Blind> {
         let name = t.capability.name();
         let code = t.tier.as_ref().map_or_else(
             || format!("no-{name}"),
-            |tier| format!("{name}-by-{}", tier.replace('_', "-")),
+            |tier| format!("{name}-by-{}", tier.replace(['_', ':'], "-")),
         );
         blind(code, name.to_owned(), t.lost.clone())
     });
