@@ -8,11 +8,18 @@ use netflow_user::model::answer::{
 };
 use netflow_user::model::capability::Capability;
 use netflow_user::model::{Proto, Time, Tuple};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::process::{Command, Output};
+use std::thread;
 
 const EXPLAIN: &str = include_str!("../../docs/schema/explain.v1.json");
 const ERROR: &str = include_str!("../../docs/schema/error.v1.json");
+const WATCH: &str = include_str!("../../docs/schema/watch.v1.json");
+const DOCTOR: &str = include_str!("../../docs/schema/doctor.v1.json");
+const CLEANUP: &str = include_str!("../../docs/schema/cleanup.v1.json");
 
 fn schema(text: &str) -> Result<Value> {
     let schema: Value = serde_json::from_str(text)?;
@@ -353,5 +360,84 @@ fn errors_fit_their_schema() -> Result<()> {
         bad.as_object_mut().context("an object")?.remove(field);
         assert_eq!(errors(&schema, &bad)?.len(), 1, "{field}");
     }
+    Ok(())
+}
+
+/// Runs netflow in a network namespace of its own, so that no interface of the machine is touched.
+fn netflow(args: &[&str]) -> Result<Output> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("these tests need root")?;
+            let mut netflow = Command::new(env!("CARGO_BIN_EXE_netflow"));
+            netflow.args(args).output().context("netflow")
+        });
+        match thread.join() {
+            Ok(output) => output,
+            Err(_) => bail!("the thread panicked"),
+        }
+    })
+}
+
+/// The one document on stdout, which must fit its schema, and the exit status.
+fn document(args: &[&str], text: &str) -> Result<(Value, Option<i32>)> {
+    let output = netflow(args)?;
+    let value: Value =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{args:?}: {output:?}"))?;
+    assert_eq!(errors(&schema(text)?, &value)?, Vec::<String>::new());
+    Ok((value, output.status.code()))
+}
+
+#[test]
+fn what_doctor_and_cleanup_print_fits() -> Result<()> {
+    let (doctor, status) = document(&["doctor", "-o", "json"], DOCTOR)?;
+    assert_eq!(status, Some(i32::from(doctor["health"] != "well")));
+    let (_, status) = document(&["cleanup", "-o", "json"], CLEANUP)?;
+    assert_eq!(status, Some(0));
+    Ok(())
+}
+
+/// A Service whose selector matches no Pod.
+const OBJECTS: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "app", "name": "web"},
+     "spec": {"clusterIP": "10.96.7.7", "selector": {"app": "web"}, "ports": [{"port": 80}]}},
+    {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": [], "ports": [],
+     "metadata": {"namespace": "app", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "app", "name": "web-1", "labels": {"app": "wep"}},
+     "spec": {"containers": []}, "status": {"podIP": "10.77.1.2"}}]}"#;
+
+#[test]
+fn what_explain_and_watch_print_fits() -> Result<()> {
+    let objects = concat!(env!("CARGO_TARGET_TMPDIR"), "/schema-objects.json");
+    std::fs::write(objects, OBJECTS)?;
+    let ask = |command, format| {
+        [
+            [command, "--svc", "app/web", "--manifests", objects],
+            ["--standalone", "--for", "1s", "-o", format],
+        ]
+        .concat()
+    };
+    let (answer, status) = document(&ask("explain", "json"), EXPLAIN)?;
+    assert_eq!(
+        undescribed(&schema(EXPLAIN)?, &answer),
+        Vec::<String>::new()
+    );
+    assert_eq!(answer["findings"][0]["code"], "no-endpoints-selector");
+    assert_eq!(
+        (answer["verdict"].as_str(), status),
+        (Some("suspected"), Some(1))
+    );
+
+    let watch = netflow(&ask("watch", "jsonl"))?;
+    let lines = String::from_utf8(watch.stdout)?;
+    let mut kinds = BTreeSet::new();
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        assert_eq!(errors(&schema(WATCH)?, &event)?, Vec::<String>::new());
+        kinds.insert(event["kind"].to_string());
+    }
+    assert!(
+        kinds.contains("\"finding\"") && kinds.contains("\"verdict\""),
+        "{kinds:?}"
+    );
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 mod attached;
 mod canary;
-mod foreign;
 mod harmless;
 mod maps;
 mod netflow;

@@ -19,7 +19,9 @@ impl Need for Linker {
 
     fn check(&self) -> Result<State> {
         if process::find("bpf-linker").is_none() {
-            return Ok(State::Missing("not in PATH".to_owned()));
+            return Ok(State::Missing(
+                "not in PATH (cargo puts it into ~/.cargo/bin)".to_owned(),
+            ));
         }
         let said = process::read(Command::new("bpf-linker").arg("--version"))?;
         let version = version(&said);
