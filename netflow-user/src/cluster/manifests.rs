@@ -246,11 +246,6 @@ impl ObjectSource for ManifestSource {
         let time = changed.min(now()).max(after);
         Ok(Some(self.version(time)))
     }
-
-    fn notices(&mut self) -> Vec<String> {
-        let warnings = self.take_warnings();
-        warnings.iter().map(ToString::to_string).collect()
-    }
 }
 
 /// The files that a path stands for, with their metadata (standard input has none).

@@ -22,11 +22,6 @@ pub struct SourceError {
 pub trait ObjectSource {
     /// Objects as they are now, or `None` if nothing changed since the call before.
     fn poll(&mut self) -> Result<Option<Objects>, SourceError>;
-
-    /// What was found wrong since the call before and did not stop the reading, a sentence each.
-    fn notices(&mut self) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 /// Which facts of a node are wanted.

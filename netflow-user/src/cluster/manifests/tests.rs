@@ -2,6 +2,7 @@ use super::*;
 use crate::model::Proto;
 use crate::model::objects::{PolicyPeer, TargetPort};
 use std::error::Error;
+use std::iter;
 use std::net::IpAddr;
 use std::thread;
 
@@ -486,5 +487,23 @@ fn a_half_written_file_keeps_the_version_before() -> Outcome {
     assert_eq!(source.refresh(), None);
     dir.write("a.yaml", &service_yaml("back", "10.96.0.1"))?;
     assert_eq!(next(&mut source)?.services[0].name, "back");
+    Ok(())
+}
+/// The parser's own limits are for input of strangers.
+#[test]
+fn large_documents_are_read() -> Outcome {
+    let many = "10.0.0.1, ".repeat(260_000);
+    let text = format!(
+        "{}  externalIPs: [{many}]\n",
+        service_yaml("web", "10.96.0.1")
+    );
+    let cluster = objects(&[("a.yaml", &text)])?;
+    assert_eq!(cluster.services[0].external_ips.len(), 260_000);
+    // Schemas of custom resources are deep.
+    let nested = (1..55).map(|level| format!("{}a:\n", " ".repeat(level)));
+    let head = "apiVersion: example.net/v1\nkind: Deep\nspec:\n".to_owned();
+    let deep: String = iter::once(head).chain(nested).collect();
+    let dir = Dir::new(&[("deep.yaml", &deep)])?;
+    assert_eq!(dir.open()?.skipped(), 1);
     Ok(())
 }
