@@ -94,10 +94,6 @@ pub const NOISE: &[Noise] = &[
     at("NOT_SPECIFIED", "inet6_rtm_getroute"),
     // Multicast of the link that nobody here listens to.
     at("NOT_SPECIFIED", "ip6_mc_input"),
-    // The made-up packet that a route lookup over netlink (`ip route get`, our own) is done with, where there is no route:
-    // https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/route.c (`inet_rtm_getroute`)
-    at("NOT_SPECIFIED", "inet_rtm_getroute"),
-    at("NOT_SPECIFIED", "inet6_rtm_getroute"),
     // Neighbour discovery and frames that nobody here speaks.
     anywhere("UNHANDLED_PROTO"),
     anywhere("UNICAST_IN_L2_MULTICAST"),
