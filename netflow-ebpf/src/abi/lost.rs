@@ -30,7 +30,7 @@ pub enum Lost {
     FragmentNoPorts = 11,
     /// A transport without ports (ESP, GRE, …): counted on the tuple with ports 0.
     NoPorts = 12,
-    /// A dropped packet whose headers could not be read: the record has no tuple.
+    /// A dropped packet whose headers could not be read: there is no record of it.
     DropNoTuple = 13,
 }
 

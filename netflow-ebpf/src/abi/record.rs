@@ -176,7 +176,9 @@ pub struct Ct {
     /// `enum ip_conntrack_info` of the packet.
     pub info: u8,
     /// Always 0.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// Always 0.
+    pub end: u32,
 }
 
 /// [`DropRecord::flags`]: the packet belongs to a local socket.
@@ -259,12 +261,12 @@ pub struct SocketRecord {
     pub pad: [u8; 3],
 }
 
-/// A route lookup for a packet of this machine's own failed in one table (`fib_table_lookup`, IPv4). The namespace is that of
-/// the running task, which is right for a lookup made by a system call and a guess for others: never a finding alone.
+/// A route lookup for the first packet of a socket failed in one table (`fib_table_lookup`, IPv4). The namespace is that of the
+/// running task. Other tables may be asked after: never a finding alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FibRecord {
-    /// Common part; the tuple is what was looked up, ports 0 where the lookup had none.
+    /// Common part; the tuple is what was looked up: source 0.0.0.0, ports 0 where the lookup had none.
     pub header: Header,
     /// Destination looked up.
     pub dst: Addr,
@@ -289,7 +291,7 @@ plain!(
     SegmentRecord = 72 + 4 + 4 + 2 + 2 + 2 + 1 + 1 + 1 + 7,
     FlowEndRecord = 72 + 48 + 120,
     IcmpErrorRecord = 72 + 40 + 4 + 1 + 1 + 1 + 1,
-    Ct = 40 + 40 + 4 + 4 + 2 + 1 + 5,
+    Ct = 40 + 40 + 4 + 4 + 2 + 1 + 1 + 4,
     DropRecord = 72 + 8 + 8 + 6 * 4 + 1 + 1 + 6 + 40 + 96,
     NatRecord = 72 + 96,
     IcmpSentRecord = 72 + 96 + 1 + 1 + 6,

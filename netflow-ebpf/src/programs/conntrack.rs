@@ -5,6 +5,7 @@ use super::layout::layout;
 use super::netns::Netns;
 use super::read::{Direct, Probe, Read, address, field, field_address};
 use super::ring::{self, Place};
+use super::zero::clear;
 use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
@@ -29,23 +30,31 @@ const AGAIN_AFTER: u64 = 3_000_000_000;
 #[map]
 static CT_SEEN: LruHashMap<u64, CtSeen> = LruHashMap::with_max_entries(CT_SEEN_ENTRIES, 0);
 
-/// The entry of the packet at `skb`; without one, all zero.
+/// Writes the entry of the packet at `skb` to `to`; all zero without one.
+///
+/// # Safety
+/// `to` can be written.
 #[inline(always)]
-pub fn of<R: Read>(skb: *const c_void) -> Ct {
+pub unsafe fn of<R: Read>(skb: *const c_void, to: *mut Ct) {
+    // SAFETY: zeros are a valid value.
+    unsafe { clear(to) };
     if layout!(skb_nfct) == ABSENT {
-        return Ct::default();
+        return;
     }
-    read(field!(R, skb, skb_nfct: u64))
+    if let Some(ct) = read(field!(R, skb, skb_nfct: u64)) {
+        // SAFETY: as above.
+        unsafe { *to = ct };
+    }
 }
 
-/// The entry that `skb->_nfct` names; without one, all zero.
+/// The entry that `skb->_nfct` names.
 #[inline(always)]
-fn read(nfct: u64) -> Ct {
+fn read(nfct: u64) -> Option<Ct> {
     let ct = (nfct & !INFO_MASK) as *const c_void;
     if ct.is_null() || layout!(ct_orig) == ABSENT {
-        return Ct::default();
+        return None;
     }
-    Ct {
+    Some(Ct {
         orig: tuple(field_address!(ct, ct_orig)),
         reply: tuple(field_address!(ct, ct_reply)),
         status: field!(Probe, ct, ct_status: u32),
@@ -60,8 +69,9 @@ fn read(nfct: u64) -> Ct {
             field!(Probe, ct, ct_zone: u16)
         },
         info: (nfct & INFO_MASK) as u8,
-        pad: [0; 5],
-    }
+        pad: 0,
+        end: 0,
+    })
 }
 
 /// A `struct nf_conntrack_tuple`.
@@ -114,9 +124,9 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
         return None;
     }
     let netns = Netns::of_device::<R>(dev)?;
-    let ct = read(nfct);
+    let ct = read(nfct)?;
     // Not confirmed: not through POSTROUTING yet (a bridge may send a packet with its first NAT round once more).
-    if ct.orig.family == 0 || ct.status & IPS_CONFIRMED == 0 {
+    if ct.status & IPS_CONFIRMED == 0 {
         return None;
     }
     let now = clock::now();
@@ -128,7 +138,7 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
         time: now,
         netns,
         ifindex: field!(R, dev, dev_ifindex: u32),
-        tuple: &leaving,
+        tuple: Some(&leaving),
     };
     let mut entry = ring::reserve::<NatRecord>(Kind::Nat, &place)?;
     let record = entry.as_mut_ptr();

@@ -1,19 +1,21 @@
 //! `kfree_skb`: the kernel drops a packet.
 
 use super::layout::layout;
-use super::read::{Direct, Probe, Read, field};
+use super::read::{Direct, Probe, Read, field, forget};
 use super::ring::{self, Place};
 use super::skb::{Route, Skb};
+use super::zero::clear;
 use super::{clock, conntrack, lost};
 use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use netflow_ebpf::map::DROPS_ENTRIES;
 use netflow_ebpf::parse::{self, Packet, RST, TCP};
 use netflow_ebpf::{
     ABSENT, DROP_HAS_DST, DROP_HAS_SK, DropKey, DropRecord, DropTail, Kind, Lost, REASON_ABSENT,
-    RULE_RST_ONLY, Tuple,
+    RULE_RST_ONLY,
 };
 
 /// The same drop is recorded this often; in between it is counted.
@@ -62,11 +64,11 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         return None;
     }
     let buffer = skb.buffer::<R>();
-    let packet = skb.packet(&buffer).ok();
-    if packet.is_none() {
+    let Ok(packet) = skb.packet(&buffer) else {
         lost::count(Lost::DropNoTuple);
-    }
-    let packet = packet.unwrap_or(NOTHING);
+        return None;
+    };
+    let packet = forget(&packet);
     let is_reset = packet.tuple.proto == TCP && packet.flags & RST != 0;
     if parse::is_redirect(&packet.tuple)
         || parse::is_link_control(&packet.tuple)
@@ -96,7 +98,7 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
             time: now,
             netns: skb.netns,
             ifindex: skb.ifindex,
-            tuple: &packet.tuple,
+            tuple: Some(&packet.tuple),
         },
     )?;
     let route = Route::of::<R>(skb.address);
@@ -119,33 +121,21 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         (*record).flags = if has_sk { DROP_HAS_SK } else { 0 };
         (*record).dst_input = 0;
         (*record).dst_ifindex = 0;
-        (*record).pad = [0; 6];
+        clear(&raw mut (*record).pad);
+        clear(&raw mut (*record).quoted);
         if let Some(Route { input, ifindex }) = route {
             (*record).dst_input = input;
             (*record).dst_ifindex = ifindex;
             (*record).flags |= DROP_HAS_DST;
         }
-        (*record).quoted = Skb::quoted(&buffer, &packet).map_or(Tuple::NONE, |packet| packet.tuple);
-        (*record).ct = conntrack::of::<R>(skb.address);
+        if let Some(quoted) = Skb::quoted(&buffer, &packet) {
+            (*record).quoted = quoted.tuple;
+        }
+        conntrack::of::<R>(skb.address, &raw mut (*record).ct);
     }
     ring::submit(entry);
     Some(())
 }
-
-/// What stands for the headers of a packet that cannot be parsed.
-const NOTHING: Packet = Packet {
-    tuple: Tuple::NONE,
-    ip: 0,
-    transport: 0,
-    transport_len: 0,
-    len: 0,
-    seq: 0,
-    ack: 0,
-    flags: 0,
-    ttl: 0,
-    later_fragment: true,
-    no_ports: false,
-};
 
 /// As the IP header states it, else as the buffer has it.
 #[inline(always)]
@@ -161,17 +151,16 @@ fn length<R: Read>(skb: &Skb, packet: &Packet) -> u32 {
 #[inline(always)]
 fn count(key: &DropKey, packet: &Packet, len: u32, now: u64) -> Option<u32> {
     let Some(tail) = DROPS.get_ptr_mut(key) else {
-        let tail = DropTail {
-            emitted: now,
-            last: now,
-            pending: 0,
-            seq: packet.seq,
-            len,
-            tcp_flags: packet.flags,
-            pad: [0; 3],
+        let mut tail = MaybeUninit::<DropTail>::uninit();
+        // SAFETY: zeros are a valid value.
+        let tail = unsafe {
+            clear(tail.as_mut_ptr());
+            tail.assume_init_mut()
         };
+        tail.emitted = now;
+        tail.last = now;
         // A full map only means more records.
-        let _ = DROPS.insert(key, &tail, 0);
+        let _ = DROPS.insert(key, &*tail, 0);
         return Some(1);
     };
     // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.

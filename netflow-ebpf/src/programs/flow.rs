@@ -3,11 +3,13 @@
 use super::layout::layout;
 use super::netns::Netns;
 use super::ring::{self, Place};
+use super::zero::clear;
 use super::{clock, lost};
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::TcContext;
+use core::mem::MaybeUninit;
 use core::ptr;
 use netflow_ebpf::map::{FLOWS_ENTRIES, IFACES_ENTRIES};
 use netflow_ebpf::parse::{ACK, FIN, Packet, RST, SYN, TCP, UDP, Whole};
@@ -173,9 +175,15 @@ fn known(ctx: &TcContext, sight: &Sight, value: *mut FlowValue) {
         }
         value.flags |= sight.flags;
     }
+    value.last_tick = clock::tick();
+    add(sight, value);
+}
+
+/// What is the same for every protocol.
+#[inline(always)]
+fn add(sight: &Sight, value: &mut FlowValue) {
     value.packets += u64::from(sight.segments);
     value.bytes += u64::from(sight.bytes);
-    value.last_tick = clock::tick();
     value.ttl = sight.ttl;
     let len = sight.len16();
     if len > value.max_packet {
@@ -193,32 +201,15 @@ fn is_after(a: u32, b: u32) -> bool {
 #[inline(never)]
 fn begin(skb: *mut __sk_buff, sight: &Sight) {
     let now = clock::now();
-    let tick = clock::tick();
-    let mut value = FlowValue {
-        packets: u64::from(sight.segments),
-        bytes: u64::from(sight.bytes),
-        first_tick: tick,
-        last_tick: tick,
-        data: 0,
-        seq_end: 0,
-        ack: sight.ack,
-        max_packet: sight.len16(),
-        mss: 0,
-        flags: sight.flags,
-        ttl: sight.ttl,
-        retrans_max: 0,
-        retrans: 0,
-        syn_retrans: 0,
-        first: now,
-        syn: 0,
-        syn_ack: 0,
-        rst: 0,
-        fin: 0,
-        retrans_first: 0,
-        retrans_last: 0,
-        isn: 0,
-        tunnel_id: 0,
+    let mut value = MaybeUninit::<FlowValue>::uninit();
+    // SAFETY: `restart` writes all of it.
+    let value = unsafe {
+        restart(value.as_mut_ptr(), now);
+        value.assume_init_mut()
     };
+    add(sight, value);
+    value.ack = sight.ack;
+    value.flags = sight.flags;
     let mut kind = Kind::FirstPacket;
     if sight.is_tcp() {
         if sight.payload != 0 {
@@ -232,10 +223,10 @@ fn begin(skb: *mut __sk_buff, sight: &Sight) {
             value.rst = now;
             kind = Kind::Rst;
         } else if sight.flags & SYN != 0 {
-            kind = open(skb, sight, &mut value, now);
+            kind = open(skb, sight, value, now);
         }
     }
-    match FLOWS.insert(&sight.key, &value, u64::from(BPF_NOEXIST)) {
+    match FLOWS.insert(&sight.key, &*value, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         // Another CPU was quicker and has told the story.
         Err(EEXIST) => return,
@@ -265,7 +256,8 @@ fn turn(skb: *mut __sk_buff, sight: &Sight, value: &mut FlowValue) {
         if u64::from(idle) * u64::from(layout!(tick_ns)) < FLOW_END_WITHIN {
             flow_end(sight, value, now);
         }
-        restart(value, now);
+        // SAFETY: a valid reference.
+        unsafe { restart(value, now) };
         let kind = open(skb, sight, value, now);
         if is_first_point(skb, sight.key.dir) {
             segment(skb, sight, kind, value.mss, now);
@@ -297,35 +289,20 @@ fn open(skb: *mut __sk_buff, sight: &Sight, value: &mut FlowValue, now: u64) -> 
     }
 }
 
-/// Empties an entry for a new connection; the packet at hand is counted after.
+/// Makes an entry that of a new flow; the packet at hand is counted after.
+///
+/// # Safety
+/// `value` can be written.
 #[inline(always)]
-fn restart(value: &mut FlowValue, now: u64) {
+unsafe fn restart(value: *mut FlowValue, now: u64) {
     let tick = clock::tick();
-    *value = FlowValue {
-        packets: 0,
-        bytes: 0,
-        first_tick: tick,
-        last_tick: tick,
-        data: 0,
-        seq_end: 0,
-        ack: 0,
-        max_packet: 0,
-        mss: 0,
-        flags: 0,
-        ttl: 0,
-        retrans_max: 0,
-        retrans: 0,
-        syn_retrans: 0,
-        first: now,
-        syn: 0,
-        syn_ack: 0,
-        rst: 0,
-        fin: 0,
-        retrans_first: 0,
-        retrans_last: 0,
-        isn: 0,
-        tunnel_id: 0,
-    };
+    // SAFETY: zeros are a valid value.
+    unsafe {
+        clear(value);
+        (*value).first = now;
+        (*value).first_tick = tick;
+        (*value).last_tick = tick;
+    }
 }
 
 /// A data segment that brings nothing new.
@@ -385,7 +362,7 @@ fn place(sight: &Sight, time: u64) -> Place<'_> {
         time,
         netns: Netns::own(),
         ifindex: sight.key.ifindex,
-        tuple: &sight.key.tuple,
+        tuple: Some(&sight.key.tuple),
     }
 }
 
@@ -405,7 +382,7 @@ fn segment(_skb: *mut __sk_buff, sight: &Sight, kind: Kind, mss: u16, now: u64) 
         (*record).flags = sight.flags;
         (*record).ttl = sight.ttl;
         (*record).dir = sight.key.dir;
-        (*record).pad = [0; 7];
+        clear(&raw mut (*record).pad);
     }
     ring::submit(entry);
 }
@@ -444,7 +421,10 @@ fn icmp_error(skb: *mut __sk_buff, sight: &Sight) {
     let record = entry.as_mut_ptr();
     // SAFETY: memory of the ring, big enough for the record.
     unsafe {
-        (*record).quoted = quoted.map_or(Tuple::NONE, |packet| packet.tuple);
+        clear(&raw mut (*record).quoted);
+        if let Some(packet) = quoted {
+            (*record).quoted = packet.tuple;
+        }
         (*record).mtu = mtu;
         (*record).icmp_type = icmp_type;
         (*record).code = code;

@@ -3,11 +3,12 @@
 use super::read::{Direct, Probe, Read};
 use super::ring::{self, Place};
 use super::skb::Skb;
+use super::zero::clear;
 use super::{clock, conntrack};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use core::ffi::c_void;
-use netflow_ebpf::{IcmpSentRecord, Kind, Tuple};
+use netflow_ebpf::{IcmpSentRecord, Kind};
 
 #[btf_tracepoint(function = "icmp_send")]
 fn netflow_icmp(ctx: BtfTracePointContext) -> i32 {
@@ -25,24 +26,21 @@ fn netflow_icmp_raw(ctx: RawTracePointContext) -> i32 {
 fn sent<R: Read>(skb: *const c_void, icmp_type: u8, code: u8) -> Option<()> {
     let skb = Skb::watched::<R>(skb)?;
     let buffer = skb.buffer::<R>();
-    let tuple = skb
-        .packet(&buffer)
-        .map_or(Tuple::NONE, |packet| packet.tuple);
+    let tuple = skb.packet(&buffer).ok()?.tuple;
     let place = Place {
         time: clock::now(),
         netns: skb.netns,
         ifindex: skb.ifindex,
-        tuple: &tuple,
+        tuple: Some(&tuple),
     };
     let mut entry = ring::reserve::<IcmpSentRecord>(Kind::IcmpSent, &place)?;
-    let ct = conntrack::of::<R>(skb.address);
     let record = entry.as_mut_ptr();
     // SAFETY: memory of the ring, big enough for the record.
     unsafe {
-        (*record).ct = ct;
+        conntrack::of::<R>(skb.address, &raw mut (*record).ct);
         (*record).icmp_type = icmp_type;
         (*record).code = code;
-        (*record).pad = [0; 6];
+        clear(&raw mut (*record).pad);
     }
     ring::submit(entry);
     Some(())

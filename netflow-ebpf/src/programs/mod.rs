@@ -18,6 +18,7 @@ mod skb;
 mod sock;
 mod tc;
 mod tcp;
+mod zero;
 
 /// The kernel gives the helpers used here to programs that are GPL-compatible only.
 #[unsafe(link_section = "license")]

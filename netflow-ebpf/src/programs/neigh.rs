@@ -7,7 +7,7 @@ use super::ring::{self, Place};
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use core::ffi::c_void;
-use netflow_ebpf::{Addr, Kind, NeighborRecord, Tuple};
+use netflow_ebpf::{Addr, Kind, NeighborRecord};
 
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/neighbour.h>
 const NUD_FAILED: u8 = 0x20;
@@ -46,7 +46,7 @@ fn timer<R: Read>(neigh: *const c_void) -> Option<()> {
         time: clock::now(),
         netns,
         ifindex: field!(R, dev, dev_ifindex: u32),
-        tuple: &Tuple::NONE,
+        tuple: None,
     };
     let mut entry = ring::reserve::<NeighborRecord>(Kind::NeighborFailed, &place)?;
     let record = entry.as_mut_ptr();

@@ -3,6 +3,7 @@
 use super::layout::layout;
 use super::lost;
 use super::netns::Netns;
+use super::zero::clear;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
@@ -22,7 +23,7 @@ pub struct Place<'a> {
     /// Interface, 0 = none.
     pub ifindex: u32,
     /// The packet's tuple.
-    pub tuple: &'a Tuple,
+    pub tuple: Option<&'a Tuple>,
 }
 
 /// Room for one record of type `R`, whose header is written. The caller writes every other field through the pointer and calls
@@ -46,7 +47,10 @@ pub fn reserve<R: 'static>(kind: Kind, place: &Place<'_>) -> Option<RingBufEntry
         (*header).netns_cookie = place.netns.cookie;
         (*header).netns_inum = place.netns.inum;
         (*header).ifindex = place.ifindex;
-        (*header).tuple = *place.tuple;
+        match place.tuple {
+            Some(tuple) => (*header).tuple = *tuple,
+            None => clear(&raw mut (*header).tuple),
+        }
         (*header).size = size_of::<R>() as u16;
         (*header).kind = kind as u8;
         (*header).version = VERSION;

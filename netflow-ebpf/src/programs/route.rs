@@ -36,10 +36,14 @@ fn netflow_route_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Lookups for packets that came in are left out: where they fail, the packet is dropped and says more.
+/// Only a socket's lookup for its first packet, which has no source address yet: it is made by a system call, so the running task
+/// says whose it is. Others are left out: where they fail there is a packet, which is dropped and says more.
 #[inline(always)]
 fn looked_up<R: Read>(table: u32, flow: *const c_void, err: i32) -> Option<()> {
     if err >= 0 || table == TABLE_LOCAL || field!(R, flow, fl4_iif: u32) != LOOPBACK {
+        return None;
+    }
+    if field!(R, flow, fl4_saddr: u32) != 0 {
         return None;
     }
     // SAFETY: has no preconditions.
@@ -52,7 +56,7 @@ fn looked_up<R: Read>(table: u32, flow: *const c_void, err: i32) -> Option<()> {
         return None;
     }
     let tuple = Tuple {
-        saddr: Addr::v4(field!(R, flow, fl4_saddr: u32)),
+        saddr: Addr::v4(0),
         daddr: dst,
         sport: u16::from_be(field!(R, flow, fl4_sport: u16)),
         dport: u16::from_be(field!(R, flow, fl4_dport: u16)),
@@ -64,7 +68,7 @@ fn looked_up<R: Read>(table: u32, flow: *const c_void, err: i32) -> Option<()> {
         time: now,
         netns,
         ifindex: field!(R, flow, fl4_oif: u32),
-        tuple: &tuple,
+        tuple: Some(&tuple),
     };
     let mut entry = ring::reserve::<FibRecord>(Kind::FibError, &place)?;
     let record = entry.as_mut_ptr();

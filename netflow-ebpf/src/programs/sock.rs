@@ -11,7 +11,7 @@ const AF_INET6: u16 = 10;
 
 /// Tuple of a TCP socket, local → remote. A socket of either family may hold an IPv4 connection, mapped.
 #[inline(always)]
-pub fn tuple<R: Read>(sk: *const c_void) -> Tuple {
+pub fn tuple<R: Read>(sk: *const c_void) -> Option<Tuple> {
     let family = field!(R, sk, sk_family: u16);
     let (saddr, daddr) = if family == AF_INET {
         (
@@ -25,10 +25,10 @@ pub fn tuple<R: Read>(sk: *const c_void) -> Tuple {
             address::<R>(field_address!(sk, sk_v6_daddr)),
         )
     } else {
-        return Tuple::NONE;
+        return None;
     };
     let is_mapped = daddr.0[0] == 0 && daddr.0[1] == 0 && daddr.0[2] == Addr::MAPPED;
-    Tuple {
+    Some(Tuple {
         saddr,
         daddr,
         sport: field!(R, sk, sk_num: u16),
@@ -36,7 +36,7 @@ pub fn tuple<R: Read>(sk: *const c_void) -> Tuple {
         proto: TCP,
         family: if is_mapped { 4 } else { 6 },
         pad: 0,
-    }
+    })
 }
 
 /// `sk->sk_state`.

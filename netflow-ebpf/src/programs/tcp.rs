@@ -7,6 +7,7 @@ use super::read::{Direct, Probe, Read};
 use super::ring::{self, Place};
 use super::skb::Skb;
 use super::sock;
+use super::zero::clear;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use core::ffi::c_void;
@@ -92,7 +93,7 @@ fn reset_sent<R: Read>(sk: *const c_void, skb: *const c_void, reason: u32) -> Op
 #[inline(always)]
 fn of_socket<R: Read>(kind: Kind, sk: *const c_void, reason: u32) -> Option<()> {
     let netns = Netns::of_socket::<R>(sk)?;
-    let tuple = sock::tuple::<R>(sk);
+    let tuple = sock::tuple::<R>(sk)?;
     record(kind, netns, 0, &tuple, reason, sock::state::<R>(sk))
 }
 
@@ -109,7 +110,7 @@ fn record(
         time: clock::now(),
         netns,
         ifindex,
-        tuple,
+        tuple: Some(tuple),
     };
     let mut entry = ring::reserve::<SocketRecord>(kind, &place)?;
     let record = entry.as_mut_ptr();
@@ -117,7 +118,7 @@ fn record(
     unsafe {
         (*record).reason = reason;
         (*record).state = state;
-        (*record).pad = [0; 3];
+        clear(&raw mut (*record).pad);
     }
     ring::submit(entry);
     Some(())
