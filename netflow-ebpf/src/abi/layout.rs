@@ -66,10 +66,8 @@ macro_rules! layout {
             pub kfree_skb_args: u16,
             /// `tcp_send_reset`: 2 or 3 (reason); 0 = no such tracepoint.
             pub tcp_send_reset_args: u16,
-            /// 1 = the programs write rare events (odd packets) to the log as well, for `-vv`.
-            pub log: u16,
             /// Always 0.
-            pub pad: [u16; 1],
+            pub pad: [u16; 2],
             $($(#[$doc])* pub $name: u16,)+
         }
 
@@ -93,8 +91,7 @@ macro_rules! layout {
                 tunnel_ports: [4789, 8472, 6081, 51820, 0, 0, 0, 0],
                 kfree_skb_args: 0,
                 tcp_send_reset_args: 0,
-                log: 0,
-                pad: [0; 1],
+                pad: [0; 2],
                 $($name: ABSENT,)+
             };
         }

@@ -6,6 +6,7 @@ use super::{flow, lost};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
 use netflow_ebpf::parse::{self, Linear, Link, Odd, Packet, Source, Whole};
 use netflow_ebpf::{DIR_EGRESS, DIR_INGRESS};
 
@@ -49,11 +50,15 @@ fn observe(ctx: &TcContext, dir: u8, is_ethernet: bool) -> i32 {
                 note_whole_l3(skb, dir)
             };
             if is_noted == 0 {
+                log(ctx.skb.skb);
                 return NEXT;
             }
         }
         Err(odd) => {
             lost::odd(odd);
+            if odd != Odd::Arp {
+                log(ctx.skb.skb);
+            }
             return NEXT;
         }
     }
@@ -87,6 +92,21 @@ fn note_whole(skb: *mut __sk_buff, dir: u8, is_ethernet: bool) -> bool {
             false
         }
     }
+}
+
+/// Says that a packet is not followed. The log is off, and this empty to the verifier, unless `AYA_LOG_LEVEL` was raised before
+/// the programs were loaded.
+#[inline(never)]
+fn log(skb: *mut __sk_buff) {
+    let ctx = TcContext::new(skb);
+    // SAFETY: the context of a tc program.
+    let (ifindex, protocol) = unsafe { ((*skb).ifindex, (*skb).protocol) };
+    debug!(
+        &ctx,
+        "interface {}: a packet of protocol {:x} is not followed",
+        ifindex,
+        u16::from_be(protocol as u16)
+    );
 }
 
 /// The packet and its outermost VLAN id. A tag may stand in the packet or, taken out by the card, beside it.
