@@ -24,7 +24,7 @@ pub fn run(_: &Cleanup, output: &Output, format: Format) -> Result<u8, Failure> 
     } else if removed.is_empty() {
         "nothing was left\n".to_owned()
     } else {
-        removed.join("\n") + "\n"
+        format!("removed {}\n", removed.join("\nremoved "))
     };
     super::print(output, &text)?;
     Ok(0)

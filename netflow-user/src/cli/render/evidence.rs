@@ -6,8 +6,8 @@ use crate::model::answer::{Evidence, EvidenceFlow, Peer, Plane, Window};
 use anstyle::Style;
 use std::net::SocketAddr;
 
-/// One piece of evidence.
-pub fn evidence(page: &mut Page, e: &Evidence, window: Window, wide: bool) {
+/// One piece of evidence; `alike` are the ids of others that say the same of other packets.
+pub fn evidence(page: &mut Page, e: &Evidence, alike: &[&str], window: Window, wide: bool) {
     let mut facts = Vec::new();
     facts.extend(e.time.map(|t| words::offset(window.from, t)));
     let place: Vec<&str> = [&e.node, &e.ifname, &e.hook]
@@ -25,6 +25,9 @@ pub fn evidence(page: &mut Page, e: &Evidence, window: Window, wide: bool) {
     }
     let lead = format!("  {:<4}", e.id);
     page.hang(&lead, STRONG, &e.text, Style::new());
+    if !alike.is_empty() {
+        facts.push(format!("and {} alike ({})", alike.len(), alike.join(" ")));
+    }
     page.paragraph(6, &facts.join(", "), FAINT);
     if let Some(flow) = &e.flow {
         page.paragraph(6, &flow_text(flow), FAINT);

@@ -6,7 +6,7 @@ use super::evidence::evidence;
 use super::page::{DOUBT, FAINT, Page, STRONG};
 use super::paths::paths;
 use super::words;
-use crate::model::answer::{Answer, Finding, Severity, Verdict, Via};
+use crate::model::answer::{Answer, Evidence, Finding, Severity, Verdict, Via};
 use anstyle::Style;
 
 /// An answer as text. `namespace` is the one that was asked about.
@@ -173,13 +173,29 @@ fn cited(page: &mut Page, answer: &Answer, layout: Layout) {
     if !shown.is_empty() {
         page.heading("Evidence");
     }
-    for e in &shown {
-        evidence(page, e, answer.window, layout.wide);
+    for (e, alike) in folded(&shown, layout.wide) {
+        evidence(page, e, &alike, answer.window, layout.wide);
     }
     let more = answer.evidence.len() - shown.len();
     if more > 0 && !shown.is_empty() {
         page.paragraph(6, &format!("{more} more with -o wide"), FAINT);
     }
+}
+
+/// Each attempt leaves the same evidence: told once, with the ids of its like, except where all of it is wanted.
+fn folded<'a>(shown: &[&'a Evidence], wide: bool) -> Vec<(&'a Evidence, Vec<&'a str>)> {
+    let mut told: Vec<(&Evidence, Vec<&str>)> = Vec::new();
+    for e in shown {
+        let like = |t: &Evidence| {
+            (t.plane, &t.node, &t.ifname, &t.hook, &t.text)
+                == (e.plane, &e.node, &e.ifname, &e.hook, &e.text)
+        };
+        match told.iter_mut().find(|(t, _)| !wide && like(t)) {
+            Some((_, alike)) => alike.push(&e.id),
+            None => told.push((e, Vec::new())),
+        }
+    }
+    told
 }
 
 /// The other findings.

@@ -233,6 +233,9 @@ pub(crate) fn mismatch() -> Answer {
         reply: Some(TupleText(reply)),
         zone: 0,
     });
+    let mut again = reset.clone();
+    again.id = "e6".into();
+    again.time = Some(at(1_704));
     a.evidence = vec![
         shown("e1", 1_203, "veth3a", "tc/ingress", "SYN to the Service"),
         reset,
@@ -249,6 +252,7 @@ pub(crate) fn mismatch() -> Answer {
                 "Listening sockets of app/web-api-0: TCP 0.0.0.0:8080; none takes 10.244.1.5:8081"
                     .into(),
         },
+        again,
     ];
     let code = codes::find("target-port-mismatch").unwrap();
     let (check, fix) = steps(
@@ -276,7 +280,7 @@ pub(crate) fn mismatch() -> Answer {
                 backends: vec!["app/web-api-0".into()],
             },
             summary: "The Service sends connections to port 8081 of app/web-api-0, where nothing listens; the application listens on 8080.".into(),
-            evidence: vec!["e4".into(), "e5".into()],
+            evidence: vec!["e4".into(), "e5".into(), "e6".into()],
             check,
             fix,
             confusable: code.confusable.to_vec(),

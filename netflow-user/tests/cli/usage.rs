@@ -1,9 +1,6 @@
 //! The binary from outside: bad input, exit codes, streams.
-#![expect(clippy::expect_used, reason = "a panic is a failed test")]
 
-mod cli;
-
-use cli::{Run, error, finding, manifests, netflow, valid, without_rights};
+use crate::run::{BINARY, Run, error, finding, manifests, netflow, valid, without_rights};
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -102,7 +99,7 @@ fn a_service_that_does_not_exist_is_a_finding_and_needs_no_rights() {
 fn objects_come_from_stdin_too() {
     let dir = manifests();
     let text = std::fs::read(dir.path().join("objects.yaml")).expect("temporary file");
-    let mut child = Command::new(cli::BINARY)
+    let mut child = Command::new(BINARY)
         .args(["explain", "app/wed", "--manifests", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -148,7 +145,7 @@ fn a_closed_stdout_is_silent() {
         &["completions", "bash"],
         &["--help"],
     ] {
-        let mut child = Command::new(cli::BINARY)
+        let mut child = Command::new(BINARY)
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -205,7 +202,7 @@ fn failures_as_json_are_one_document_on_stdout() {
 
 #[test]
 fn codes_as_json_are_as_their_schema_says() {
-    let schema = include_str!("../../docs/schema/codes.v1.json");
+    let schema = include_str!("../../../docs/schema/codes.v1.json");
     let all = netflow(&["codes", "-o", "json"]);
     let all = valid(&all.stdout, schema);
     let codes = all["codes"].as_array().expect("codes");

@@ -1,9 +1,6 @@
 //! Recordings from outside: what is replayed, what is refused, what is lost.
-#![expect(clippy::expect_used, reason = "a panic is a failed test")]
 
-mod cli;
-
-use cli::{error, finding, manifests, netflow, valid, write};
+use crate::run::{error, finding, manifests, netflow, valid, write};
 use netflow_user::model::feed::{Input, Start};
 use netflow_user::model::objects::{Objects, Service, ServicePort, TargetPort};
 use netflow_user::model::query::{Query, Target};
@@ -11,7 +8,7 @@ use netflow_user::model::recording::Writer;
 use netflow_user::model::{Proto, Time};
 use std::path::{Path, PathBuf};
 
-const SCHEMA: &str = include_str!("../../docs/schema/explain.v1.json");
+const SCHEMA: &str = include_str!("../../../docs/schema/explain.v1.json");
 
 /// A recording in which nothing happens, of a node of that name.
 fn recording(dir: &Path, node: &str) -> PathBuf {
