@@ -218,4 +218,8 @@ impl Node for LiveNode<'_> {
     fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
         self.kernel.drain()
     }
+
+    fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.kernel.finish()
+    }
 }

@@ -311,11 +311,16 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     }
 }
 
-/// The answer opens the connection: data came, or a SYN-ACK that need not be sent again because the client took it up.
+/// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
+/// the SYN-ACK passed before everything was attached) anything that follows one.
 fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
-    answer.stats.data.is_some()
-        || answer.stats.syn_ack.is_some() && (answer.stats.syn_retrans == 0 || acked())
+    let stats = &answer.stats;
+    stats.data.is_some()
+        || match stats.syn_ack {
+            Some(_) => stats.syn_retrans == 0 || acked(),
+            None => stats.flags.ack() && !stats.flags.rst(),
+        }
 }
 
 fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {

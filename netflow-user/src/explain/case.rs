@@ -228,7 +228,7 @@ impl<'a> Case<'a> {
                 weight: u64::from(part.conn.datagram_attempts.max(1)),
             });
         }
-        attempts.retain(|a| self.is_asked(a));
+        attempts.retain(|a| self.is_asked(a) && was_watched(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
@@ -330,16 +330,16 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether an attempt counts for the verdict: everything that used the Service, and what came to a backend from
-    /// elsewhere, since behind DNAT on another node it looks like this. A direct attempt from this node does not.
+    /// Whether an attempt counts for the verdict: everything that used the Service, and what came to a backend from a
+    /// node that was not asked, since behind DNAT there it looks like this. A direct attempt does not.
     pub fn counts(&self, attempt: &Attempt<'_>) -> bool {
         match attempt.via {
             Via::Pod => {
-                let local = attempt
-                    .parts
+                let direct = self
+                    .views
                     .iter()
-                    .any(|p| self.is_local(p.node, attempt.client()));
-                !local && self.port_of_attempt(attempt).is_some()
+                    .any(|v| self.is_local(v, attempt.client()));
+                !direct && self.port_of_attempt(attempt).is_some()
             }
             _ => true,
         }
@@ -492,6 +492,14 @@ fn is_of_deployment(owner: &str, deployment: &str) -> bool {
         .and_then(|n| n.rsplit_once('-'))
         .map(|(d, _)| d);
     name == Some(deployment) || owner == format!("Deployment/{deployment}")
+}
+
+/// Some of it happened after everything was attached. What ended before was seen at some interfaces only.
+fn was_watched(attempt: &Attempt<'_>) -> bool {
+    attempt
+        .parts
+        .iter()
+        .any(|p| p.conn.last >= p.node.start.time)
 }
 
 /// Whether a part is another node's sight of the same attempt: it starts with the tuple that the first one ended with.

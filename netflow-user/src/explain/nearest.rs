@@ -2,6 +2,7 @@
 
 use crate::model::objects::Objects;
 use crate::model::query::{Query, Target};
+use crate::model::spelling::{alike, distance};
 
 /// How many names are offered.
 const OFFERED: usize = 3;
@@ -12,19 +13,17 @@ pub fn services(objects: &Objects, query: &Query) -> Vec<String> {
     let Target::Name(wanted) = &query.target else {
         return Vec::new();
     };
-    let limit = (wanted.chars().count() / 3).max(2);
     let mut near: Vec<(usize, bool, String)> = objects
         .services
         .iter()
-        .filter_map(|s| {
-            let namespace = if s.namespace == query.namespace {
-                0
-            } else {
-                distance(&s.namespace, &query.namespace)
-            };
-            let contains = s.name.contains(wanted.as_str()) || wanted.contains(s.name.as_str());
-            let name = distance(&s.name, wanted).min(if contains { limit } else { usize::MAX });
-            (name <= limit).then(|| (name, namespace > 0, format!("{}/{}", s.namespace, s.name)))
+        .filter(|s| alike(wanted, &s.name))
+        .map(|s| {
+            let elsewhere = s.namespace != query.namespace;
+            (
+                distance(&s.name, wanted),
+                elsewhere,
+                format!("{}/{}", s.namespace, s.name),
+            )
         })
         .collect();
     near.sort();
@@ -32,22 +31,6 @@ pub fn services(objects: &Objects, query: &Query) -> Vec<String> {
         .map(|(.., name)| name)
         .take(OFFERED)
         .collect()
-}
-
-/// Levenshtein distance in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -73,14 +56,6 @@ mod tests {
             target: Target::Name(name.into()),
             ..Query::default()
         }
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("web-api", "web-api"), 0);
-        assert_eq!(distance("web-api", "web-apl"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

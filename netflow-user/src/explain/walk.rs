@@ -192,12 +192,10 @@ fn path(
     let mut outcomes = Outcomes::default();
     let mut passed: BTreeMap<Hop, (usize, Passed)> = BTreeMap::new();
     let mut broken: BTreeMap<Hop, Vec<Handle>> = BTreeMap::new();
-    let mut failing = 0;
     for &i in members {
         let a = &case.attempts[i];
         tally(&mut outcomes, a);
         let stop = report.broken.get(&i).cloned();
-        failing += usize::from(a.outcome.is_failure());
         if let Some((hop, handles)) = &stop {
             broken.entry(*hop).or_insert_with(|| handles.clone());
         }
@@ -221,7 +219,7 @@ fn path(
             };
             cited.extend(handles.iter().map(|h| (n, *h)));
             let state = match (broken.contains_key(hop), at) {
-                (true, _) if failing == members.len() => State::Broken,
+                (true, _) if outcomes.ok == 0 => State::Broken,
                 (true, _) => State::Degraded,
                 (false, Some(_)) => State::Ok,
                 (false, None) => State::Unseen,

@@ -363,6 +363,11 @@ impl Kernel {
 }
 
 impl RecordSource for Kernel {
+    fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.swept = None;
+        self.drain()
+    }
+
     fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
         self.collect().map_err(|e| SourceError {
             what: "records of the kernel".to_owned(),

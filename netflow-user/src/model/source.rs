@@ -47,6 +47,9 @@ pub trait NodeSource {
 pub trait RecordSource {
     /// Whatever has arrived since the last call: records, a sweep when one is due, lost counts when they changed.
     fn drain(&mut self) -> Result<Vec<Input>, SourceError>;
+
+    /// As [`drain`](RecordSource::drain), with a sweep whether due or not: nothing more will be asked.
+    fn finish(&mut self) -> Result<Vec<Input>, SourceError>;
 }
 
 /// Endpoints of a Service, for the places that build an [`Ask`].

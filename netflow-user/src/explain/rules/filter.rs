@@ -11,6 +11,7 @@ use crate::model::Tuple;
 use crate::model::answer::Basis;
 use crate::model::node::FirewallRule;
 use crate::model::record::Drop;
+use std::collections::BTreeSet;
 
 /// A filter dropped a packet that was on its way to or from a backend.
 struct Filtered<'a> {
@@ -117,9 +118,14 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let f = filtered(a)?;
-            let netns = f.event.record.netns;
+            // The same rule in several Pods is one cause; the node's own rules are told apart by node and hook.
+            let key = if f.event.record.netns == f.part.node.start.netns {
+                format!("{}|{:?}", f.part.view, f.drop.hook)
+            } else {
+                "pod".to_owned()
+            };
             Some(Because {
-                key: format!("{}|{netns}|{:?}", f.part.view, f.drop.hook),
+                key,
                 evidence: evidence(case, a, &f),
             })
         },
@@ -150,9 +156,15 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
             } else {
                 "the replies"
             };
+            let places: BTreeSet<String> = of
+                .iter()
+                .filter_map(|a| filtered(a))
+                .map(|f| place_of(case, &f))
+                .collect();
+            let places: Vec<String> = places.into_iter().collect();
             let summary = format!(
                 "{} drops {back} of {} to {}{hook}: {by}; no NetworkPolicy explains it",
-                place_of(case, &f),
+                places.join(", "),
                 full_name(case),
                 f.tuple.destination()
             );

@@ -11,7 +11,8 @@ use crate::model::CtTuples;
 use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
 use crate::model::record::{Event, IcmpError};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// VIP packets pass the node as they came, or die without a translation, though there are endpoints.
 pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
@@ -147,22 +148,39 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             if known.contains(&to.ip()) || !new {
                 return None;
             }
-            let evidence = case.translation(a).into_iter().chain(dialled(case, a)).collect();
-            Some(Because { key: to.to_string(), evidence })
+            let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
+            // A drop carries the conntrack entry as well: it proves the same.
+            for (part, event, drop, _) in a.drops() {
+                evidence.push(drop_draft(case, part, event, drop));
+            }
+            evidence.extend(dialled(case, a));
+            Some(Because {
+                key: String::new(),
+                evidence,
+            })
         },
         |of| {
             let a = of[0];
-            let to = a.translated().destination();
+            let to: BTreeSet<SocketAddr> =
+                of.iter().map(|a| a.translated().destination()).collect();
+            let to = list(&to);
             let summary = format!(
-                "{} still sends new connections for {} to {to}, which is no endpoint of {} any more",
+                "{} still sends new connections for {} to {to}, no endpoint of {} any more",
                 a.parts[0].node.name(),
                 a.orig.destination(),
                 full_name(case)
             );
-            let list: Vec<String> = known.iter().map(ToString::to_string).collect();
-            let slices = Draft::objects("slices", format!("EndpointSlices of {} hold {}", full_name(case), list.join(", ")));
+            let text = format!(
+                "EndpointSlices of {} hold {}",
+                full_name(case),
+                list(&known)
+            );
+            let slices = Draft::objects("slices", text);
             let evidence = std::iter::once(slices).chain(rules_draft(a)).collect();
-            Saying { evidence, ..Saying::new(summary) }
+            Saying {
+                evidence,
+                ..Saying::new(summary)
+            }
         },
     );
 }
@@ -209,33 +227,48 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             }
             evidence.extend(case.translation(a));
             Some(Because {
-                key: backend.ip().to_string(),
+                key: String::new(),
                 evidence,
             })
         },
         |of| {
-            let a = of[0];
-            let ip = a.backend().map_or(a.orig.dst, |b| b.ip());
-            let listed = case.slice_addresses().contains(&ip);
-            let slices = if listed {
-                "its EndpointSlice still lists it"
-            } else {
-                "no EndpointSlice lists it"
-            };
-            let still = case.pod(ip).map_or_else(String::new, |p| {
-                format!(", though the objects still say {}/{}", p.namespace, p.name)
-            });
+            let gone: BTreeSet<IpAddr> = of
+                .iter()
+                .filter_map(|a| a.backend().map(|b| b.ip()))
+                .collect();
+            let evidence = gone.iter().map(|ip| objects_draft(case, *ip)).collect();
             let summary = format!(
-                "Traffic of {} goes to {ip}, which no Pod holds any more{still}; {slices}",
-                full_name(case)
+                "Connections of {} go to {}, which no Pod holds any more",
+                full_name(case),
+                list(&gone)
             );
-            let pods = format!("endpoint {ip}: {slices}{still}");
             Saying {
-                evidence: vec![Draft::objects(format!("gone {ip}"), pods)],
+                evidence,
                 ..Saying::new(summary)
             }
         },
     );
+}
+
+/// Evidence: what the objects still say of an address that nobody holds.
+fn objects_draft(case: &Case<'_>, ip: IpAddr) -> Draft {
+    let listed = if case.slice_addresses().contains(&ip) {
+        "an EndpointSlice lists"
+    } else {
+        "no EndpointSlice lists"
+    };
+    let pod = case.pod(ip).map_or_else(
+        || "no Pod object has it".to_owned(),
+        |p| format!("Pod object {}/{} still has it", p.namespace, p.name),
+    );
+    Draft::objects(format!("gone {ip}"), format!("{listed} {ip}; {pod}"))
+}
+
+fn list<T: ToString>(all: &BTreeSet<T>) -> String {
+    all.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Whether a node that was asked has the address, itself or in a Pod. Objects do not decide it: they outlive Pods.
