@@ -180,21 +180,35 @@ pub fn ethernet<S: Source + ?Sized>(source: &S) -> Result<Link, Odd> {
 #[inline(always)]
 pub fn packet<S: Source + ?Sized>(source: &S, ip: u32, ethertype: u16) -> Result<Packet, Odd> {
     let mut packet = network(source, ip, ethertype)?;
-    if packet.later_fragment {
-        return Ok(packet);
+    if !packet.later_fragment {
+        transport(source, &mut packet)?;
     }
-    if packet.tuple.proto == TCP {
-        let tcp: Tcp = source.load(packet.transport).ok_or(Odd::Truncated)?;
-        packet.tuple.sport = u16::from_be(tcp.sport);
-        packet.tuple.dport = u16::from_be(tcp.dport);
-        packet.seq = u32::from_be(tcp.seq);
-        packet.ack = u32::from_be(tcp.ack);
-        packet.flags = tcp.flags;
-        packet.transport_len = u32::from(tcp.len_reserved >> 4) * 4;
-        return Ok(packet);
-    }
-    connectionless(source, &mut packet)?;
     Ok(packet)
+}
+
+/// The same as far as it can be seen: without its transport header a packet is taken for a later fragment.
+#[inline(always)]
+pub fn visible<S: Source + ?Sized>(source: &S, ip: u32, ethertype: u16) -> Result<Packet, Odd> {
+    let mut packet = network(source, ip, ethertype)?;
+    if !packet.later_fragment {
+        packet.later_fragment = transport(source, &mut packet).is_err();
+    }
+    Ok(packet)
+}
+
+#[inline(always)]
+fn transport<S: Source + ?Sized>(source: &S, packet: &mut Packet) -> Result<(), Odd> {
+    if packet.tuple.proto != TCP {
+        return connectionless(source, packet);
+    }
+    let tcp: Tcp = source.load(packet.transport).ok_or(Odd::Truncated)?;
+    packet.tuple.sport = u16::from_be(tcp.sport);
+    packet.tuple.dport = u16::from_be(tcp.dport);
+    packet.seq = u32::from_be(tcp.seq);
+    packet.ack = u32::from_be(tcp.ack);
+    packet.flags = tcp.flags;
+    packet.transport_len = u32::from(tcp.len_reserved >> 4) * 4;
+    Ok(())
 }
 
 /// The headers that an ICMP error quotes, whose IP header is at `ip`: of TCP there may be no more than eight bytes.
@@ -701,6 +715,14 @@ mod tests {
         let needed = frame.len() - options.len() - 4;
         for cut in 0..needed {
             assert_eq!(parse(&frame[..cut]), Err(Odd::Truncated), "cut at {cut}");
+        }
+        for cut in 18 + 28..needed {
+            let seen = visible(&frame[..cut], 18, IPV4).unwrap();
+            assert!(
+                seen.later_fragment && ports(&seen) == (0, 0),
+                "cut at {cut}"
+            );
+            assert_eq!(seen.tuple.proto, TCP);
         }
         let packet = parse(&frame[..needed]).unwrap();
         assert_eq!(syn_mss(&frame[..needed], &packet), 0);

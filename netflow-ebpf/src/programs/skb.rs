@@ -58,10 +58,10 @@ impl Skb {
         }
     }
 
-    /// Its headers.
+    /// Its headers, as far as they are in the buffer.
     #[inline(always)]
     pub fn packet(&self, buffer: &Buffer) -> Result<Packet, Odd> {
-        parse::packet(buffer, 0, self.ethertype)
+        parse::visible(buffer, 0, self.ethertype)
     }
 
     /// The packet that an ICMP error quotes.
