@@ -4,12 +4,14 @@ use crate::answer::Answer;
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Length of a recording that holds nothing yet.
+const HEADER: u64 = 12;
 
 /// The binary: `NETFLOW_BIN`, else beside this program.
 pub fn binary() -> Result<PathBuf> {
@@ -50,8 +52,8 @@ pub struct Ended {
     pub stderr: String,
     /// When it was started, nanoseconds since the epoch.
     pub started: u64,
-    /// When it ended.
-    pub ended: u64,
+    /// When the answer began to appear.
+    pub answered: u64,
 }
 
 impl Ended {
@@ -70,8 +72,8 @@ impl Ended {
 /// A run that goes on.
 pub struct Running {
     child: Child,
-    stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
+    stdout: JoinHandle<Read>,
+    stderr: JoinHandle<Read>,
     started: u64,
     record: PathBuf,
 }
@@ -109,11 +111,11 @@ impl Running {
         })
     }
 
-    /// Waits until the recording has begun, which it does once everything is attached; false when it does not.
+    /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            if fs::metadata(&self.record).is_ok_and(|m| m.len() > 0) {
+            if fs::metadata(&self.record).is_ok_and(|m| m.len() > HEADER) {
                 return true;
             }
             if self.child.try_wait().is_ok_and(|s| s.is_some()) {
@@ -138,23 +140,34 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let ended = now();
-        let join = |t: JoinHandle<Vec<u8>>| t.join().unwrap_or_default();
+        let join = |t: JoinHandle<Read>| t.join().unwrap_or_default();
+        let (stdout, stderr) = (join(self.stdout), join(self.stderr));
         Ok(Ended {
             code: status.code(),
-            stdout: join(self.stdout),
-            stderr: String::from_utf8_lossy(&join(self.stderr)).into_owned(),
+            stdout: stdout.bytes,
+            stderr: String::from_utf8_lossy(&stderr.bytes).into_owned(),
             started: self.started,
-            ended,
+            answered: stdout.first.unwrap_or_else(now),
         })
     }
 }
 
-fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+/// All that came through a pipe, and when it began.
+#[derive(Default)]
+struct Read {
+    bytes: Vec<u8>,
+    first: Option<u64>,
+}
+
+fn drain(mut from: impl std::io::Read + Send + 'static) -> JoinHandle<Read> {
     thread::spawn(move || {
-        let mut all = Vec::new();
-        // What was read until then is what there is.
-        let _ = from.read_to_end(&mut all);
+        let mut all = Read::default();
+        let mut buffer = [0; 8192];
+        // What was read until a failure is what there is.
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            all.first.get_or_insert_with(now);
+            all.bytes.extend_from_slice(&buffer[..n]);
+        }
         all
     })
 }
@@ -183,7 +196,7 @@ pub fn replay(recordings: &[&Path]) -> Result<Ended> {
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         started,
-        ended: now(),
+        answered: now(),
     })
 }
 

@@ -12,6 +12,16 @@ use netflow_tests::{demo, faults, matrix, parallel, report, scenario};
 use nix::sys::signal::{SigSet, Signal};
 use std::process::{Command, ExitCode};
 
+/// Prints a line; a reader that has seen enough is no error.
+fn say(text: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+macro_rules! say {
+    ($($part:tt)*) => { say(&format!($($part)*)) };
+}
+
 #[derive(Parser)]
 #[command(
     name = "netflow-lab",
@@ -165,7 +175,7 @@ fn run(action: Action) -> Result<ExitCode> {
 
 fn list() {
     for fault in faults::all() {
-        println!("{:<32} {}", fault.name(), fault.breaks());
+        say!("{:<32} {}", fault.name(), fault.breaks());
     }
 }
 
@@ -179,11 +189,11 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
         _ => all,
     };
     cases.retain(|c| only.is_none_or(|o| c.name().contains(o)));
-    println!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
-    println!("{}", report::head());
+    say!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
+    say!("{}", report::head());
     let passed = parallel::map(&cases, jobs, |case| {
         let row = scenario::run(*case);
-        println!("{}", report::row(&row));
+        say!("{}", report::row(&row));
         row.wrong.is_empty()
     });
     let unproved = if only.is_none() {
@@ -192,11 +202,11 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
         Vec::new()
     };
     for code in &unproved {
-        println!("FAIL no scenario proves {code}");
+        say!("FAIL no scenario proves {code}");
     }
     let good = passed.iter().filter(|p| **p).count();
     let bad = passed.len() - good + unproved.len();
-    println!("{good} passed, {bad} failed");
+    say!("{good} passed, {bad} failed");
     bad == 0
 }
 
@@ -218,34 +228,35 @@ fn up(fault: Option<&str>, mode: Mode, seed: Option<u64>, placement: Placement) 
 
 fn show(lab: &Lab) {
     let plan = &lab.plan;
-    println!(
+    say!(
         "seed {}  proxy {}  manifests {}",
         plan.seed,
         lab.mode,
         lab.manifests().display()
     );
     for (n, node) in plan.nodes.iter().enumerate() {
-        println!("node {}  {}  netns {}", node.name, node.ip, lab.node(n));
+        say!("node {}  {}  netns {}", node.name, node.ip, lab.node(n));
         for pod in plan.pods().filter(|p| p.node == n) {
-            println!("  pod {}/{}  {}", pod.namespace, pod.name, pod.ip);
+            say!("  pod {}/{}  {}", pod.namespace, pod.name, pod.ip);
         }
     }
     for service in [&plan.service, &plan.second] {
         for port in &service.ports {
             let (ns, name, vip) = (&service.namespace, &service.name, service.vip);
-            println!(
+            say!(
                 "service {ns}/{name}  {vip}:{} -> {}",
-                port.port, port.target
+                port.port,
+                port.target
             );
         }
     }
-    println!("client {}", plan.client.name);
+    say!("client {}", plan.client.name);
 }
 
 fn down() -> Result<()> {
     for state in State::all().into_iter().filter(|s| s.owner.is_none()) {
         state.remove()?;
-        println!("{} is down", state.prefix);
+        say!("{} is down", state.prefix);
     }
     Ok(())
 }
@@ -253,10 +264,10 @@ fn down() -> Result<()> {
 fn status() -> Result<()> {
     let states = State::all();
     if states.is_empty() {
-        println!("no lab is up");
+        say!("no lab is up");
     }
     for state in states {
-        println!(
+        say!(
             "{}{}",
             state.prefix,
             if state.owner.is_some() {

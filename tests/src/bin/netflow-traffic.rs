@@ -389,12 +389,16 @@ fn transfer(
     let stall = Duration::from_millis(dial.stall_timeout);
     stream.set_read_timeout(Some(stall))?;
     stream.set_write_timeout(Some(stall))?;
+    stream.set_nodelay(true)?;
     let mut reader = stream.try_clone()?;
     let (sent, received) = thread::scope(|scope| {
         let read = scope.spawn(move || receive(&mut reader, dial.receive as usize));
+        // What the server needs to know goes ahead in a packet of its own, so that both ends send at the same time.
+        let request = request(dial);
         let sent = stream
-            .write_all(&request(dial))
-            .map(|()| dial.send.max(4) as u64);
+            .write_all(&request[..4])
+            .and_then(|()| stream.write_all(&request[4..]))
+            .map(|()| request.len() as u64);
         let received = read.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
         (sent, received)
     });

@@ -79,6 +79,8 @@ pub struct Expect {
     pub info: Option<&'static str>,
     /// The top finding must be observed, not inferred or concluded from objects.
     pub observed: bool,
+    /// One of the codes must be there; otherwise it only may.
+    pub firm: bool,
 }
 
 impl Expect {
@@ -90,6 +92,7 @@ impl Expect {
             planes: vec![planes],
             info: None,
             observed: true,
+            firm: true,
         }
     }
 
@@ -101,6 +104,7 @@ impl Expect {
             planes: Vec::new(),
             info: None,
             observed: false,
+            firm: false,
         }
     }
 
@@ -127,6 +131,13 @@ impl Expect {
     #[must_use]
     pub fn degraded(mut self) -> Expect {
         self.verdicts = vec![Verdict::Degraded];
+        self
+    }
+
+    /// The verdict counts attempts that were too young to be judged: some may have got through.
+    #[must_use]
+    pub fn or_degraded(mut self) -> Expect {
+        self.verdicts.push(Verdict::Degraded);
         self
     }
 

@@ -39,7 +39,7 @@ impl Fault for MtuBlackhole {
         Ok(())
     }
     fn expect(&self, _at: At) -> Expect {
-        Expect::code("mtu-blackhole", &["flow"])
+        Expect::code("mtu-blackhole", &["flow"]).or_degraded()
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Stalled]

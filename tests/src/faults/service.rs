@@ -36,6 +36,7 @@ fn idle(code: &'static str) -> Expect {
         planes: vec![&["k8s"]],
         info: None,
         observed: false,
+        firm: true,
     }
 }
 

@@ -32,11 +32,8 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> R
 pub fn feed(program: &str, args: &[&str], input: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(args)
-        // Each lab has its own lock: rules of different namespaces do not meet.
-        .env(
-            "XTABLES_LOCKFILE",
-            format!("/run/netflow-lab/xtables.{}", std::process::id()),
-        )
+        // Labs wait for each other, not for the machine's own firewall.
+        .env("XTABLES_LOCKFILE", "/run/netflow-lab/xtables.lock")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
