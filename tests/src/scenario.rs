@@ -88,7 +88,7 @@ impl Scenario {
         let mut nodes = self.start_netflow(window)?;
         let mut second = self.start_second()?;
         for (_, _, running, _) in &mut nodes {
-            running.wait_attached(Duration::from_secs(4));
+            running.wait_attached(Duration::from_secs(20));
         }
         if matches!(self.case.form, Form::Fresh | Form::VipOnly) {
             clients = self.start_traffic()?;

@@ -20,6 +20,7 @@ use crate::model::query::Query;
 use crate::model::recording::Writer;
 use crate::model::source::{Ask, NodeSource, ObjectSource, RecordSource, SourceError};
 use crate::node::{NodeReader, netns};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -208,6 +209,14 @@ impl Node for LiveNode<'_> {
         let vips = self.ask.vips.iter().map(|(ip, _, _)| *ip);
         let addresses: Vec<IpAddr> = vips.chain(self.ask.conntrack.iter().copied()).collect();
         self.kernel.watch_addresses(&addresses);
+    }
+
+    fn meet(&mut self, clients: &BTreeSet<IpAddr>) {
+        for client in clients {
+            if self.pods.contains(client) && !self.ask.pods.contains(client) {
+                self.ask.pods.push(*client);
+            }
+        }
     }
 
     fn facts(&mut self) -> Result<NodeFacts, SourceError> {

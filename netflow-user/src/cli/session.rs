@@ -12,6 +12,8 @@ use crate::model::objects::Objects;
 use crate::model::recording::{RecordingError, Writer};
 use crate::model::source::{ObjectSource, SourceError};
 use crate::model::{Input, Time};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +28,9 @@ const TICK: Duration = Duration::from_millis(250);
 pub trait Node {
     /// Takes in which objects there are: what to ask for, and whose packets to keep.
     fn aim(&mut self, objects: &Objects);
+
+    /// Takes in which clients were seen: those on this node are looked into too.
+    fn meet(&mut self, clients: &BTreeSet<IpAddr>);
 
     /// The node's state now.
     fn facts(&mut self) -> Result<NodeFacts, SourceError>;
@@ -162,6 +167,7 @@ pub fn look(
             || limits.window.is_some_and(|w| began.elapsed() >= w)
             || step(feed, observer, began).is_break();
         if closed || read.elapsed() >= FACTS_PERIOD {
+            node.meet(&feed.explainer.clients());
             feed.give(&Input::Node(Box::new(node.facts()?)));
             read = Instant::now();
         }
@@ -226,6 +232,8 @@ mod tests {
         fn aim(&mut self, _objects: &Objects) {
             self.aimed += 1;
         }
+
+        fn meet(&mut self, _clients: &BTreeSet<IpAddr>) {}
 
         fn facts(&mut self) -> Result<NodeFacts, SourceError> {
             self.read += 1;

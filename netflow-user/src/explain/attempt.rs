@@ -247,9 +247,8 @@ fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
     let sight = part
         .conn
         .sights_towards(forward)
-        .filter(|s| s.stats.retrans >= 2)
+        .filter(|s| s.stats.data.is_some())
         .max_by_key(|s| (s.stats.retrans, s.key.dir == Direction::Ingress, s.key))?;
-    let (first, last) = (sight.stats.retrans_first?, sight.stats.retrans_last?);
     let acked = part
         .conn
         .sights_towards(!forward)
@@ -259,12 +258,42 @@ fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
     // Sequence numbers wrap: what is left to acknowledge is the distance, positive below 2^31.
     let outstanding =
         acked.is_none_or(|ack| sight.stats.seq_end.wrapping_sub(ack).cast_signed() > 0);
-    let long = last.since(first) >= UNANSWERED;
-    (long && outstanding).then_some(Stall {
+    let stall = Stall {
         part,
         sight,
         forward,
-    })
+    };
+    (outstanding && (stall.is_resent() || stall.is_left_hanging())).then_some(stall)
+}
+
+impl Stall<'_> {
+    /// Sent again at least twice, over a second or more (design: attempt).
+    fn is_resent(&self) -> bool {
+        let stats = &self.sight.stats;
+        let over = stats
+            .retrans_last
+            .zip(stats.retrans_first)
+            .map(|(last, first)| last.since(first));
+        stats.retrans >= 2 && over.is_some_and(|d| d >= UNANSWERED)
+    }
+
+    /// A connection that ran before we looked sent data, and for a second nobody has acknowledged it. It may have been
+    /// sent many times before, further and further apart.
+    fn is_left_hanging(&self) -> bool {
+        let stats = &self.sight.stats;
+        let running = !self.part.conn.opened && stats.syn.is_none() && stats.syn_ack.is_none();
+        running && self.part.node.now.since(stats.first) >= UNANSWERED
+    }
+
+    /// Biggest IP packet that is known to be sent in vain, bytes.
+    pub fn size(&self) -> u16 {
+        let stats = &self.sight.stats;
+        if stats.retrans > 0 {
+            stats.retrans_max
+        } else {
+            stats.max_packet
+        }
+    }
 }
 
 /// Decides how an attempt ended, at the side of the client as far as it was seen.
@@ -295,18 +324,20 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     let established = answers.iter().any(|s| is_taken_up(part, s))
         || (running && answers.iter().any(|s| !s.stats.flags.rst()));
     let rst = answers.iter().filter_map(|s| s.stats.rst).min();
+    let stalled = attempt.stall().is_some();
     if !established {
-        return if rst.is_some() {
-            Outcome::Refused
-        } else {
-            unanswered(attempt, part)
+        return match rst {
+            Some(_) => Outcome::Refused,
+            None if running && stalled => Outcome::Stalled,
+            None => unanswered(attempt, part),
         };
     }
     // A RST after a FIN is the end of a connection that was over.
     let fin = part.conn.sights.iter().filter_map(|s| s.stats.fin).min();
     match (rst, fin) {
         (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) => Outcome::Reset,
-        _ if attempt.stall().is_some() => Outcome::Stalled,
+        _ if stalled => Outcome::Stalled,
+        _ if awaits_first_ack(part) => Outcome::Pending,
         _ => Outcome::Ok,
     }
 }
@@ -321,6 +352,27 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
             Some(_) => stats.syn_retrans == 0 || acked(),
             None => stats.flags.ack() && !stats.flags.rst(),
         }
+}
+
+/// One side has sent data and none of it is acknowledged yet: whether the connection carries any cannot be told.
+fn awaits_first_ack(part: Part<'_>) -> bool {
+    [true, false].into_iter().any(|forward| {
+        let sent = part
+            .conn
+            .sights_towards(forward)
+            .filter(|s| s.stats.data.is_some());
+        let isn = sent
+            .filter(|s| s.stats.syn.is_some() || s.stats.syn_ack.is_some())
+            .map(|s| s.stats.isn)
+            .next();
+        let acks = || {
+            part.conn
+                .sights_towards(!forward)
+                .filter(|s| s.stats.flags.ack())
+        };
+        // The handshake itself acknowledges one number more than the initial one.
+        isn.is_some_and(|isn| acks().all(|s| s.stats.ack == isn.wrapping_add(1)))
+    })
 }
 
 fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {

@@ -31,7 +31,8 @@ use crate::model::{Input, Time};
 use attempt::Outcome;
 use case::Case;
 use report::Report;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::time::Duration;
 use view::View;
 
@@ -94,6 +95,22 @@ impl Explainer {
                 false
             }
         }
+    }
+
+    /// Addresses of the clients seen so far, for a source that can look into their namespaces.
+    pub fn clients(&self) -> BTreeSet<IpAddr> {
+        let query = self.query();
+        let Some(service) = find_service(&self.objects, &query) else {
+            return BTreeSet::new();
+        };
+        let case = Case::new(
+            &query,
+            &self.objects,
+            service,
+            &self.views,
+            self.identity.as_ref(),
+        );
+        case.attempts.iter().map(attempt::Attempt::client).collect()
     }
 
     /// The answer as of now.
@@ -184,7 +201,7 @@ impl Explainer {
 
     /// Tells the tables which addresses serve, so that connections seen mid-flow are turned the right way.
     fn watch(&mut self) {
-        let mut servers: HashSet<(std::net::IpAddr, u16)> = HashSet::new();
+        let mut servers: HashSet<(IpAddr, u16)> = HashSet::new();
         for s in &self.objects.services {
             for ip in s.cluster_ips.iter().chain(&s.external_ips).chain(&s.lb_ips) {
                 servers.extend(s.ports.iter().map(|p| (*ip, p.port)));

@@ -7,20 +7,38 @@ use crate::traffic::{Dial, Outcome};
 use crate::world::{Lost, World};
 use anyhow::Result;
 
-pub(super) const ALL: &[&dyn Fault] =
-    &[&MtuBlackhole, &PmtuLearned, &LostBeyondNode, &NeverArrived];
+pub(super) const ALL: &[&dyn Fault] = &[
+    &MtuBlackhole,
+    &MtuBlackholeReplies,
+    &PmtuLearned,
+    &LostBeyondNode,
+    &NeverArrived,
+];
 
 const CROSS: &[Placement] = &[Placement::Cross];
 
-/// Transfers that need full-size segments both ways.
-fn make_big(world: &mut World) {
+/// Transfers that need full-size segments on the way there (`send`) or back (`receive`).
+fn transfer(world: &mut World, send: u32, receive: u32) {
     for dial in world.via_vip.iter_mut().chain(&mut world.via_pod) {
         *dial = Dial {
-            send: 200_000,
-            receive: 200_000,
+            send: send as usize,
+            receive,
             ..dial.clone()
         };
     }
+}
+
+/// Full-size segments.
+const BIG: u32 = 200_000;
+/// One small segment.
+const SMALL: u32 = 100;
+
+/// Who sends what is too big, and so sees that it is never acknowledged: the other end only waits.
+fn blackhole(at: At, sender: Vantage) -> Expect {
+    if at.vantage == sender || at.vantage == Vantage::Together {
+        return Expect::code("mtu-blackhole", &["flow"]);
+    }
+    Expect::not_from_here()
 }
 
 struct MtuBlackhole;
@@ -30,16 +48,42 @@ impl Fault for MtuBlackhole {
         "mtu-blackhole"
     }
     fn breaks(&self) -> &'static str {
-        "the path between the nodes has a smaller MTU, and nobody is told"
+        "the path between the nodes has a smaller MTU, and nobody is told: big requests vanish"
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         world.between.path_mtu = Some(plan.small_mtu);
         world.between.mute = true;
-        make_big(world);
+        transfer(world, BIG, SMALL);
         Ok(())
     }
-    fn expect(&self, _at: At) -> Expect {
-        Expect::code("mtu-blackhole", &["flow"]).or_degraded()
+    fn expect(&self, at: At) -> Expect {
+        blackhole(at, Vantage::Client)
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Stalled]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        CROSS
+    }
+}
+
+struct MtuBlackholeReplies;
+
+impl Fault for MtuBlackholeReplies {
+    fn name(&self) -> &'static str {
+        "mtu-blackhole-replies"
+    }
+    fn breaks(&self) -> &'static str {
+        "the path between the nodes has a smaller MTU, and nobody is told: big replies vanish"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        world.between.path_mtu = Some(plan.small_mtu);
+        world.between.mute = true;
+        transfer(world, SMALL, BIG);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        blackhole(at, Vantage::Backend)
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Stalled]
@@ -60,7 +104,7 @@ impl Fault for PmtuLearned {
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         world.between.path_mtu = Some(plan.small_mtu);
-        make_big(world);
+        transfer(world, BIG, BIG);
         Ok(())
     }
     fn expect(&self, _at: At) -> Expect {

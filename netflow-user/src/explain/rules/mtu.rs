@@ -1,12 +1,15 @@
 //! Size: packets that fit pass, big ones do not, or somebody said so.
 
 use super::service::drop_draft;
-use crate::explain::attempt::{Attempt, Outcome, Stall};
+use crate::explain::attempt::{Attempt, Outcome, Part, Stall};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::view::View;
+use crate::flows::Sight;
 use crate::model::answer::{Basis, Plane, Severity};
 use crate::model::record::{Event, IcmpError};
+use std::net::IpAddr;
 
 /// Every path carries this much (RFC 791: 576 bytes for IPv4; RFC 8200: 1280 for IPv6). What is lost at or below it is
 /// not lost for its size.
@@ -22,7 +25,7 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let stall = (a.outcome == Outcome::Stalled).then(|| a.stall()).flatten()?;
-            let size = stall.sight.stats.retrans_max;
+            let size = stall.size();
             let big = size > always_fits(a.orig.dst.is_ipv6()) && size >= stall.sight.stats.max_packet;
             if !big || told(a, &stall) || !small_passes(case, a) {
                 return None;
@@ -34,7 +37,7 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
         },
         |of| {
             let Some(stall) = of[0].stall() else { return Saying::new("") };
-            let size = stall.sight.stats.retrans_max;
+            let size = stall.size();
             let (what, to) = if stall.forward {
                 ("to", of[0].translated().dst)
             } else {
@@ -79,38 +82,34 @@ fn delivered(own: bool, icmp: &IcmpError) -> bool {
 
 /// Small packets pass the same way: this connection's handshake in the window, or another attempt's.
 fn small_passes(case: &Case<'_>, a: &Attempt<'_>) -> bool {
-    a.parts
-        .iter()
-        .any(|p| p.conn.sights.iter().any(|s| s.stats.syn_ack.is_some()))
-        || others(case, a).next().is_some()
+    handshake(a).is_some() || others(case, a).next().is_some()
 }
 
+/// Other attempts between the same two addresses whose handshake passed.
 fn others<'c, 'a>(case: &'c Case<'a>, a: &Attempt<'a>) -> impl Iterator<Item = &'c Attempt<'a>> {
     let (client, backend) = (a.client(), a.translated().dst);
     case.attempts.iter().filter(move |o| {
-        o.client() == client && o.translated().dst == backend && o.outcome == Outcome::Ok
+        o.client() == client && o.translated().dst == backend && handshake(o).is_some()
+    })
+}
+
+/// Where the SYN-ACK of an attempt was seen.
+fn handshake<'a>(a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
+    a.parts.iter().find_map(|p| {
+        let passed = p.conn.sights.iter().filter(|s| s.stats.syn_ack.is_some());
+        Some((*p, passed.min_by_key(|s| (s.stats.syn_ack, s.key))?))
     })
 }
 
 fn small_draft(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
-    let of = |a: &Attempt<'_>| {
-        a.parts.iter().find_map(|p| {
-            let s = p
-                .conn
-                .sights
-                .iter()
-                .filter(|s| s.stats.syn_ack.is_some())
-                .min_by_key(|s| (s.stats.syn_ack, s.key))?;
-            let from = s.key.tuple.source();
-            Some(case.sight(
-                *p,
-                s,
-                "handshake",
-                format!("the handshake with {from} passes"),
-            ))
-        })
-    };
-    of(a).or_else(|| others(case, a).find_map(of))
+    let (part, sight) = handshake(a).or_else(|| others(case, a).find_map(handshake))?;
+    let from = sight.key.tuple.source();
+    Some(case.sight(
+        part,
+        sight,
+        "handshake",
+        format!("the handshake with {from} passes"),
+    ))
 }
 
 fn stall_draft(case: &Case<'_>, stall: &Stall<'_>) -> Draft {
@@ -119,12 +118,19 @@ fn stall_draft(case: &Case<'_>, stall: &Stall<'_>) -> Draft {
         (Some(first), Some(last)) => last.since(first).as_millis() / 100,
         _ => 0,
     };
+    let again = if s.retrans > 0 {
+        format!(
+            "sent again {} times over {}.{} s",
+            s.retrans,
+            secs / 10,
+            secs % 10
+        )
+    } else {
+        "sent".to_owned()
+    };
     let text = format!(
-        "segments of up to {} bytes sent again {} times over {}.{} s without acknowledgement",
-        s.retrans_max,
-        s.retrans,
-        secs / 10,
-        secs % 10
+        "segments of up to {} bytes {again} without acknowledgement",
+        stall.size()
     );
     let mut draft = case.sight(stall.part, stall.sight, "stall", text);
     draft.time = s.retrans_first.or(draft.time);
@@ -173,14 +179,12 @@ pub fn pmtu_learned(case: &Case<'_>, report: &mut Report) {
                 .map_or(String::new(), |t| case.name(t.src, event.record.time));
             let to = icmp.quoted.map_or(a.orig.dst, |q| q.dst);
             let text = format!("{who} says: packets to {to} may have {} bytes", icmp.mtu);
-            let mut draft = case.event(
+            drafts.push(case.event(
                 part,
                 event,
                 &format!("too big {who} {} {to}", icmp.mtu),
                 text,
-            );
-            draft.plane = Plane::Mtu;
-            drafts.push(draft);
+            ));
             let old = part
                 .conn
                 .sights
@@ -188,19 +192,23 @@ pub fn pmtu_learned(case: &Case<'_>, report: &mut Report) {
                 .map(|s| u32::from(s.stats.max_packet))
                 .max()
                 .unwrap_or(0);
-            said.get_or_insert((who, icmp.mtu, old.max(icmp.mtu), to));
+            let from = format!(
+                "packets of {} bytes became {}, told by {who}",
+                old.max(icmp.mtu),
+                icmp.mtu
+            );
+            said.get_or_insert((to, from));
         }
     }
-    if let Some((who, mtu, old, to)) = said {
-        let from = if who.is_empty() {
-            String::new()
-        } else {
-            format!(", told by {who}")
-        };
-        let summary = format!(
-            "Path MTU to {} learned: packets of {old} bytes became {mtu}{from}",
-            case.name(to, drafts[0].time.unwrap_or_default())
-        );
+    for (i, view) in case.views.iter().enumerate() {
+        for (to, mtu, draft) in remembered(case, i, view) {
+            drafts.push(draft);
+            said.get_or_insert((to, format!("packets may have {mtu} bytes")));
+        }
+    }
+    if let Some((to, how)) = said {
+        let at = drafts.first().and_then(|d| d.time).unwrap_or_default();
+        let summary = format!("Path MTU to {} learned: {how}", case.name(to, at));
         let saying = Saying {
             evidence: drafts,
             ..Saying::new(summary)
@@ -213,4 +221,31 @@ pub fn pmtu_learned(case: &Case<'_>, report: &mut Report) {
             saying,
         );
     }
+}
+
+/// Path MTUs that the node or one of its Pods keeps for an address of an attempt: learned, maybe before we looked.
+fn remembered(case: &Case<'_>, index: usize, view: &View) -> Vec<(IpAddr, u32, Draft)> {
+    let lookups = view
+        .facts
+        .iter()
+        .flat_map(|f| f.lookups.iter().map(move |l| (f.time, l)));
+    let concerned = |to: IpAddr| {
+        let mut ok = case.attempts.iter().filter(|a| a.outcome == Outcome::Ok);
+        ok.any(|a| [a.orig.src, a.orig.dst, a.translated().dst].contains(&to))
+    };
+    lookups
+        .filter_map(|(time, l)| {
+            let mtu = l.learned_mtu().filter(|_| concerned(l.dst))?;
+            let text = format!(
+                "the route to {} has a learned path MTU of {mtu} bytes",
+                l.dst
+            );
+            let mut draft = Draft::node(format!("learned {} {mtu}", l.dst), text);
+            draft.plane = Plane::Mtu;
+            draft.time = Some(time);
+            draft.view = Some((index, view.name().to_owned()));
+            draft.netns = Some(l.netns);
+            Some((l.dst, mtu, draft))
+        })
+        .collect()
 }

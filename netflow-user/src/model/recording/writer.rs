@@ -74,7 +74,9 @@ impl Writer {
         self.lines.put_u8(b'\n');
         let now = input.time();
         let since = *self.since.get_or_insert(now.unwrap_or_default());
-        let due = now.is_some_and(|now| now.since(since) >= SPAN);
+        // Who speaks stands in the file at once, so that one that ends early says at least what was asked.
+        let due =
+            matches!(input, Input::Start(_)) || now.is_some_and(|now| now.since(since) >= SPAN);
         if due || self.lines.len() >= CHUNK {
             self.flush()?;
         }
