@@ -10,6 +10,7 @@ use netflow_user::model::answer::Plane;
 use netflow_user::model::record::{Event, Record};
 use netflow_user::model::recording::{Reader, Writer};
 use netflow_user::model::{CtTuples, Input, Tuple};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Copies recording `from` to `to` without what `finding` cites. Gives the number of records and entries taken out.
@@ -56,7 +57,16 @@ impl Cited {
             .any(|cited| tuples.iter().any(|t| same_group(cited, t)))
     }
 
+    /// A neighbour that did not answer is cited with the packet that waited for it.
+    fn holds_neighbor(&self, ip: IpAddr) -> bool {
+        let cited = self.0.iter().filter(|(plane, _)| *plane == Plane::Node);
+        cited.flat_map(|(_, tuples)| tuples).any(|t| t.dst == ip)
+    }
+
     fn holds_record(&self, record: &Record) -> bool {
+        if let Event::NeighborFailed { ip } = record.event {
+            return self.holds_neighbor(ip);
+        }
         let mut tuples: Vec<Tuple> = record.tuple.into_iter().collect();
         let planes: &[Plane] = match &record.event {
             Event::Nat { ct } | Event::CtEnd { ct } => {
@@ -103,7 +113,7 @@ fn same_group(a: &Tuple, b: &Tuple) -> bool {
 mod tests {
     use super::*;
     use netflow_user::model::Proto;
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     fn tuple(src: u8, sport: u16, dst: u8, dport: u16) -> Tuple {
         let ip = |n| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n));

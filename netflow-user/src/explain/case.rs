@@ -494,12 +494,13 @@ fn is_of_deployment(owner: &str, deployment: &str) -> bool {
     name == Some(deployment) || owner == format!("Deployment/{deployment}")
 }
 
-/// Some of it happened after everything was attached. What ended before was seen at some interfaces only.
+/// On each node some of it happened after everything was attached. What ended before was seen at some interfaces only,
+/// so what is missing there proves nothing.
 fn was_watched(attempt: &Attempt<'_>) -> bool {
     attempt
         .parts
         .iter()
-        .any(|p| p.conn.last >= p.node.start.time)
+        .all(|p| p.conn.last >= p.node.start.time)
 }
 
 /// Whether a part is another node's sight of the same attempt: it starts with the tuple that the first one ended with.

@@ -319,8 +319,9 @@ fn verdict(case: Option<&Case<'_>>, findings: &[Finding]) -> Verdict {
     match (ok, failed) {
         (false, true) => Verdict::Failing,
         (true, true) => Verdict::Degraded,
+        // What reached a backend says nothing of a Service that leads to none.
+        (_, false) if suspected => Verdict::Suspected,
         (true, false) => Verdict::Healthy,
-        (false, false) if suspected => Verdict::Suspected,
         (false, false) => Verdict::NotEnoughEvidence,
     }
 }

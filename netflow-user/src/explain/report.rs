@@ -244,12 +244,7 @@ impl Found {
             .collect();
         Affected {
             attempts: mine().map(|a| a.weight).sum(),
-            of: case
-                .attempts
-                .iter()
-                .filter(|a| case.counts(a))
-                .map(|a| a.weight)
-                .sum(),
+            of: case.attempts.iter().map(|a| a.weight).sum(),
             clients: clients.into_iter().collect(),
             backends: backends.into_iter().collect(),
         }

@@ -118,9 +118,10 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let f = filtered(a)?;
-            // The same rule in several Pods is one cause; the node's own rules are told apart by node and hook.
-            let key = if f.event.record.netns == f.part.node.start.netns {
-                format!("{}|{:?}", f.part.view, f.drop.hook)
+            // The same rule in several Pods is one cause; nodes are told apart.
+            let own = f.event.record.netns == f.part.node.start.netns;
+            let key = if own {
+                f.part.node.name().to_owned()
             } else {
                 "pod".to_owned()
             };

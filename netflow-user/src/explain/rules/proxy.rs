@@ -1,7 +1,7 @@
 //! The Service proxy: whether the VIP is translated, and to whom.
 
 use super::service::{answer_of_node, dialled, drop_draft, full_name};
-use crate::explain::attempt::{Attempt, Outcome};
+use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::lack::served;
@@ -10,7 +10,7 @@ use crate::flows::Leg;
 use crate::model::CtTuples;
 use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
-use crate::model::record::{Event, IcmpError};
+use crate::model::record::{Event, IcmpError, Record};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -219,9 +219,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                     evidence.push(case.event(part, event, &kind, text));
                 }
             }
-            if evidence.is_empty() {
-                evidence.extend(silent_neighbor(a));
-            }
+            evidence.extend(silent_neighbors(a));
             if evidence.is_empty() {
                 return None;
             }
@@ -290,25 +288,31 @@ fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {
 }
 
 /// Evidence: the neighbour entry of the backend failed.
-fn silent_neighbor(a: &Attempt<'_>) -> Option<Draft> {
-    let ip = a.backend()?.ip();
-    for part in &a.parts {
-        let failed = part.node.loose.iter().find(|(_, r)| {
-            matches!(r.event, Event::NeighborFailed { ip: n } if n == ip) && r.time >= a.began()
-        });
-        if let Some((cite, record)) = failed {
-            let mut draft = Draft::node(
-                format!("neighbor {ip}"),
-                format!("nobody answered the neighbour request for {ip}"),
-            );
-            draft.time = Some(record.time);
-            draft.view = Some((part.view, part.node.name().to_owned()));
-            draft.netns = Some(record.netns);
-            draft.ifname = part.node.ifname(record.ifindex);
-            draft.hook = Some("neigh".to_owned());
-            draft.cites = vec![*cite];
-            return Some(draft);
-        }
-    }
-    None
+fn silent_neighbors(a: &Attempt<'_>) -> Vec<Draft> {
+    let Some(ip) = a.backend().map(|b| b.ip()) else {
+        return Vec::new();
+    };
+    let of_part = |part: &Part<'_>| -> Vec<Draft> {
+        let failed = |r: &Record| matches!(r.event, Event::NeighborFailed { ip: n } if n == ip);
+        let during = part
+            .node
+            .loose
+            .iter()
+            .filter(|(_, r)| failed(r) && r.time >= a.began());
+        during
+            .map(|(cite, record)| {
+                let text = format!("nobody answered the neighbour request for {ip}");
+                let mut draft = Draft::node(format!("neighbor {ip}"), text);
+                draft.time = Some(record.time);
+                draft.view = Some((part.view, part.node.name().to_owned()));
+                draft.netns = Some(record.netns);
+                draft.ifname = part.node.ifname(record.ifindex);
+                draft.hook = Some("neigh_timer_handler".to_owned());
+                draft.tuple = Some(a.translated());
+                draft.cites = vec![*cite];
+                draft
+            })
+            .collect()
+    };
+    a.parts.iter().flat_map(of_part).collect()
 }
