@@ -11,6 +11,8 @@ use netflow_tests::world::World;
 use netflow_tests::{demo, faults, matrix, parallel, report, scenario};
 use nix::sys::signal::{SigSet, Signal};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// Prints a line; a reader that has seen enough is no error.
 fn say(text: &str) {
@@ -105,7 +107,12 @@ fn main() -> ExitCode {
         eprintln!("netflow-lab: {e}");
         return ExitCode::from(2);
     }
-    match catch_signals().and_then(|()| run(cli.command)) {
+    let done = catch_signals().and_then(|()| run(cli.command));
+    while ENDING.load(Ordering::SeqCst) {
+        // Its lab was taken away under it: what it says of that is no result, and the other thread ends the process.
+        thread::park();
+    }
+    match done {
         Ok(code) => code,
         Err(e) => {
             eprintln!("netflow-lab: {e:#}");
@@ -114,13 +121,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// A signal was caught: labs are being taken down.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// On SIGINT and SIGTERM, takes the labs of this process down and ends. Blocks both signals for all threads started
 /// later, so that one thread gets them; children start with none blocked.
 fn catch_signals() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
+            ENDING.store(true, Ordering::SeqCst);
             eprintln!("netflow-lab: {signal}, taking the lab down");
             lab::take_all_down();
             std::process::exit(128 + signal as i32);
