@@ -15,7 +15,10 @@ use std::path::Path;
 
 /// Copies recording `from` to `to` without what `finding` cites. Gives the number of records and entries taken out.
 pub fn without_cited(answer: &Answer, finding: &Finding, from: &Path, to: &Path) -> Result<usize> {
-    let cited = Cited::of(&answer.cited(finding));
+    let mut cited = Cited::of(&answer.cited(finding));
+    for input in Reader::open(from)? {
+        cited.learn(&input);
+    }
     let mut taken = 0;
     let mut writer = Writer::create(to)?;
     for mut input in Reader::open(from)? {
@@ -34,6 +37,27 @@ impl Cited {
             .iter()
             .filter_map(|e| Some((e.plane, e.flow.as_ref()?.tuples())));
         Cited(rows.collect())
+    }
+
+    /// One connection has several tuples on its way through the node; conntrack says which belong together.
+    fn learn(&mut self, input: &Input) {
+        let translations: Vec<&CtTuples> = match input {
+            Input::Records { records } => records.iter().filter_map(translation).collect(),
+            Input::Node(facts) => facts.conntrack.entries.iter().map(|e| &e.tuples).collect(),
+            _ => Vec::new(),
+        };
+        for ct in translations {
+            let faces = faces(ct);
+            for (_, tuples) in &mut self.0 {
+                let related = tuples
+                    .iter()
+                    .any(|t| faces.iter().any(|f| same_group(t, f)));
+                let new: Vec<Tuple> = faces.into_iter().filter(|f| !tuples.contains(f)).collect();
+                if related && (ct.is_dnat() || ct.is_snat()) {
+                    tuples.extend(new);
+                }
+            }
+        }
     }
 
     fn take_from(&self, input: &mut Input) -> usize {
@@ -90,6 +114,31 @@ impl Cited {
         };
         self.holds(planes, &tuples)
     }
+}
+
+fn translation(record: &Record) -> Option<&CtTuples> {
+    match &record.event {
+        Event::Nat { ct } | Event::CtEnd { ct } => Some(ct),
+        Event::Drop(drop) => drop.ct.as_ref(),
+        Event::IcmpSent { ct, .. } => ct.as_ref(),
+        _ => None,
+    }
+}
+
+/// The connection's tuples: untranslated, with either address translated, with both.
+fn faces(ct: &CtTuples) -> [Tuple; 4] {
+    let (before, after) = (ct.orig, ct.translated());
+    let dnat_only = Tuple {
+        dst: after.dst,
+        dport: after.dport,
+        ..before
+    };
+    let snat_only = Tuple {
+        src: after.src,
+        sport: after.sport,
+        ..before
+    };
+    [before, after, dnat_only, snat_only]
 }
 
 fn retain<T>(items: &mut Vec<T>, keep: impl Fn(&T) -> bool) -> usize {

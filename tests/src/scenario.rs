@@ -262,10 +262,11 @@ impl Scenario {
         let place = vantage.name();
         note(wrong, place, self.check_answer(&expect, ended, answer));
         if expect.observed && !expect.codes.is_empty() {
+            let limit = IN_TIME + self.case.fault.hidden_for();
             note(
                 wrong,
                 place,
-                check_time(ended, attached(recording), failing),
+                check_time(ended, attached(recording), failing, limit),
             );
             note(wrong, place, check_ablation(answer, recording));
         }
@@ -350,7 +351,8 @@ fn await_attempts(clients: &[App]) {
 }
 
 fn first_failing(clients: &[App]) -> Option<u64> {
-    clients.iter().filter_map(|c| c.tally().first_failing).min()
+    let now = netflow::now();
+    clients.iter().filter_map(|c| c.first_failing(now)).min()
 }
 
 fn check_verdict(expect: &Expect, ended: &Ended, answer: &Answer) -> Result<()> {
@@ -453,12 +455,17 @@ fn attached(recording: &Path) -> Option<u64> {
     }
 }
 
-fn check_time(ended: &Ended, attached: Option<u64>, failing: Option<u64>) -> Result<()> {
+fn check_time(
+    ended: &Ended,
+    attached: Option<u64>,
+    failing: Option<u64>,
+    limit: Duration,
+) -> Result<()> {
     let attached = attached.context("the recording does not begin with its start")?;
     let since = failing.context("no attempt failed")?.max(attached);
     let took = Duration::from_nanos(ended.answered.saturating_sub(since));
     ensure!(
-        took <= IN_TIME,
+        took <= limit,
         "verdict {:.1} s after the first failing attempt",
         took.as_secs_f64()
     );

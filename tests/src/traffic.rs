@@ -3,6 +3,7 @@
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -302,6 +303,37 @@ impl App {
     /// Lets it run on after this process ended.
     pub fn leave(mut self) {
         self.child = None;
+    }
+
+    /// When the first attempt began that failed, or that was still undecided a second later, at `now`.
+    pub fn first_failing(&self, now: u64) -> Option<u64> {
+        let seen = lock(&self.seen.0);
+        let ok: BTreeSet<u32> = seen
+            .lines
+            .iter()
+            .filter_map(|l| match l {
+                Line::Attempt(a) if a.outcome == Outcome::Ok => Some(a.number),
+                _ => None,
+            })
+            .collect();
+        let failed: BTreeSet<u32> = seen
+            .lines
+            .iter()
+            .filter_map(|l| match l {
+                Line::Attempt(a) if a.outcome != Outcome::Ok => Some(a.number),
+                _ => None,
+            })
+            .collect();
+        let started = seen.lines.iter().filter_map(|l| match l {
+            Line::Start { number, start } => Some((*number, *start)),
+            _ => None,
+        });
+        started
+            .filter(|(n, start)| {
+                failed.contains(n) || !ok.contains(n) && start + 1_000_000_000 <= now
+            })
+            .map(|(_, start)| start)
+            .min()
     }
 
     /// Waits for the client's end.

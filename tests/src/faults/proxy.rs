@@ -1,6 +1,6 @@
 //! Proxy rules and what they point at.
 
-use super::{At, Expect, Fault, Vantage, beyond, leaked};
+use super::{At, Expect, Fault, UNANSWERED_NEIGHBOUR, Vantage, beyond, leaked};
 use crate::lab::plan::{Placement, Plan};
 use crate::manifests::Objects;
 use crate::proxy::Mode;
@@ -8,6 +8,7 @@ use crate::traffic::Outcome;
 use crate::world::{Programmed, World};
 use anyhow::Result;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &VipNotTranslated,
@@ -108,6 +109,9 @@ impl Fault for ProxyRulesStale {
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Timeout, Outcome::Unreachable]
     }
+    fn hidden_for(&self) -> Duration {
+        UNANSWERED_NEIGHBOUR
+    }
 }
 
 struct ProxyRulesStaleReused;
@@ -155,5 +159,8 @@ impl Fault for BackendGone {
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Timeout, Outcome::Unreachable]
+    }
+    fn hidden_for(&self) -> Duration {
+        UNANSWERED_NEIGHBOUR
     }
 }

@@ -7,6 +7,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Labs wait for each other's iptables, not for the machine's own.
+pub const XTABLES_LOCK: &str = "/run/netflow-lab/xtables.lock";
+
 /// Where iproute2 keeps named namespaces.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from("/run/netns").join(name)
@@ -32,8 +35,7 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> R
 pub fn feed(program: &str, args: &[&str], input: &str) -> Result<()> {
     let mut child = Command::new(program)
         .args(args)
-        // Labs wait for each other, not for the machine's own firewall.
-        .env("XTABLES_LOCKFILE", "/run/netflow-lab/xtables.lock")
+        .env("XTABLES_LOCKFILE", XTABLES_LOCK)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -109,6 +109,11 @@ impl State {
         }
         let _ = fs::remove_dir_all(self.dir());
         let _ = fs::remove_file(self.file());
+        if State::all().is_empty() {
+            let _ = fs::remove_file(netns::XTABLES_LOCK);
+            // Fails where another lab is just being raised, as it should.
+            let _ = fs::remove_dir(DIR);
+        }
         Ok(())
     }
 }
