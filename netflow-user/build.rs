@@ -10,6 +10,7 @@ use std::{env, fs};
 
 fn main() -> ExitCode {
     println!("cargo:rerun-if-env-changed=PATH");
+    tell_commit();
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -48,6 +49,19 @@ fn build() -> Result<(), String> {
         aya_build::Toolchain::Custom(&toolchain),
     )
     .map_err(|e| format!("{e:#}").replace('\n', " "))
+}
+
+/// Puts the commit into the binary, where there is a checkout to ask.
+fn tell_commit() {
+    // Written at each commit and checkout.
+    println!("cargo:rerun-if-changed=../.git/logs/HEAD");
+    let asked = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output();
+    let commit = asked.ok().filter(|o| o.status.success());
+    if let Some(commit) = commit.and_then(|o| String::from_utf8(o.stdout).ok()) {
+        println!("cargo:rustc-env=NETFLOW_COMMIT={}", commit.trim());
+    }
 }
 
 /// What the nested build cannot do without, so that a missing tool is one line and not a page of backtrace.

@@ -66,9 +66,12 @@ impl Cited {
             Input::Flows { flows, .. } => {
                 retain(flows, |f| !self.holds(&[Plane::Flow], &[f.key.tuple]))
             }
-            Input::Node(facts) => retain(&mut facts.conntrack.entries, |e| {
-                !self.holds(&[Plane::Ct], &both(&e.tuples))
-            }),
+            Input::Node(facts) => {
+                let entries = retain(&mut facts.conntrack.entries, |e| {
+                    !self.holds(&[Plane::Ct], &both(&e.tuples))
+                });
+                entries + retain(&mut facts.neighbors, |n| !self.holds_neighbor(n.ip))
+            }
             _ => 0,
         }
     }

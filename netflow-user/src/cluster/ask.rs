@@ -1,9 +1,9 @@
 //! What to ask a node for, given the objects and a query.
 
-use super::target;
 use crate::model::Proto;
 use crate::model::objects::{Labels, Objects, Pod, Service};
 use crate::model::query::{From, Query, Target};
+use crate::model::resolve;
 use crate::model::source::Ask;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ pub fn this_node(objects: &Objects, local: &[IpAddr]) -> Option<String> {
 /// The facts that explain a Service on `node`: rules for every way to it, conntrack entries of it and of what is behind
 /// it, the inside of its Pods that run here and, where the query names them, of its clients.
 pub fn ask(objects: &Objects, query: &Query, node: Option<&str>) -> Ask {
-    let mut ask = match target::resolve(objects, query) {
+    let mut ask = match resolve::resolve(objects, query) {
         Ok(service) => about(objects, service, query, node),
         Err(_) => unclaimed(query),
     };

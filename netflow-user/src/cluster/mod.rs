@@ -4,4 +4,3 @@ pub mod ask;
 pub mod identity;
 pub mod manifests;
 pub mod reduce;
-pub mod target;

@@ -244,6 +244,11 @@ fn last_on_the_way<'a>(node: &View, sights: impl Iterator<Item = &'a Sight>) -> 
 }
 
 fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
+    outstanding(part, forward).filter(|s| s.is_resent() || s.is_left_hanging())
+}
+
+/// Data of one direction that is not acknowledged to its end.
+fn outstanding(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
     let sight = part
         .conn
         .sights_towards(forward)
@@ -256,14 +261,12 @@ fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
         .max_by_key(|s| s.stats.last)
         .map(|s| s.stats.ack);
     // Sequence numbers wrap: what is left to acknowledge is the distance, positive below 2^31.
-    let outstanding =
-        acked.is_none_or(|ack| sight.stats.seq_end.wrapping_sub(ack).cast_signed() > 0);
-    let stall = Stall {
+    let left = |ack| sight.stats.seq_end.wrapping_sub(ack).cast_signed() > 0;
+    acked.is_none_or(left).then_some(Stall {
         part,
         sight,
         forward,
-    };
-    (outstanding && (stall.is_resent() || stall.is_left_hanging())).then_some(stall)
+    })
 }
 
 impl Stall<'_> {
@@ -337,7 +340,7 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     match (rst, fin) {
         (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) => Outcome::Reset,
         _ if stalled => Outcome::Stalled,
-        _ if awaits_first_ack(part) => Outcome::Pending,
+        _ if is_undecided(part) => Outcome::Pending,
         _ => Outcome::Ok,
     }
 }
@@ -354,25 +357,29 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
         }
 }
 
-/// One side has sent data and none of it is acknowledged yet: whether the connection carries any cannot be told.
-fn awaits_first_ack(part: Part<'_>) -> bool {
+/// One side's data is being sent again, or none of it is acknowledged yet: whether the connection carries any cannot be
+/// told.
+fn is_undecided(part: Part<'_>) -> bool {
     [true, false].into_iter().any(|forward| {
-        let sent = part
-            .conn
-            .sights_towards(forward)
-            .filter(|s| s.stats.data.is_some());
-        let isn = sent
-            .filter(|s| s.stats.syn.is_some() || s.stats.syn_ack.is_some())
-            .map(|s| s.stats.isn)
-            .next();
-        let acks = || {
-            part.conn
-                .sights_towards(!forward)
-                .filter(|s| s.stats.flags.ack())
-        };
-        // The handshake itself acknowledges one number more than the initial one.
-        isn.is_some_and(|isn| acks().all(|s| s.stats.ack == isn.wrapping_add(1)))
+        outstanding(part, forward).is_some_and(|s| s.sight.stats.retrans > 0)
+            || awaits_first_ack(part, forward)
     })
+}
+
+fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
+    let sent = part
+        .conn
+        .sights_towards(forward)
+        .filter(|s| s.stats.data.is_some());
+    let mut opened = sent.filter(|s| s.stats.syn.is_some() || s.stats.syn_ack.is_some());
+    let mut acks = part
+        .conn
+        .sights_towards(!forward)
+        .filter(|s| s.stats.flags.ack());
+    // The handshake itself acknowledges one number more than the initial one.
+    opened
+        .next()
+        .is_some_and(|s| acks.all(|a| a.stats.ack == s.stats.isn.wrapping_add(1)))
 }
 
 fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {

@@ -4,11 +4,15 @@ use super::attempt::Attempt;
 use super::case::Case;
 use super::view::View;
 use crate::model::answer::{Blind, Via};
-use crate::model::capability::TierStatus;
+use crate::model::capability::{Capability, TierStatus};
 
-/// Blind spots of the nodes, and of this case where a Service was found.
-pub fn spots(views: &[View], case: Option<&Case<'_>>) -> Vec<Blind> {
+/// Blind spots of the nodes, and of this case where a Service was found. Where the cause is `proved` on packets, a better
+/// tier would not change it, so the tiers are left to `doctor`.
+pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind> {
     let mut all: Vec<Blind> = views.iter().flat_map(of_node).collect();
+    if !proved {
+        all.extend(views.iter().flat_map(of_tiers));
+    }
     all.extend(case.map(of_case).unwrap_or_default());
     all
 }
@@ -20,15 +24,6 @@ fn of_node(view: &View) -> Vec<Blind> {
         capability,
         text,
     };
-    let lower_tier = |t: &&TierStatus| !t.best && !t.lost.is_empty();
-    let tiers = view.start.tiers.iter().filter(lower_tier).map(|t| {
-        let name = t.capability.name();
-        let code = t.tier.as_ref().map_or_else(
-            || format!("no-{name}"),
-            |tier| format!("{name}-by-{}", tier.replace(['_', ':'], "-")),
-        );
-        blind(code, name.to_owned(), t.lost.clone())
-    });
     let lost = view.lost.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| {
         blind(
             "records-lost".to_owned(),
@@ -51,7 +46,36 @@ fn of_node(view: &View) -> Vec<Blind> {
             format!("{n} connections were dropped for want of room"),
         )
     });
-    tiers.chain(lost).chain(unread).chain(evicted).collect()
+    lost.chain(unread).chain(evicted).collect()
+}
+
+/// What a lower tier loses. IPVS concerns only a node that runs it.
+fn of_tiers(view: &View) -> Vec<Blind> {
+    let ipvs = view
+        .facts
+        .iter()
+        .any(|f| f.proxy.modes.iter().any(|m| m == "ipvs"));
+    let concerns = |t: &&TierStatus| {
+        !t.best && !t.lost.is_empty() && (ipvs || t.capability != Capability::Ipvs)
+    };
+    view.start
+        .tiers
+        .iter()
+        .filter(concerns)
+        .map(|t| {
+            let name = t.capability.name();
+            let code = t.tier.as_ref().map_or_else(
+                || format!("no-{name}"),
+                |tier| format!("{name}-by-{}", tier.replace(['_', ':'], "-")),
+            );
+            Blind {
+                code,
+                node: view.name().to_owned(),
+                capability: name.to_owned(),
+                text: t.lost.clone(),
+            }
+        })
+        .collect()
 }
 
 fn of_case(case: &Case<'_>) -> Vec<Blind> {

@@ -75,9 +75,6 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(usize);
 
-/// What each piece of evidence rests on: by its id, the recording and the input. For tests that take it away.
-pub type Citations = BTreeMap<String, Vec<(usize, Cite)>>;
-
 /// A closed book.
 #[derive(Debug)]
 pub struct Finished {
@@ -85,8 +82,6 @@ pub struct Finished {
     pub evidence: Vec<Evidence>,
     /// Id of each handle that was cited.
     pub ids: BTreeMap<Handle, String>,
-    /// What each id rests on.
-    pub cites: Citations,
 }
 
 /// All evidence of one answer.
@@ -146,18 +141,12 @@ impl Book {
                 order.push(*h);
             }
         }
-        let mut cites = BTreeMap::new();
         let mut out = Vec::with_capacity(order.len());
         for h in order {
             let entry = &self.entries[h.0];
-            cites.insert(ids[&h].clone(), entry.cites.clone());
             out.push(render(entry, ids[&h].clone(), identity));
         }
-        Finished {
-            evidence: out,
-            ids,
-            cites,
-        }
+        Finished { evidence: out, ids }
     }
 }
 

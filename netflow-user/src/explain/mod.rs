@@ -11,7 +11,6 @@ pub mod codes;
 pub mod endpoints;
 pub mod evidence;
 pub mod lack;
-pub mod nearest;
 pub mod pods;
 pub mod policy;
 pub mod report;
@@ -26,7 +25,8 @@ use crate::model::answer::{
 };
 use crate::model::identity::Identity;
 use crate::model::objects::{Objects, Service, TargetPort};
-use crate::model::query::{Query, Target};
+use crate::model::query::Query;
+use crate::model::resolve::resolve;
 use crate::model::{Input, Time};
 use attempt::Outcome;
 use case::Case;
@@ -38,8 +38,6 @@ use view::View;
 
 /// An observed critical finding that has stood on top for so long is the answer (design: time to answer).
 const SETTLED: Duration = Duration::from_secs(2);
-
-pub use evidence::Citations;
 
 /// Answers from what it is fed.
 pub struct Explainer {
@@ -100,7 +98,7 @@ impl Explainer {
     /// Addresses of the clients seen so far, for a source that can look into their namespaces.
     pub fn clients(&self) -> BTreeSet<IpAddr> {
         let query = self.query();
-        let Some(service) = find_service(&self.objects, &query) else {
+        let Ok(service) = resolve(&self.objects, &query) else {
             return BTreeSet::new();
         };
         let case = Case::new(
@@ -115,13 +113,9 @@ impl Explainer {
 
     /// The answer as of now.
     pub fn answer(&self) -> Answer {
-        self.answer_with_citations().0
-    }
-
-    /// The answer, and what each piece of its evidence rests on.
-    pub fn answer_with_citations(&self) -> (Answer, Citations) {
         let query = self.query();
-        let service = find_service(&self.objects, &query);
+        let found = resolve(&self.objects, &query);
+        let service = found.as_ref().ok().copied();
         let mut report = Report::default();
         let case = service.map(|s| {
             Case::new(
@@ -133,13 +127,12 @@ impl Explainer {
             )
         });
         let mut paths = Vec::new();
-        match &case {
-            Some(case) => {
-                rules::run(case, &mut report);
-                report.rank();
-                paths = walk::paths(case, &mut report);
-            }
-            None => rules::not_found(&query, &self.objects, &mut report),
+        if let Some(case) = &case {
+            rules::run(case, &mut report);
+            report.rank();
+            paths = walk::paths(case, &mut report);
+        } else if let Err(what) = &found {
+            rules::not_found(&query, &self.objects, what, &mut report);
         }
         let mut cited = report.cited();
         for (_, hops) in &paths {
@@ -150,11 +143,8 @@ impl Explainer {
             .iter()
             .map(|f| f.evidence.iter().map(|h| report.book.time(*h)).collect())
             .collect();
-        let evidence::Finished {
-            evidence,
-            ids,
-            cites,
-        } = std::mem::take(&mut report.book).finish(&cited, self.identity.as_ref());
+        let evidence::Finished { evidence, ids } =
+            std::mem::take(&mut report.book).finish(&cited, self.identity.as_ref());
         let context = self.views.first().map_or("", |v| v.start.context.as_str());
         let findings: Vec<Finding> = report
             .found
@@ -171,7 +161,10 @@ impl Explainer {
                 path
             })
             .collect();
-        let answer = Answer {
+        let proved = findings
+            .first()
+            .is_some_and(|f| f.severity == Severity::Critical && f.basis == Basis::Observed);
+        Answer {
             schema: SCHEMA,
             tool: self.tool(),
             cluster: self.cluster(),
@@ -182,9 +175,8 @@ impl Explainer {
             paths,
             evidence,
             findings,
-            blind: blind::spots(&self.views, case.as_ref()),
-        };
-        (answer, cites)
+            blind: blind::spots(&self.views, case.as_ref(), proved),
+        }
     }
 
     /// Latest time told by any recording.
@@ -250,16 +242,6 @@ impl Explainer {
             to: self.now(),
         }
     }
-}
-
-/// The Service that the query means.
-fn find_service<'a>(objects: &'a Objects, query: &Query) -> Option<&'a Service> {
-    objects.services.iter().find(|s| match &query.target {
-        Target::Name(name) => s.namespace == query.namespace && s.name == *name,
-        Target::Address(ip) => {
-            s.cluster_ips.contains(ip) || s.external_ips.contains(ip) || s.lb_ips.contains(ip)
-        }
-    })
 }
 
 fn node_state(view: &View) -> NodeState {

@@ -17,6 +17,7 @@ pub mod objects;
 pub mod query;
 pub mod record;
 pub mod recording;
+pub mod resolve;
 pub mod source;
 pub mod spelling;
 pub mod time;

@@ -79,7 +79,7 @@ fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
 /// Whether the node's proxy rules have a backend for what the attempt dialled.
 fn ruled(case: &Case<'_>, a: &Attempt<'_>) -> bool {
     let dialled = a.orig;
-    let of_node = |p: &crate::explain::attempt::Part<'_>| {
+    let of_node = |p: &Part<'_>| {
         p.node
             .proxy(dialled.dst, dialled.dport, dialled.proto)
             .iter()
@@ -144,8 +144,7 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             }
             let ct = a.ct().filter(CtTuples::is_dnat)?;
             let to = ct.translated().destination();
-            let new = a.parts.iter().any(|p| p.conn.ct_new) || !ct.status.confirmed();
-            if known.contains(&to.ip()) || !new {
+            if known.contains(&to.ip()) || !is_new(a, &ct) {
                 return None;
             }
             let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
@@ -183,6 +182,17 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// Today's rules made the entry: it was announced as new, never got into the table, or was not there when we began to look.
+fn is_new(a: &Attempt<'_>, ct: &CtTuples) -> bool {
+    let began_here = |p: &Part<'_>| {
+        let stood = p.node.before.iter().flat_map(|f| &f.conntrack.entries);
+        p.conn.opened
+            && p.conn.began >= p.node.start.time
+            && !stood.map(|e| e.tuples.orig).any(|orig| orig == ct.orig)
+    };
+    !ct.status.confirmed() || a.parts.iter().any(|p| p.conn.ct_new || began_here(p))
 }
 
 /// The chosen endpoint does not exist: nobody answers for its address, and no Pod holds it.
@@ -314,5 +324,25 @@ fn silent_neighbors(a: &Attempt<'_>) -> Vec<Draft> {
             })
             .collect()
     };
-    a.parts.iter().flat_map(of_part).collect()
+    let mut drafts: Vec<Draft> = a.parts.iter().flat_map(of_part).collect();
+    drafts.extend(a.parts.iter().filter_map(|p| unresolved(a, *p, ip)));
+    drafts
+}
+
+/// Evidence: the neighbour table has no link-layer address for the backend, though packets wait for it.
+fn unresolved(a: &Attempt<'_>, part: Part<'_>, ip: IpAddr) -> Option<Draft> {
+    let facts = part.node.facts.as_ref()?;
+    let asked = |state: &str| matches!(state, "incomplete" | "failed");
+    let entry = facts
+        .neighbors
+        .iter()
+        .find(|n| n.ip == ip && asked(&n.state))?;
+    let text = format!("neighbour {ip} is {}: it does not answer", entry.state);
+    let mut draft = Draft::node(format!("neighbor table {ip}"), text);
+    draft.time = Some(facts.time);
+    draft.view = Some((part.view, part.node.name().to_owned()));
+    draft.netns = Some(facts.netns);
+    draft.ifname = part.node.ifname(entry.ifindex);
+    draft.tuple = Some(a.translated());
+    Some(draft)
 }

@@ -5,60 +5,49 @@ use crate::explain::case::Case;
 use crate::explain::codes;
 use crate::explain::evidence::Draft;
 use crate::explain::lack::{Lack, lack};
-use crate::explain::nearest;
 use crate::explain::report::{Because, Found, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
 use crate::model::answer::{Basis, Severity, Via};
 use crate::model::objects::{Objects, ServicePort};
 use crate::model::query::{Query, Target};
 use crate::model::record::Event;
+use crate::model::resolve::NotFound;
 
 /// No Service has the name or address asked about.
-pub fn not_found(query: &Query, objects: &Objects, report: &mut Report) {
+pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut Report) {
     let Some(code) = codes::find("service-not-found") else {
         return;
     };
-    let asked = match &query.target {
-        Target::Name(name) => format!("{}/{name}", query.namespace),
-        Target::Address(ip) => ip.to_string(),
-    };
-    let near = nearest::services(objects, query);
-    let known_namespace = objects
-        .services
-        .iter()
-        .any(|s| s.namespace == query.namespace)
-        || objects.namespaces.iter().any(|n| n.name == query.namespace);
-    let mut summary = match &query.target {
-        Target::Name(_) if !known_namespace => {
-            format!(
-                "There is no namespace {} and so no Service {asked}",
-                query.namespace
-            )
-        }
-        Target::Name(_) => format!("There is no Service {asked}"),
-        Target::Address(_) => format!("No Service has the address {asked}"),
-    };
-    if !near.is_empty() {
-        summary = format!("{summary}; nearest: {}", near.join(", "));
-    }
-    let text = format!(
-        "{} Services in {}; none is {asked}",
-        objects.services.len(),
-        objects.source
-    );
+    let text = format!("{} Services in {}", objects.services.len(), objects.source);
     let handle = report.book.add(Draft::objects("no such service", text));
-    let (ns, svc) = near
-        .first()
-        .and_then(|n| n.split_once('/'))
-        .unwrap_or((&query.namespace, ""));
+    let asked = match &query.target {
+        Target::Name(name) => name.clone(),
+        Target::Address(_) => String::new(),
+    };
+    let (ns, svc) = match what {
+        NotFound::Name {
+            namespace,
+            near,
+            elsewhere,
+            ..
+        } => match (near.first(), elsewhere.first()) {
+            (_, Some(other)) => (other.clone(), asked),
+            (Some(near), None) => (namespace.clone(), near.clone()),
+            (None, None) => (namespace.clone(), asked),
+        },
+        NotFound::Namespace { namespace, near } => {
+            (near.first().unwrap_or(namespace).clone(), asked)
+        }
+        NotFound::Address(_) => (query.namespace.clone(), asked),
+    };
     report.found.push(Found {
         code,
         basis: Basis::Objects,
         severity: Severity::Critical,
         attempts: Vec::new(),
-        summary,
+        summary: what.to_string(),
         evidence: vec![handle],
-        values: vec![("ns", ns.to_owned()), ("svc", svc.to_owned())],
+        values: vec![("ns", ns), ("svc", svc)],
         fixes: Vec::new(),
     });
 }

@@ -1,8 +1,8 @@
 //! What a query means among the objects there are.
 
-use crate::model::objects::{Objects, Service};
-use crate::model::query::{Query, Target};
-use crate::model::spelling;
+use super::objects::{Objects, Service};
+use super::query::{Query, Target};
+use super::spelling;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
