@@ -41,6 +41,11 @@ pub fn run(case: &Case<'_>, report: &mut Report) {
     for rule in RULES {
         rule(case, report);
     }
+    // Direct attempts show where the shared part of the path breaks; that the Service fails, only its own traffic shows.
+    let of_service = |i: &usize| case.counts(&case.attempts[*i]);
+    report
+        .found
+        .retain(|f| f.attempts.is_empty() || f.attempts.iter().any(of_service));
 }
 
 pub use service::not_found;

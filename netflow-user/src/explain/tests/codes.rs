@@ -622,6 +622,32 @@ fn one_endpoint_that_refuses_has_a_cause_of_its_own() {
 }
 
 #[test]
+fn direct_attempts_of_this_node_alone_do_not_accuse_the_service() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    let direct = reply(4001, backend()).inverse();
+    s.syn(direct, CLIENT_VETH, ms(10), 7, 1);
+    s.syn_at(direct, BACKEND_VETH, Direction::Egress, ms(10), 7, 1);
+    s.rst(direct.inverse(), BACKEND_VETH, Direction::Ingress, ms(11));
+    s.rst(direct.inverse(), CLIENT_VETH, Direction::Egress, ms(11));
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::NotEnoughEvidence, "{answer:#?}");
+    assert!(answer.findings.is_empty());
+    assert_eq!(answer.paths[0].outcomes.refused, 1);
+}
+
+#[test]
+fn attempts_that_ended_before_everything_was_attached_prove_nothing() {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    if let Input::Start(start) = &mut s.inputs[0] {
+        start.time = ms(500);
+    }
+    s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 1);
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::NotEnoughEvidence, "{answer:#?}");
+    assert!(answer.paths.is_empty());
+}
+
+#[test]
 fn the_same_inputs_give_the_same_bytes() {
     let json = |r: &[Vec<Input>]| serde_json::to_string(&explain(r)).unwrap_or_default();
     let told = [sent_away()];
