@@ -1,4 +1,4 @@
-//! Debian packages: the tools that the lab makes nodes and Pods with. netflow itself runs none of them.
+//! Debian packages: the tools that the lab and the tests make nodes and Pods with. netflow itself runs none of them.
 
 use super::{Need, State};
 use crate::process;
@@ -8,20 +8,17 @@ use std::fs;
 use std::process::Command;
 
 /// Program → Debian package.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables-legacy-restore", "iptables"),
     ("iptables-nft-restore", "iptables"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
-    ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
-    ("sysctl", "procps"),
-    ("modprobe", "kmod"),
     ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
-    ("mount", "mount"),
 ];
 
 /// The packages of [`TOOLS`].
