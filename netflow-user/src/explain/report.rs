@@ -242,9 +242,15 @@ impl Found {
         let backends: BTreeSet<String> = mine()
             .filter_map(|a| a.backend().map(|b| case.name(b.ip(), a.began())))
             .collect();
+        // Direct attempts are no attempts on the Service, unless the same cause hits them.
+        let of = case
+            .attempts
+            .iter()
+            .enumerate()
+            .filter(|(i, a)| case.counts(a) || self.attempts.contains(i));
         Affected {
             attempts: mine().map(|a| a.weight).sum(),
-            of: case.attempts.iter().map(|a| a.weight).sum(),
+            of: of.map(|(_, a)| a.weight).sum(),
             clients: clients.into_iter().collect(),
             backends: backends.into_iter().collect(),
         }
