@@ -17,8 +17,9 @@ use packet::Family;
 use programs::Programs;
 use report::{Report, Row};
 use std::fs;
+use std::process::ExitCode;
 
-/// Measures the tc programs against their budgets. Needs root: it loads BPF programs.
+/// Measures the tc programs against their budgets; exit 1 if one is missed. Needs root: it loads BPF programs.
 #[derive(Parser)]
 struct Args {
     /// How to print the result
@@ -35,7 +36,7 @@ enum Output {
     Json,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     if !Uid::effective().is_root() {
         bail!("needs root: it loads BPF programs");
@@ -57,7 +58,7 @@ fn main() -> Result<()> {
         Output::Text => print!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    Ok(())
+    Ok(ExitCode::from(u8::from(report.missed > 0)))
 }
 
 /// A thread that moves finds its caches cold.

@@ -8,7 +8,8 @@ use std::fmt;
 #[derive(Serialize)]
 pub struct Report {
     rows: Vec<Row>,
-    missed: usize,
+    /// How many budgets were missed.
+    pub missed: usize,
 }
 
 /// One ratio.
