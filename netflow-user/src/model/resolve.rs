@@ -45,23 +45,24 @@ impl fmt::Display for NotFound {
                 elsewhere,
             } => {
                 write!(f, "namespace {namespace} has no Service {name}")?;
-                offer(f, "nearest", near)?;
-                offer(f, "it exists in", elsewhere)
+                let near = near.iter().map(|n| format!("{namespace}/{n}"));
+                let elsewhere = elsewhere.iter().map(|n| format!("{n}/{name}"));
+                offer(f, near.chain(elsewhere).collect())
             }
             NotFound::Namespace { namespace, near } => {
                 write!(f, "there is no namespace {namespace}")?;
-                offer(f, "nearest", near)
+                offer(f, near.clone())
             }
             NotFound::Address(ip) => write!(f, "no Service has the address {ip}"),
         }
     }
 }
 
-fn offer(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
-    match names {
-        [] => Ok(()),
-        names => write!(f, "; {what}: {}", names.join(", ")),
+fn offer(f: &mut fmt::Formatter<'_>, names: Vec<String>) -> fmt::Result {
+    if names.is_empty() {
+        return Ok(());
     }
+    write!(f, "; nearest: {}", names.join(", "))
 }
 
 /// The Service that a query means: by name, by one of its addresses, or by a Node's address and a NodePort.
@@ -219,15 +220,15 @@ mod tests {
         let table = [
             (
                 by_name("app", "web-apl"),
-                "namespace app has no Service web-apl; nearest: web-api",
+                "namespace app has no Service web-apl; nearest: app/web-api",
             ),
             (
                 by_name("app", "redis"),
-                "namespace app has no Service redis; it exists in: shop",
+                "namespace app has no Service redis; nearest: shop/redis",
             ),
             (
                 by_name("app", "web"),
-                "namespace app has no Service web; nearest: web-api, web-admin; it exists in: shop",
+                "namespace app has no Service web; nearest: app/web-api, app/web-admin, shop/web",
             ),
             (
                 by_name("empty", "payments"),

@@ -129,7 +129,7 @@ fn unknown_service_is_a_finding_with_the_nearest_names() {
         ("service-not-found", Verdict::Suspected)
     );
     assert!(
-        answer.findings[0].summary.contains("nearest: cart"),
+        answer.findings[0].summary.contains("nearest: shop/cart"),
         "{}",
         answer.findings[0].summary
     );
