@@ -47,18 +47,18 @@ impl fmt::Display for NotFound {
                 write!(f, "namespace {namespace} has no Service {name}")?;
                 let near = near.iter().map(|n| format!("{namespace}/{n}"));
                 let elsewhere = elsewhere.iter().map(|n| format!("{n}/{name}"));
-                offer(f, near.chain(elsewhere).collect())
+                offer(f, &near.chain(elsewhere).collect::<Vec<_>>())
             }
             NotFound::Namespace { namespace, near } => {
                 write!(f, "there is no namespace {namespace}")?;
-                offer(f, near.clone())
+                offer(f, near)
             }
             NotFound::Address(ip) => write!(f, "no Service has the address {ip}"),
         }
     }
 }
 
-fn offer(f: &mut fmt::Formatter<'_>, names: Vec<String>) -> fmt::Result {
+fn offer(f: &mut fmt::Formatter<'_>, names: &[String]) -> fmt::Result {
     if names.is_empty() {
         return Ok(());
     }

@@ -49,6 +49,7 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     if let Some((sender, sight)) = left(case, a)
         && let Some(receiver) = asked(a.translated().dst)
         && part_at(receiver).is_none()
+        && was_looking(case, receiver, sight)
     {
         return Some(Between {
             sender,
@@ -59,11 +60,17 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     let (sender, sight) = answer_left(case, a)?;
     let receiver = asked(sight.key.tuple.dst)?;
     let deaf = part_at(receiver).is_some_and(|p| a.heard_backend(p).is_none());
-    deaf.then_some(Between {
+    (deaf && was_looking(case, receiver, sight)).then_some(Between {
         sender,
         sight,
         receiver,
     })
+}
+
+/// Only what was sent while the receiver looked, too, can be missed there.
+fn was_looking(case: &Case<'_>, receiver: usize, sent: &Sight) -> bool {
+    let view = &case.views[receiver];
+    (view.start.time..view.now).contains(&sent.stats.first)
 }
 
 /// The node it was sent to was asked and never got it.

@@ -11,6 +11,7 @@ use crate::model::answer::{Basis, Changes, Fix, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Listener;
 use crate::model::objects::Pod;
+use crate::model::record::IcmpError;
 use std::net::SocketAddr;
 
 /// The backend refused: its RST or ICMP port unreachable came, or its kernel found no socket. `None` = it did not.
@@ -36,19 +37,14 @@ fn refusal(case: &Case<'_>, a: &Attempt<'_>) -> Option<(SocketAddr, Vec<Draft>)>
             evidence.push(drop_draft(case, part, event, drop));
         }
     }
-    for (part, event, icmp) in a.icmp() {
-        let port_unreachable = matches!(
-            (icmp.icmp_type, icmp.code, backend.is_ipv6()),
-            (3, 3, false) | (1, 4, true)
-        );
-        let from_backend = event.record.tuple.is_some_and(|t| t.src == backend.ip());
-        if port_unreachable && from_backend && icmp.dir == Direction::Ingress {
-            let text = format!(
-                "{} answers ICMP port unreachable",
-                case.named(backend, a.began())
-            );
-            evidence.push(case.event(part, event, &format!("unreachable {backend}"), text));
-        }
+    evidence.extend(port_unreachable(case, a, backend));
+    if evidence.is_empty() && a.orig.proto != Proto::TCP {
+        // ICMP is limited in rate (icmp_ratelimit): silence after one such answer is the same refusal.
+        let siblings = case
+            .attempts
+            .iter()
+            .filter(|o| o.backend() == Some(backend) && o.orig.proto == a.orig.proto);
+        evidence.extend(siblings.flat_map(|o| port_unreachable(case, o, backend)));
     }
     if evidence.is_empty() {
         return None;
@@ -56,6 +52,29 @@ fn refusal(case: &Case<'_>, a: &Attempt<'_>) -> Option<(SocketAddr, Vec<Draft>)>
     evidence.extend(case.translation(a));
     evidence.extend(dialled(case, a));
     Some((backend, evidence))
+}
+
+/// Evidence: the backend's own ICMP port unreachable.
+fn port_unreachable(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Vec<Draft> {
+    let says = |icmp: &IcmpError| {
+        icmp.dir == Direction::Ingress
+            && matches!(
+                (icmp.icmp_type, icmp.code, backend.is_ipv6()),
+                (3, 3, false) | (1, 4, true)
+            )
+    };
+    a.icmp()
+        .filter(|(_, event, icmp)| {
+            says(icmp) && event.record.tuple.is_some_and(|t| t.src == backend.ip())
+        })
+        .map(|(part, event, _)| {
+            let text = format!(
+                "{} answers ICMP port unreachable",
+                case.named(backend, a.began())
+            );
+            case.event(part, event, &format!("unreachable {backend}"), text)
+        })
+        .collect()
 }
 
 /// The RST as it came in from the backend's side, not one that this node made.

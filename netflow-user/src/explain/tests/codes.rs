@@ -544,6 +544,14 @@ fn the_other_node_never_got_it() {
 }
 
 #[test]
+fn a_node_that_had_stopped_looking_cannot_have_missed_it() {
+    let silent = Story::new("b", objects(&[REMOTE]), facts_b()).told(ms(5));
+    let answer = explain(&[sent_away(), silent]);
+    assert!(answer.findings.is_empty(), "{answer:#?}");
+    assert_eq!(answer.verdict, Verdict::Failing);
+}
+
+#[test]
 fn the_other_node_shows_the_cause() {
     let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
     let arrived = reply(4001, remote()).inverse();
