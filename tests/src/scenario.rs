@@ -262,11 +262,10 @@ impl Scenario {
         let place = vantage.name();
         note(wrong, place, self.check_answer(&expect, ended, answer));
         if expect.observed && !expect.codes.is_empty() {
-            let limit = IN_TIME + self.case.fault.hidden_for();
             note(
                 wrong,
                 place,
-                check_time(ended, attached(recording), failing, limit),
+                check_time(ended, attached(recording), failing),
             );
             note(wrong, place, check_ablation(answer, recording));
         }
@@ -455,17 +454,12 @@ fn attached(recording: &Path) -> Option<u64> {
     }
 }
 
-fn check_time(
-    ended: &Ended,
-    attached: Option<u64>,
-    failing: Option<u64>,
-    limit: Duration,
-) -> Result<()> {
+fn check_time(ended: &Ended, attached: Option<u64>, failing: Option<u64>) -> Result<()> {
     let attached = attached.context("the recording does not begin with its start")?;
     let since = failing.context("no attempt failed")?.max(attached);
     let took = Duration::from_nanos(ended.answered.saturating_sub(since));
     ensure!(
-        took <= limit,
+        took <= IN_TIME,
         "verdict {:.1} s after the first failing attempt",
         took.as_secs_f64()
     );

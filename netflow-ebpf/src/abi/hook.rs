@@ -19,6 +19,8 @@ pub enum Hook {
     FibTableLookup,
     /// A neighbour's timer fired.
     NeighTimerHandler,
+    /// A packet was handed to a neighbour whose link-layer address is not known to be good.
+    NeighEventSendDone,
 }
 
 /// How a [`Hook`] is attached.
@@ -37,7 +39,7 @@ pub struct HookInfo {
 }
 
 /// Every hook. A hook may be loaded when its tracepoint exists and all [`super::FIELDS`] that name it are present.
-pub const HOOKS: [HookInfo; 8] = [
+pub const HOOKS: [HookInfo; 9] = [
     HookInfo {
         hook: Hook::KfreeSkb,
         tracepoint: "kfree_skb",
@@ -93,6 +95,13 @@ pub const HOOKS: [HookInfo; 8] = [
         tp_btf: "netflow_neighbor",
         raw_tp: "netflow_neighbor_raw",
         min_args: 1,
+    },
+    HookInfo {
+        hook: Hook::NeighEventSendDone,
+        tracepoint: "neigh_event_send_done",
+        tp_btf: "netflow_waiting",
+        raw_tp: "netflow_waiting_raw",
+        min_args: 2,
     },
 ];
 

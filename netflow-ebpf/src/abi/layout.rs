@@ -67,7 +67,7 @@ macro_rules! layout {
             /// `tcp_send_reset`: 2 or 3 (reason); 0 = no such tracepoint.
             pub tcp_send_reset_args: u16,
             /// Always 0.
-            pub pad: [u16; 2],
+            pub pad: [u16; 4],
             $($(#[$doc])* pub $name: u16,)+
         }
 
@@ -91,7 +91,7 @@ macro_rules! layout {
                 tunnel_ports: [4789, 8472, 6081, 51820, 0, 0, 0, 0],
                 kfree_skb_args: 0,
                 tcp_send_reset_args: 0,
-                pad: [0; 2],
+                pad: [0; 4],
                 $($name: ABSENT,)+
             };
         }
@@ -99,7 +99,12 @@ macro_rules! layout {
 }
 
 /// Hooks that are given a packet whose headers they read.
-const PACKET: Need = &[Hook::KfreeSkb, Hook::IcmpSend, Hook::TcpSendReset];
+const PACKET: Need = &[
+    Hook::KfreeSkb,
+    Hook::IcmpSend,
+    Hook::TcpSendReset,
+    Hook::NeighEventSendDone,
+];
 /// Hooks that are given a socket.
 const SOCKET: Need = &[
     Hook::TcpRetransmitSkb,
@@ -113,6 +118,7 @@ const DEVICE: Need = &[
     Hook::TcpSendReset,
     Hook::NetDevStartXmit,
     Hook::NeighTimerHandler,
+    Hook::NeighEventSendDone,
 ];
 /// All hooks.
 const EVERY: Need = &[
@@ -121,13 +127,15 @@ const EVERY: Need = &[
     Hook::TcpSendReset,
     Hook::NetDevStartXmit,
     Hook::NeighTimerHandler,
+    Hook::NeighEventSendDone,
     Hook::TcpRetransmitSkb,
     Hook::TcpReceiveReset,
     Hook::FibTableLookup,
 ];
 const NAT: Need = &[Hook::NetDevStartXmit];
 const ROUTE: Need = &[Hook::FibTableLookup];
-const NEIGHBOR: Need = &[Hook::NeighTimerHandler];
+const NEIGHBOR: Need = &[Hook::NeighTimerHandler, Hook::NeighEventSendDone];
+const WAITING: Need = &[Hook::NeighEventSendDone];
 const OPTIONAL: Need = &[];
 
 layout! {
@@ -212,6 +220,10 @@ layout! {
     neigh_key: "neighbour.primary_key", NEIGHBOR;
     /// State of a neighbour.
     neigh_state: "neighbour.nud_state", NEIGHBOR;
+    /// Packets that wait for a neighbour's link-layer address, oldest first.
+    neigh_queue: "neighbour.arp_queue", WAITING;
+    /// Last packet of a queue; that of an empty one is the queue itself.
+    queue_last: "sk_buff_head.prev", WAITING;
     /// Address family of a neighbour table.
     neigh_family: "neigh_table.family", NEIGHBOR;
     /// Source of a route lookup.
@@ -246,7 +258,7 @@ pub const ARGS: &[Args] = &[
     },
 ];
 
-plain!(Layout = 40 * 24 + 8 + 3 * 4 + 8 * 2 + 4 * 2 + 2 * FIELDS.len());
+plain!(Layout = 40 * 24 + 8 + 3 * 4 + 8 * 2 + 6 * 2 + 2 * FIELDS.len());
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@
 //! | `IFACES` | hash | ifindex `u32` → `u32` flags ([`IFACE_EMIT_INGRESS`] …) | user space, before attaching to the interface |
 //! | `DROPS` | LRU hash | [`DropKey`] → [`DropTail`] | programs; user space flushes |
 //! | `CT_SEEN` | LRU hash | address of the conntrack entry `u64` → [`CtSeen`] | programs only |
+//! | `WAIT_SEEN` | LRU hash | `u64` hash of netns, neighbour and tuple → `u64` time | programs only |
 //! | `FIB_SEEN` | LRU hash | `u64` hash of netns, table, destination and error → `u64` time | programs only |
 //!
 //! **`NETNS`**: the key is the namespace's cookie where [`Layout::net_cookie`](super::Layout::net_cookie) is present, else its
@@ -48,6 +49,8 @@ pub const IFACES: &str = "IFACES";
 pub const DROPS: &str = "DROPS";
 /// Conntrack entries that a NAT record was sent for.
 pub const CT_SEEN: &str = "CT_SEEN";
+/// Packets recorded that wait for a neighbour.
+pub const WAIT_SEEN: &str = "WAIT_SEEN";
 /// Route failures recorded.
 pub const FIB_SEEN: &str = "FIB_SEEN";
 /// The frozen global of type [`Layout`](super::Layout).
@@ -65,6 +68,8 @@ pub const IFACES_ENTRIES: u32 = 4_096;
 pub const DROPS_ENTRIES: u32 = 4_096;
 /// See [`FLOWS_ENTRIES`].
 pub const CT_SEEN_ENTRIES: u32 = 8_192;
+/// See [`FLOWS_ENTRIES`].
+pub const WAIT_SEEN_ENTRIES: u32 = 1_024;
 /// See [`FLOWS_ENTRIES`].
 pub const FIB_SEEN_ENTRIES: u32 = 1_024;
 

@@ -20,7 +20,8 @@ pub use noise::{NOISE, Noise, NoisePlace, NoiseRule, REASON_ABSENT, RULE_RST_ONL
 pub use plain::Plain;
 pub use record::{
     Ct, DROP_HAS_DST, DROP_HAS_SK, DropRecord, FibRecord, FlowEndRecord, Header, IcmpErrorRecord,
-    IcmpSentRecord, Kind, NatRecord, NeighborRecord, SegmentRecord, SocketRecord,
+    IcmpSentRecord, Kind, NatRecord, NeighborRecord, NeighborWaitRecord, SegmentRecord,
+    SocketRecord,
 };
 
 /// Version of everything in this module; each record carries it.

@@ -40,6 +40,8 @@ pub enum Kind {
     FibError = 14,
     /// [`NeighborRecord`].
     NeighborFailed = 15,
+    /// [`NeighborWaitRecord`].
+    NeighborWait = 16,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             13 => Kind::ResetReceived,
             14 => Kind::FibError,
             15 => Kind::NeighborFailed,
+            16 => Kind::NeighborWait,
             _ => return None,
         })
     }
@@ -286,6 +289,19 @@ pub struct NeighborRecord {
     pub ip: Addr,
 }
 
+/// A packet waits until the link-layer address of its next hop is known (`neigh_event_send_done`). `header.tuple` is the
+/// packet's own. The same packet to the same neighbour is recorded at most once a second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborWaitRecord {
+    /// Common part; interface and namespace are the neighbour's.
+    pub header: Header,
+    /// The neighbour that is asked for.
+    pub ip: Addr,
+    /// Conntrack entry of the packet.
+    pub ct: Ct,
+}
+
 plain!(
     Header = 8 + 8 + 4 + 4 + 40 + 2 + 1 + 1 + 4,
     SegmentRecord = 72 + 4 + 4 + 2 + 2 + 2 + 1 + 1 + 1 + 7,
@@ -298,4 +314,5 @@ plain!(
     SocketRecord = 72 + 4 + 1 + 3,
     FibRecord = 72 + 16 + 4 + 4,
     NeighborRecord = 72 + 16,
+    NeighborWaitRecord = 72 + 16 + 96,
 );

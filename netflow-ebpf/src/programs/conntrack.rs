@@ -167,7 +167,8 @@ fn leaving(ct: &Ct) -> Tuple {
     }
 }
 
-/// Whether a record was sent for this entry already; notes that it is seen.
+/// Whether a record was sent for this entry already; notes that it is seen. Another connection passes for the same one only
+/// with the same conntrack entry and hash within three seconds.
 #[inline(always)]
 fn is_seen(address: u64, ct: &Ct, now: u64) -> bool {
     let hash = mix(mix(0, &ct.orig), &ct.reply);
@@ -184,9 +185,9 @@ fn is_seen(address: u64, ct: &Ct, now: u64) -> bool {
     false
 }
 
-/// Folds a tuple into a hash. Collisions would need the same conntrack entry within three seconds.
+/// Folds a tuple into a hash.
 #[inline(always)]
-fn mix(hash: u64, tuple: &Tuple) -> u64 {
+pub fn mix(hash: u64, tuple: &Tuple) -> u64 {
     let ports = u64::from(tuple.sport) << 16 | u64::from(tuple.dport);
     let mut hash = hash;
     for word in tuple.saddr.0 {

@@ -27,7 +27,9 @@ pub fn record(kind: Kind) {
         Kind::IcmpError | Kind::IcmpSent => Lost::RingIcmp,
         Kind::Drop => Lost::RingDrop,
         Kind::Nat => Lost::RingNat,
-        Kind::TcpRetransmit | Kind::FibError | Kind::NeighborFailed => Lost::RingOther,
+        Kind::TcpRetransmit | Kind::FibError | Kind::NeighborFailed | Kind::NeighborWait => {
+            Lost::RingOther
+        }
     });
 }
 

@@ -357,11 +357,12 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
         }
 }
 
-/// One side's data is being sent again, or none of it is acknowledged yet: whether the connection carries any cannot be
-/// told.
+/// Whether the connection carries data cannot be told: one side's is being sent again, none of it is acknowledged yet, or
+/// some is not and the connection is younger than what makes a stall.
 fn is_undecided(part: Part<'_>) -> bool {
+    let young = part.node.now.since(part.conn.began) < UNANSWERED;
     [true, false].into_iter().any(|forward| {
-        outstanding(part, forward).is_some_and(|s| s.sight.stats.retrans > 0)
+        outstanding(part, forward).is_some_and(|s| young || s.sight.stats.retrans > 0)
             || awaits_first_ack(part, forward)
     })
 }

@@ -386,12 +386,13 @@ impl<'a> Case<'a> {
             Event::ResetSent => (Plane::Flow, "tcp_send_reset"),
             Event::ResetReceived => (Plane::Flow, "tcp_receive_reset"),
             Event::FlowEnd { .. } => (Plane::Flow, "tc"),
+            Event::NeighborWait { .. } => (Plane::Flow, "neigh_event_send"),
             Event::FibError { .. } | Event::NeighborFailed { .. } => (Plane::Node, "neigh"),
         };
         let ct = match &event.record.event {
             Event::Drop(d) => d.ct,
             Event::Nat { ct } | Event::CtEnd { ct } => Some(*ct),
-            Event::IcmpSent { ct, .. } => *ct,
+            Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
             _ => part.conn.ct,
         };
         let own = event.record.netns == part.node.start.netns;

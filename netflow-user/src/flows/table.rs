@@ -92,7 +92,7 @@ impl Table {
                     &[record.tuple, drop.ct.map(|c| c.orig), drop.quoted],
                 );
             }
-            Event::IcmpSent { ct, .. } => {
+            Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => {
                 if let Some(ct) = ct {
                     self.learn_ct(cite, record.time, *ct);
                 }

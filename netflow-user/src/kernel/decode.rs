@@ -8,8 +8,8 @@ use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
 use crate::model::{CtStatus, CtTuples, Proto, Tuple};
 use netflow_ebpf::{
     self as abi, Addr, Ct, DROP_HAS_DST, DropRecord, FibRecord, FlowEndRecord, FlowValue, Header,
-    IcmpErrorRecord, IcmpSentRecord, Kind, NatRecord, NeighborRecord, Plain, REASON_ABSENT,
-    SegmentRecord, SocketRecord, VERSION,
+    IcmpErrorRecord, IcmpSentRecord, Kind, NatRecord, NeighborRecord, NeighborWaitRecord, Plain,
+    REASON_ABSENT, SegmentRecord, SocketRecord, VERSION,
 };
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -116,6 +116,13 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
         Kind::NeighborFailed => {
             let NeighborRecord { ip, .. } = read(bytes)?;
             Event::NeighborFailed { ip: canonical(ip) }
+        }
+        Kind::NeighborWait => {
+            let NeighborWaitRecord { ip, ct, .. } = read(bytes)?;
+            Event::NeighborWait {
+                ip: canonical(ip),
+                ct: conntrack(&ct)?,
+            }
         }
     };
     Ok(Record {

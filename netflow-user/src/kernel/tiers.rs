@@ -47,7 +47,7 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Hook::TcpSendReset,
         Hook::TcpReceiveReset,
     ];
-    const NEIGHBOR: &[Hook] = &[Hook::NeighTimerHandler];
+    const NEIGHBOR: &[Hook] = &[Hook::NeighTimerHandler, Hook::NeighEventSendDone];
     match capability {
         Capability::Flow => {
             const {

@@ -85,6 +85,15 @@ pub enum Event {
         /// Routing table id.
         table: u32,
     },
+    /// A packet waits until the link-layer address of its next hop is known: `Record::tuple`, as it would leave
+    /// (`neigh_event_send_done`). Every first packet to a neighbour does, for a moment.
+    NeighborWait {
+        /// The neighbour that is asked for.
+        ip: IpAddr,
+        /// Conntrack of the packet, its NAT decided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ct: Option<CtTuples>,
+    },
     /// A neighbour entry went to `NUD_FAILED`.
     NeighborFailed {
         /// The neighbour that did not answer.

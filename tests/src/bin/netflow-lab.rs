@@ -202,11 +202,19 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
     cases.retain(|c| only.is_none_or(|o| c.name().contains(o)));
     say!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
     say!("{}", report::head());
-    let passed = parallel::map(&cases, jobs, |case| {
+    let rows = parallel::map(&cases, jobs, |case| {
         let row = scenario::run(*case);
         say!("{}", report::row(&row));
-        row.wrong.is_empty()
+        row
     });
+    let failed: Vec<_> = rows.iter().filter(|row| !row.wrong.is_empty()).collect();
+    if !failed.is_empty() {
+        // Once more at the end: a reader of a long log begins there.
+        say!("\nfailed:");
+    }
+    for row in &failed {
+        say!("{}", report::row(row));
+    }
     let unproved = if only.is_none() {
         report::unproved(&cases)
     } else {
@@ -215,8 +223,8 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
     for code in &unproved {
         say!("FAIL no scenario proves {code}");
     }
-    let good = passed.iter().filter(|p| **p).count();
-    let bad = passed.len() - good + unproved.len();
+    let good = rows.len() - failed.len();
+    let bad = failed.len() + unproved.len();
     say!("{good} passed, {bad} failed");
     bad == 0
 }

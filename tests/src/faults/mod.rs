@@ -15,7 +15,6 @@ use crate::traffic::Outcome;
 use crate::world::World;
 use anyhow::Result;
 use netflow_user::model::answer::Verdict;
-use std::time::Duration;
 
 /// Whose netflow answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,11 +224,6 @@ pub trait Fault: Sync {
         false
     }
 
-    /// How long the kernel itself keeps the first failing attempt undecided, with nothing to see meanwhile.
-    fn hidden_for(&self) -> Duration {
-        Duration::ZERO
-    }
-
     /// Words that the answer must contain.
     fn must_name(&self, _plan: &Plan) -> Vec<String> {
         Vec::new()
@@ -288,10 +282,6 @@ fn leaked(plan: &Plan) -> Vec<Outcome> {
         crate::lab::plan::Unknown::Unreachable => vec![Outcome::Unreachable, Outcome::Timeout],
     }
 }
-
-/// A neighbour that does not answer is asked three times, a second apart, while the packet waits
-/// (`neigh_timer_handler` in net/core/neighbour.c, v6.18).
-const UNANSWERED_NEIGHBOUR: Duration = Duration::from_secs(3);
 
 /// REJECT answers with ICMP, of which the kernel sends only so many per second
 /// (`icmp_global_allow`, `inet_peer_xrlim_allow` in net/ipv4/icmp.c, v6.18).

@@ -36,8 +36,7 @@ const SMALL: u32 = 100;
 /// Who sends what is too big, and so sees that it is never acknowledged: the other end only waits.
 fn blackhole(at: At, sender: Vantage) -> Expect {
     if at.vantage == sender || at.vantage == Vantage::Together {
-        // A connection counts as answered until its data has hung for a second.
-        return Expect::code("mtu-blackhole", &["flow"]).or_degraded();
+        return Expect::code("mtu-blackhole", &["flow"]);
     }
     Expect::not_from_here()
 }

@@ -1,6 +1,6 @@
 //! Proxy rules and what they point at.
 
-use super::{At, Expect, Fault, UNANSWERED_NEIGHBOUR, Vantage, beyond, leaked};
+use super::{At, Expect, Fault, Vantage, beyond, leaked};
 use crate::lab::plan::{Placement, Plan};
 use crate::manifests::Objects;
 use crate::proxy::Mode;
@@ -8,7 +8,6 @@ use crate::traffic::Outcome;
 use crate::world::{Programmed, World};
 use anyhow::Result;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &VipNotTranslated,
@@ -109,9 +108,6 @@ impl Fault for ProxyRulesStale {
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Timeout, Outcome::Unreachable]
     }
-    fn hidden_for(&self) -> Duration {
-        UNANSWERED_NEIGHBOUR
-    }
 }
 
 struct ProxyRulesStaleReused;
@@ -159,8 +155,5 @@ impl Fault for BackendGone {
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Timeout, Outcome::Unreachable]
-    }
-    fn hidden_for(&self) -> Duration {
-        UNANSWERED_NEIGHBOUR
     }
 }

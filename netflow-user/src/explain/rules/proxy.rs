@@ -6,7 +6,7 @@ use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::lack::served;
 use crate::explain::report::{Because, Report, Saying};
-use crate::flows::Leg;
+use crate::flows::{ConnEvent, Leg};
 use crate::model::CtTuples;
 use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
@@ -229,6 +229,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                     evidence.push(case.event(part, event, &kind, text));
                 }
             }
+            evidence.extend(waiting(case, a, backend.ip()));
             evidence.extend(silent_neighbors(a));
             if evidence.is_empty() {
                 return None;
@@ -295,6 +296,19 @@ fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {
     drop.reason.starts_with("NEIGH_")
         || drop.place == "neigh_invalidate"
         || drop.place == "arp_error_report"
+}
+
+/// Evidence: the packet waits for the backend's link-layer address, and never left. The kernel drops it only after the last
+/// unanswered request, seconds later.
+fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
+    if !a.outcome.is_failure() || a.parts.iter().any(|p| a.sent_on(*p).is_some()) {
+        return None;
+    }
+    let is_wait =
+        |e: &ConnEvent| matches!(e.record.event, Event::NeighborWait { ip, .. } if ip == backend);
+    let (part, event) = a.events().find(|(_, e)| is_wait(e))?;
+    let text = format!("the packet to {backend} waits for a neighbour that does not answer");
+    Some(case.event(part, event, &format!("waits {backend}"), text))
 }
 
 /// Evidence: the neighbour entry of the backend failed.
