@@ -106,6 +106,7 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
         force_clsact: tiers.tc == Some(TcTier::Clsact),
         btf: tiers.btf.clone(),
         verbose_log: verbose,
+        trace_routes: true,
         ..kernel::Options::default()
     })?;
     let all = kernel.tiers();

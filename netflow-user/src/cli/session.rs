@@ -21,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PERIOD: Duration = Duration::from_millis(60);
 /// How often the node is read again.
 const FACTS_PERIOD: Duration = Duration::from_millis(1500);
+/// A node with many rules or connections takes long to read: for so many times as long it is left alone afterwards.
+const FACTS_REST: u32 = 5;
 /// Longest silence towards the path walk: it has no clock but what it is fed.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -148,8 +150,8 @@ pub fn look(
     node.aim(&objects);
     feed.give(&Input::Start(Box::new(start)));
     feed.give(&Input::Objects(Box::new(objects)));
-    feed.give(&Input::Node(Box::new(node.facts()?)));
-    let mut read = Instant::now();
+    let mut pace = Pace::new();
+    pace.read(node, feed)?;
     loop {
         if limits.interrupts.count() > 1 {
             return Ok(End::Quit);
@@ -159,17 +161,14 @@ pub fn look(
         if let Some(objects) = changed {
             node.aim(&objects);
             feed.give(&Input::Objects(Box::new(objects)));
-            read = Instant::now()
-                .checked_sub(FACTS_PERIOD)
-                .unwrap_or_else(Instant::now);
+            pace.hurry();
         }
         let closed = limits.interrupts.count() > 0
             || limits.window.is_some_and(|w| began.elapsed() >= w)
             || step(feed, observer, began).is_break();
-        if closed || read.elapsed() >= FACTS_PERIOD {
+        if closed || pace.is_due() {
             node.meet(&feed.explainer.clients());
-            feed.give(&Input::Node(Box::new(node.facts()?)));
-            read = Instant::now();
+            pace.read(node, feed)?;
         }
         if closed {
             break;
@@ -182,6 +181,34 @@ pub fn look(
     }
     feed.give(&Input::End { time: now() });
     Ok(End::Closed)
+}
+
+/// When the node is read again.
+struct Pace {
+    next: Instant,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace {
+            next: Instant::now(),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn hurry(&mut self) {
+        self.next = Instant::now();
+    }
+
+    fn read(&mut self, node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
+        let began = Instant::now();
+        feed.give(&Input::Node(Box::new(node.facts()?)));
+        self.next = Instant::now() + FACTS_PERIOD.max(began.elapsed() * FACTS_REST);
+        Ok(())
+    }
 }
 
 fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {

@@ -20,6 +20,9 @@ const DROP_INTERVAL: u64 = 1_000_000_000;
 /// A drop record is remembered this long, for the packets that follow it.
 const REMEMBERED: u64 = 10 * DROP_INTERVAL;
 
+/// As many as the programs can count for; more could not be asked for.
+const MAX_REMEMBERED: usize = netflow_ebpf::map::DROPS_ENTRIES as usize;
+
 /// Sizes of the drop map's key and value.
 const DROP_KEY: usize = size_of::<DropKey>();
 const DROP_TAIL: usize = size_of::<DropTail>();
@@ -120,7 +123,10 @@ impl Reader {
             .filter_map(DropRecord::read)
             .collect();
         for record in drops {
-            if let Ok(key) = key_of(&record).bytes().try_into() {
+            let room = self.remembered.len() < MAX_REMEMBERED;
+            if let Ok(key) = key_of(&record).bytes().try_into()
+                && (room || self.remembered.contains_key(&key))
+            {
                 self.remembered.insert(key, record);
             }
         }

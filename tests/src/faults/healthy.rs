@@ -153,7 +153,7 @@ impl Fault for Healthy {
 
     fn expect(&self, at: At) -> Expect {
         match (at.form, at.vantage) {
-            (Form::Idle, _) | (_, Vantage::Backend) => Expect::not_from_here(),
+            (Form::Idle, _) | (_, Vantage::Backend) => Expect::unharmed(),
             _ => Expect::healthy(),
         }
     }

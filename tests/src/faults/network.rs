@@ -160,7 +160,7 @@ fn lost(at: At) -> Expect {
             codes: vec!["never-arrived"],
             ..Expect::not_from_here()
         },
-        Vantage::Together => Expect::code("never-arrived", &["flow"]).inferred(),
+        Vantage::Together => Expect::code("never-arrived", &["flow"]),
     }
 }
 

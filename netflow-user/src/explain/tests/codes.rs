@@ -6,6 +6,7 @@ use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{Listener, NodeFacts, ProxyService};
 use crate::model::objects::{NetworkPolicy, Objects, Selector};
 use crate::model::query::Target;
+use crate::model::record::Event;
 use crate::model::{CtTuples, Input, Proto, Tuple};
 use std::net::SocketAddr;
 
@@ -382,6 +383,45 @@ fn endpoint_that_no_pod_holds() {
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "backend-gone", Verdict::Failing);
     assert_eq!(answer.paths[0].outcomes.unreachable, 1);
+}
+
+/// The kernel gives a neighbour up only after three seconds: until then the packet waits.
+fn waiting(left: bool, answered: bool) -> Answer {
+    let mut s = Story::new("a", objects(&["10.9.1.99"]), facts_a());
+    let gone = SocketAddr::new(ip("10.9.1.99"), 8080);
+    let (o, r) = (vip(4001), reply(4001, gone));
+    s.syn(o, CLIENT_VETH, ms(10), 7, 2);
+    let ct = CtTuples {
+        orig: o,
+        reply: r,
+        status: crate::model::CtStatus(0x120),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    };
+    let wait = Event::NeighborWait {
+        ip: gone.ip(),
+        ct: Some(ct),
+    };
+    s.record(ms(10), NETNS, UPLINK, Some(r.inverse()), wait);
+    if left {
+        s.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(20), 7, 2);
+    }
+    if answered {
+        s.syn_ack(r, UPLINK, Direction::Ingress, ms(20));
+        s.syn_ack(o.inverse(), CLIENT_VETH, Direction::Egress, ms(20));
+    }
+    explain(&[s.told(ms(1500))])
+}
+
+#[test]
+fn packet_that_waits_for_a_silent_neighbour() {
+    let answer = waiting(false, false);
+    assert_cause(&answer, "backend-gone", Verdict::Failing);
+    // Every first packet to a neighbour waits for a moment: what left has not waited in vain.
+    let codes = |a: &Answer| a.findings.iter().any(|f| f.code == "backend-gone");
+    assert!(!codes(&waiting(true, false)));
+    assert!(!codes(&waiting(true, true)));
 }
 
 /// A filter drops the translated packet.

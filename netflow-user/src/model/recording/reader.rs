@@ -53,6 +53,11 @@ impl Reader {
             });
         }
         let version = versions.get_u16();
+        if version == 0 {
+            return Err(RecordingError::NotARecording {
+                path: path.to_path_buf(),
+            });
+        }
         if version > VERSION {
             return Err(RecordingError::Newer {
                 path: path.to_path_buf(),
