@@ -1,7 +1,7 @@
 //! What to ask a node for, given the objects and a query.
 
 use crate::model::Proto;
-use crate::model::objects::{Labels, Objects, Pod, Service};
+use crate::model::objects::{Objects, Pod, Service};
 use crate::model::query::{From, Query, Target};
 use crate::model::resolve;
 use crate::model::source::Ask;
@@ -77,7 +77,7 @@ fn about(objects: &Objects, service: &Service, query: &Query, node: Option<&str>
             here.extend(&endpoint.addresses);
         }
     }
-    for pod in objects.pods.iter().filter(|p| selects(service, p)) {
+    for pod in objects.pods.iter().filter(|p| service.selects(p)) {
         behind.extend(addresses(pod));
         if runs_on(pod.node.as_deref(), node) {
             here.extend(addresses(pod));
@@ -123,13 +123,6 @@ fn runs_on(placed: Option<&str>, node: Option<&str>) -> bool {
     }
 }
 
-fn selects(service: &Service, pod: &Pod) -> bool {
-    let matching = |selector: &Labels| {
-        !selector.is_empty() && selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
-    };
-    pod.namespace == service.namespace && service.selector.as_ref().is_some_and(matching)
-}
-
 /// Addresses that a Pod has now; a finished one gave its own back.
 fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
     pod.ips.iter().copied().filter(|_| !pod.is_finished())
@@ -142,7 +135,7 @@ fn is_client(pod: &Pod, query: &Query, from: &From) -> bool {
     };
     match from {
         From::Pod(namespace, name) => in_namespace(namespace) && pod.name == *name,
-        From::Deploy(namespace, name) => in_namespace(namespace) && is_of_deployment(pod, name),
+        From::Deploy(namespace, name) => in_namespace(namespace) && pod.is_of_deployment(name),
         From::Namespace(namespace) => pod.namespace == *namespace,
         From::Node(node) => pod.node.as_deref() == Some(node),
         From::Ip(ip) => pod.ips.contains(ip),
@@ -150,19 +143,10 @@ fn is_client(pod: &Pod, query: &Query, from: &From) -> bool {
     }
 }
 
-/// A Deployment's Pods belong to a `ReplicaSet` of its, which is named after it and a hash of the template.
-fn is_of_deployment(pod: &Pod, name: &str) -> bool {
-    let owner = pod
-        .owner
-        .as_deref()
-        .and_then(|o| o.strip_prefix("ReplicaSet/"));
-    owner.and_then(|o| o.rsplit_once('-')).map(|o| o.0) == Some(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::objects::{Endpoint, EndpointSlice, Node, ServicePort, TargetPort};
+    use crate::model::objects::{Endpoint, EndpointSlice, Labels, Node, ServicePort, TargetPort};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))

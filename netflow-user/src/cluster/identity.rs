@@ -224,7 +224,7 @@ fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAdd
     for pod in objects.pods.iter().filter(|p| !p.is_finished()) {
         for ip in &pod.ips {
             let best = claims.entry(ip.to_canonical()).or_insert(pod);
-            if claim(pod) > claim(best) {
+            if pod.claim() > best.claim() {
                 *best = pod;
             }
         }
@@ -244,11 +244,6 @@ fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAdd
         };
         holders.insert(ip, who);
     }
-}
-
-/// Which of two Pods that show the same address has it: one on a lost node stays in the API for a while.
-fn claim(pod: &Pod) -> (bool, bool, bool) {
-    (!pod.host_network, !pod.deleting, pod.is_ready())
 }
 
 /// Names that repeat from object to object, kept once.

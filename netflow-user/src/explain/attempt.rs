@@ -100,6 +100,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Whether conntrack shows another destination than the one dialled.
+    pub fn is_translated(&self) -> bool {
+        self.ct().is_some_and(|ct| ct.is_dnat())
+    }
+
     /// Client's address.
     pub fn client(&self) -> IpAddr {
         self.orig.src

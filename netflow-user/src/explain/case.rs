@@ -1,12 +1,16 @@
 //! Everything a rule may look at.
 
 use super::attempt::{Attempt, Outcome, Part, outcome};
+use super::codes;
+use super::endpoints::{self, Backend, Choice, Entry};
 use super::evidence::Draft;
+use super::past::{PROXY_LAG, Past};
 use super::view::View;
 use crate::flows::{Cite, ConnEvent, Connection, Sight};
 use crate::model::answer::{Plane, Via};
 use crate::model::flow::Direction;
 use crate::model::identity::{Identity, Who};
+use crate::model::lookup::is_of_deployment;
 use crate::model::objects::{EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
 use crate::model::query::{From, Query};
 use crate::model::record::Event;
@@ -27,6 +31,8 @@ pub struct Case<'a> {
     pub query: &'a Query,
     /// Kubernetes objects.
     pub objects: &'a Objects,
+    /// Their earlier versions.
+    pub past: &'a Past,
     /// The Service.
     pub service: &'a Service,
     /// What each node told.
@@ -42,6 +48,7 @@ impl<'a> Case<'a> {
     pub fn new(
         query: &'a Query,
         objects: &'a Objects,
+        past: &'a Past,
         service: &'a Service,
         views: &'a [View],
         identity: &'a dyn Identity,
@@ -49,6 +56,7 @@ impl<'a> Case<'a> {
         let mut case = Case {
             query,
             objects,
+            past,
             service,
             views,
             attempts: Vec::new(),
@@ -108,10 +116,7 @@ impl<'a> Case<'a> {
 
     /// The Pod that holds an address, by the objects.
     pub fn pod(&self, ip: IpAddr) -> Option<&'a Pod> {
-        self.objects
-            .pods
-            .iter()
-            .find(|p| !p.host_network && p.ips.contains(&ip))
+        self.objects.pod_at(ip)
     }
 
     /// Service port that a VIP packet addresses.
@@ -146,10 +151,10 @@ impl<'a> Case<'a> {
         self.slice_targets(port).contains(&to)
             || match &port.target {
                 TargetPort::Number(n) => {
-                    *n == to.port() && self.pod(to.ip()).is_some_and(|p| self.selects(p))
+                    *n == to.port() && self.pod(to.ip()).is_some_and(|p| self.service.selects(p))
                 }
                 TargetPort::Name(name) => self.pod(to.ip()).is_some_and(|p| {
-                    self.selects(p)
+                    self.service.selects(p)
                         && p.ports
                             .iter()
                             .any(|c| c.name == *name && c.port == to.port())
@@ -157,12 +162,70 @@ impl<'a> Case<'a> {
             }
     }
 
-    /// Whether the Service's selector matches a Pod.
-    pub fn selects(&self, pod: &Pod) -> bool {
-        pod.namespace == self.service.namespace
-            && self.service.selector.as_ref().is_some_and(|s| {
-                !s.is_empty() && s.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
-            })
+    /// What the proxy that meets an attempt chooses from, by each version of the objects that was in force during the
+    /// attempt or shortly before: where a proxy may still have been behind, all that it may have known.
+    pub fn choices(&self, a: &Attempt<'_>, port: &ServicePort) -> Vec<Choice<'a>> {
+        let from = Time(a.began().0.saturating_sub(PROXY_LAG.as_nanos() as u64));
+        let versions = self.past.between(from, a.last()).iter();
+        versions.map(|o| self.choose(o, a, port)).collect()
+    }
+
+    fn choose(&self, objects: &'a Objects, a: &Attempt<'_>, port: &ServicePort) -> Choice<'a> {
+        let service = objects.services.first().unwrap_or(self.service);
+        let ipv6 = a.orig.dst.is_ipv6();
+        endpoints::choose(
+            objects,
+            service,
+            port,
+            ipv6,
+            self.entry(a),
+            self.proxy_node(a),
+        )
+    }
+
+    /// Whether the proxy that meets an attempt had, as far as the objects tell, endpoints to choose from all the time.
+    pub fn has_choice(&self, a: &Attempt<'_>, port: &ServicePort) -> bool {
+        let choices = self.choices(a, port);
+        !choices.is_empty() && choices.iter().all(|c| !c.backends.is_empty())
+    }
+
+    /// Endpoints that some proxy may have sent an attempt to: each that a version of the objects let it use which was in
+    /// force shortly before the attempt, or later, since the source of the objects may be behind the proxy. Hints are a
+    /// preference which not every version of kube-proxy has, so they leave nobody out.
+    pub fn usable(&self, a: &Attempt<'_>, port: &ServicePort) -> BTreeSet<SocketAddr> {
+        let from = Time(a.began().0.saturating_sub(PROXY_LAG.as_nanos() as u64));
+        let of_version = |o: &'a Objects| {
+            let service = o.services.first().unwrap_or(self.service);
+            let ipv6 = a.orig.dst.is_ipv6();
+            endpoints::usable(o, service, port, ipv6, self.entry(a), self.proxy_node(a))
+        };
+        let versions = self.past.since(from).iter().flat_map(of_version);
+        versions.map(|b: Backend<'a>| b.address).collect()
+    }
+
+    /// Which traffic policy an attempt is under.
+    fn entry(&self, a: &Attempt<'_>) -> Entry {
+        if !matches!(a.via, Via::NodePort | Via::Lb | Via::ExternalIp) {
+            return Entry::Internal;
+        }
+        let who = self.identity.who(a.client(), a.began());
+        let inside = matches!(who, Some(Who::Pod { .. } | Who::Node(_)))
+            || self.views.iter().any(|v| self.is_local(v, a.client()));
+        if inside {
+            Entry::ExternalFromInside
+        } else {
+            Entry::External
+        }
+    }
+
+    /// Node whose proxy meets an attempt first, where the objects know it by the name that it gives itself.
+    fn proxy_node<'s>(&self, a: &'s Attempt<'_>) -> Option<&'s str> {
+        let name = a.parts.first()?.node.name();
+        let placed = || {
+            let mut endpoints = self.slices().flat_map(|s| &s.endpoints);
+            endpoints.any(|e| e.node.as_deref() == Some(name))
+        };
+        (self.objects.node(name).is_some() || placed()).then_some(name)
     }
 
     /// Whether an address lives on a view's node, as far as anyone knows.
@@ -179,6 +242,34 @@ impl<'a> Case<'a> {
         self.identity
             .who(ip, at)
             .and_then(|w| w.node().map(str::to_owned))
+    }
+
+    /// Node on which an endpoint or Pod of an address is placed, by the objects.
+    pub fn placed_on(&self, ip: IpAddr, at: Time) -> Option<&'a str> {
+        let of_slice = || {
+            let mut endpoints = self.slices().flat_map(|s| &s.endpoints);
+            endpoints
+                .find(|e| e.addresses.contains(&ip))
+                .and_then(|e| e.node.as_deref())
+        };
+        let of_pod = self.pod(ip).and_then(|p| p.node.as_deref());
+        of_pod
+            .or_else(of_slice)
+            .or_else(|| self.identity.holder(ip, at).and_then(Who::node))
+    }
+
+    /// A command with its template's values and the kube context filled in.
+    pub fn command(&self, template: &str, values: &[(&str, &str)]) -> String {
+        let context = self.views.first().map_or("", |v| v.start.context.as_str());
+        codes::fill(template, context, values)
+    }
+
+    /// The objects and the Service as they were at a time.
+    pub fn then(&self, at: Time) -> (&'a Objects, &'a Service) {
+        let version = self.past.between(at, at).first();
+        version
+            .and_then(|o| Some((o, o.services.first()?)))
+            .unwrap_or((self.objects, self.service))
     }
 
     /// Name of an address for a reader: `namespace/name`, a Node's name, or the address itself.
@@ -234,6 +325,7 @@ impl<'a> Case<'a> {
         for a in &mut attempts {
             a.outcome = outcome(a);
         }
+        attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
         attempts.sort_by_key(|a| (a.began(), a.orig));
         attempts
     }
@@ -241,6 +333,28 @@ impl<'a> Case<'a> {
     /// A Service address was dialled on a port that the Service does not have.
     fn is_undefined(&self, a: &Attempt<'_>) -> bool {
         matches!(a.via, Via::Vip | Via::Lb | Via::ExternalIp) && self.port_of(&a.orig).is_none()
+    }
+
+    /// Its endpoint was just being removed: until every proxy knows, some still send to a Pod that shuts down. Each
+    /// rollout has a few such attempts, and they are no fault of the path.
+    fn met_a_leaver(&self, a: &Attempt<'_>) -> bool {
+        let (Some(to), Some(port)) = (a.backend(), self.port_of_attempt(a)) else {
+            return false;
+        };
+        let (began, lag) = (a.began(), PROXY_LAG.as_nanos() as u64);
+        let from = Time(began.0.saturating_sub(lag));
+        let versions = self.past.between(from, began + PROXY_LAG);
+        let ipv6 = to.is_ipv6();
+        let find = |o: &'a Objects| {
+            let service = o.services.first().unwrap_or(self.service);
+            let mut all = endpoints::backends(o, service, port, ipv6).into_iter();
+            all.find(|b| b.address == to).map(|b| b.endpoint)
+        };
+        versions.windows(2).any(|pair| {
+            let was = find(&pair[0]).is_some_and(|e| e.ready);
+            let is = find(&pair[1]).is_some_and(|e| !e.terminating);
+            was && !is
+        })
     }
 
     /// Clients that try port after port: what they meet at ports that the Service does not have is no fault.
@@ -262,7 +376,8 @@ impl<'a> Case<'a> {
     /// How a connection addresses the Service; `None` = it does not.
     fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
         let dialled = conn.orig;
-        if let Some((_, via)) = self.addresses().find(|(ip, _)| *ip == dialled.dst) {
+        let address = self.addresses().find(|(ip, _)| *ip == dialled.dst);
+        if let Some((_, via)) = address.filter(|(_, via)| self.is_ours(*via, &dialled)) {
             return Some(via);
         }
         let node_port =
@@ -284,11 +399,31 @@ impl<'a> Case<'a> {
             return Some(way);
         }
         // Another declared port of a selected Pod: its success tells which port does serve.
-        let pod = self.pod(to.ip()).filter(|p| self.selects(p))?;
+        let pod = self.pod(to.ip()).filter(|p| self.service.selects(p))?;
         pod.ports
             .iter()
             .any(|c| c.port == to.port() && c.proto == dialled.proto)
             .then_some(Via::Pod)
+    }
+
+    /// Whether a packet to one of the Service's addresses is for the Service. A cluster address is its alone. An external
+    /// one may be shared with other Services, which have ports of their own, and may be a node's, with the node's own ports.
+    fn is_ours(&self, via: Via, dialled: &Tuple) -> bool {
+        if via == Via::Vip || self.port_of(dialled).is_some() {
+            return true;
+        }
+        let has_port = |s: &Service| {
+            let mut ports = s.ports.iter();
+            ports.any(|p| p.port == dialled.dport && p.proto == dialled.proto)
+        };
+        let mut others = self.objects.services.iter();
+        !others.any(|s| s.addresses().any(|ip| ip == dialled.dst) && has_port(s))
+            && !self.is_node_address(dialled.dst)
+    }
+
+    /// Whether an address is a node's own.
+    pub fn is_node_address(&self, ip: IpAddr) -> bool {
+        self.views.iter().any(|v| v.is_own(ip)) || self.objects.node_at(ip).is_some()
     }
 
     fn is_asked(&self, attempt: &Attempt<'_>) -> bool {
@@ -484,15 +619,6 @@ fn hook_of(dir: Direction) -> &'static str {
     } else {
         "tc/egress"
     }
-}
-
-/// A ReplicaSet of a Deployment is named after it with one more dash-separated part.
-fn is_of_deployment(owner: &str, deployment: &str) -> bool {
-    let name = owner
-        .strip_prefix("ReplicaSet/")
-        .and_then(|n| n.rsplit_once('-'))
-        .map(|(d, _)| d);
-    name == Some(deployment) || owner == format!("Deployment/{deployment}")
 }
 
 /// On each node some of it happened after everything was attached. What ended before was seen at some interfaces only,

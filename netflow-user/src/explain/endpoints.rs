@@ -3,10 +3,9 @@
 //! The order of preference is that of `CategorizeEndpoints` in kube-proxy (kubernetes/pkg/proxy/topology.go): ready
 //! ones; where there are none, those that still serve while terminating; only the node's own under a Local policy.
 
-use crate::model::Proto;
-use crate::model::objects::{Endpoint, EndpointSlice, Objects, Pod, Service, ServicePort};
+use crate::model::objects::{Endpoint, EndpointSlice, Objects, Service, ServicePort};
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Label of a Node with its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -42,6 +41,17 @@ pub enum Entry {
     External,
     /// From a Pod or a node through such an address: kube-proxy takes the short way and asks for no policy.
     ExternalFromInside,
+}
+
+impl Entry {
+    /// Only endpoints of the node itself may be used.
+    fn is_local(self, service: &Service) -> bool {
+        match self {
+            Entry::Internal => service.internal_local,
+            Entry::External => service.external_local,
+            Entry::ExternalFromInside => false,
+        }
+    }
 }
 
 /// Which endpoints kube-proxy of one node sends connections to.
@@ -114,6 +124,24 @@ pub fn backends<'a>(
     backends
 }
 
+/// Endpoints that kube-proxy on `node` may send connections to at all: ready ones, and those that still serve while
+/// terminating, on the node itself where a Local policy asks for that.
+pub fn usable<'a>(
+    objects: &'a Objects,
+    service: &Service,
+    port: &ServicePort,
+    ipv6: bool,
+    entry: Entry,
+    node: Option<&str>,
+) -> Vec<Backend<'a>> {
+    let mut all = backends(objects, service, port, ipv6);
+    all.retain(|b| b.endpoint.ready || b.drains());
+    if let Some(node) = node.filter(|_| entry.is_local(service)) {
+        all.retain(|b| b.is_on(node));
+    }
+    all
+}
+
 /// Endpoints that kube-proxy on `node` sends connections to. `node` is where the packet meets the proxy: the client's
 /// node for traffic inside the cluster, the node addressed for traffic from outside.
 pub fn choose<'a>(
@@ -125,13 +153,8 @@ pub fn choose<'a>(
     node: Option<&str>,
 ) -> Choice<'a> {
     let all = backends(objects, service, port, ipv6);
-    let local = match entry {
-        Entry::Internal => service.internal_local,
-        Entry::External => service.external_local,
-        Entry::ExternalFromInside => false,
-    };
     let usable = ready_else_draining(all.clone());
-    if !local {
+    if !entry.is_local(service) {
         return hinted(objects, &all, node).unwrap_or(usable);
     }
     let Some(node) = node else {
@@ -200,34 +223,6 @@ pub fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
         .iter()
         .find(|p| p.name == port.name && p.proto == port.proto)
         .and_then(|p| p.port)
-}
-
-/// The Pod behind an endpoint: by its reference, else by its address.
-pub fn pod_of<'a>(objects: &'a Objects, namespace: &str, endpoint: &Endpoint) -> Option<&'a Pod> {
-    match &endpoint.pod {
-        Some(name) => objects.pod(namespace, name),
-        None => endpoint.addresses.iter().find_map(|ip| objects.pod_at(*ip)),
-    }
-}
-
-/// The endpoints of a Service that have `ip`, in whatever slice and condition.
-pub fn listed<'a>(
-    objects: &'a Objects,
-    service: &'a Service,
-    ip: IpAddr,
-) -> impl Iterator<Item = &'a Endpoint> {
-    objects
-        .slices_of(service)
-        .flat_map(|s| &s.endpoints)
-        .filter(move |e| e.addresses.contains(&ip))
-}
-
-/// The Service port of a number and protocol.
-pub fn port_of(service: &Service, number: u16, proto: Proto) -> Option<&ServicePort> {
-    service
-        .ports
-        .iter()
-        .find(|p| p.port == number && p.proto == proto)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Why a Service port has no endpoint that gets traffic.
 
-use super::{endpoints, pods};
+use super::endpoints::{self, ChoiceRule, Entry};
+use super::pods;
 use crate::model::objects::{Objects, Pod, Service, ServicePort};
 use std::fmt;
 
@@ -50,18 +51,18 @@ impl fmt::Display for Lack {
     }
 }
 
-/// Whether an endpoint of the port can get traffic: ready, or still serving while it terminates.
-pub fn served(objects: &Objects, service: &Service, port: &ServicePort) -> bool {
+/// Whether an endpoint of the port, on whatever node and in whatever family, can get traffic.
+fn is_served(objects: &Objects, service: &Service, port: &ServicePort) -> bool {
     [false, true].into_iter().any(|v6| {
-        let all = endpoints::backends(objects, service, port, v6);
-        all.iter().any(|b| b.endpoint.ready || b.drains())
+        let choice = endpoints::choose(objects, service, port, v6, Entry::Internal, None);
+        choice.rule != ChoiceRule::Nothing
     })
 }
 
-/// `None` if the port has an endpoint that can be used, or if objects cannot tell why it has none: a Service without
+/// `None` if the port has an endpoint that can be used (a client of another node or family may still find none), or if objects cannot tell why it has none: a Service without
 /// selector has its endpoints from somebody else, and Pods that were not given cannot be blamed.
 pub fn lack(objects: &Objects, service: &Service, port: &ServicePort) -> Option<Lack> {
-    if served(objects, service, port) || service.external_name.is_some() {
+    if is_served(objects, service, port) || service.external_name.is_some() {
         return None;
     }
     let wanted = service.selector.as_ref().filter(|s| !s.is_empty())?;

@@ -11,6 +11,7 @@ pub mod codes;
 pub mod endpoints;
 pub mod evidence;
 pub mod lack;
+pub mod past;
 pub mod pods;
 pub mod policy;
 pub mod report;
@@ -30,6 +31,7 @@ use crate::model::resolve::resolve;
 use crate::model::{Input, Time};
 use attempt::Outcome;
 use case::Case;
+use past::Past;
 use report::Report;
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -44,6 +46,7 @@ pub struct Explainer {
     identity: Box<dyn Identity>,
     views: Vec<View>,
     objects: Objects,
+    past: Past,
     /// Code and summary of the finding on top, and since when it has stood there.
     top: Option<(&'static str, Time)>,
 }
@@ -55,6 +58,7 @@ impl Explainer {
             identity,
             views: Vec::new(),
             objects: Objects::default(),
+            past: Past::default(),
             top: None,
         }
     }
@@ -66,6 +70,7 @@ impl Explainer {
         }
         if let Input::Objects(objects) = input {
             self.identity.learn(objects);
+            self.past.learn(objects, &self.query());
             if objects.time >= self.objects.time {
                 self.objects = (**objects).clone();
             }
@@ -104,6 +109,7 @@ impl Explainer {
         let case = Case::new(
             &query,
             &self.objects,
+            &self.past,
             service,
             &self.views,
             self.identity.as_ref(),
@@ -121,6 +127,7 @@ impl Explainer {
             Case::new(
                 &query,
                 &self.objects,
+                &self.past,
                 s,
                 &self.views,
                 self.identity.as_ref(),

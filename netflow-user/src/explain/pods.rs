@@ -11,7 +11,7 @@ pub fn selected<'a>(objects: &'a Objects, service: &'a Service) -> Vec<&'a Pod> 
     objects
         .pods
         .iter()
-        .filter(|p| p.namespace == service.namespace && selects(service, p) && !p.is_finished())
+        .filter(|p| service.selects(p) && !p.is_finished())
         .collect()
 }
 
@@ -20,16 +20,12 @@ pub fn selected_elsewhere<'a>(objects: &'a Objects, service: &'a Service) -> Vec
     objects
         .pods
         .iter()
-        .filter(|p| p.namespace != service.namespace && selects(service, p) && !p.is_finished())
+        .filter(|p| {
+            p.namespace != service.namespace
+                && service.selects_labels(&p.labels)
+                && !p.is_finished()
+        })
         .collect()
-}
-
-/// Whether the selector matches the labels of a Pod.
-pub fn selects(service: &Service, pod: &Pod) -> bool {
-    service
-        .selector
-        .as_ref()
-        .is_some_and(|s| !s.is_empty() && selector::label_misses(s, &pod.labels).is_empty())
 }
 
 /// The Pod that comes closest to a selector which matches none.

@@ -30,10 +30,8 @@ impl Objects {
 
     /// The Pod that holds an address of its own: neither one on the node's network, nor a finished one.
     pub fn pod_at(&self, ip: IpAddr) -> Option<&Pod> {
-        self.pods
-            .iter()
-            .filter(|p| p.holds(ip))
-            .max_by_key(|p| (!p.deleting, p.is_ready()))
+        let holders = self.pods.iter().filter(|p| p.holds(ip));
+        holders.reduce(|best, p| if p.claim() > best.claim() { p } else { best })
     }
 
     /// A Node by name.
@@ -76,6 +74,18 @@ impl Objects {
 }
 
 impl Service {
+    /// Whether its selector matches a Pod of its namespace. An empty selector selects nothing here.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        pod.namespace == self.namespace && self.selects_labels(&pod.labels)
+    }
+
+    /// Whether its selector matches labels.
+    pub fn selects_labels(&self, labels: &Labels) -> bool {
+        self.selector.as_ref().is_some_and(|s| {
+            !s.is_empty() && s.iter().all(|(key, value)| labels.get(key) == Some(value))
+        })
+    }
+
     /// Its cluster, external and load-balancer addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         [&self.cluster_ips, &self.external_ips, &self.lb_ips]
@@ -91,8 +101,27 @@ impl Pod {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
+    /// Which of two Pods that show the same address has it: the greater. One on a lost node stays in the API for a while.
+    pub fn claim(&self) -> (bool, bool, bool) {
+        (!self.host_network, !self.deleting, self.is_ready())
+    }
+
+    /// Belongs to a Deployment of its namespace.
+    pub fn is_of_deployment(&self, name: &str) -> bool {
+        self.owner
+            .as_deref()
+            .is_some_and(|o| is_of_deployment(o, name))
+    }
+
     /// Has `ip` for itself.
     pub fn holds(&self, ip: IpAddr) -> bool {
         !self.host_network && !self.is_finished() && self.ips.contains(&ip)
     }
+}
+
+/// Whether the owner of a Pod (`ReplicaSet/web-7d4b9`) belongs to a Deployment: its `ReplicaSet` is named after it, with
+/// a hash of the Pod template behind a dash.
+pub fn is_of_deployment(owner: &str, deployment: &str) -> bool {
+    let set = owner.strip_prefix("ReplicaSet/");
+    set.and_then(|s| s.rsplit_once('-')).map(|(name, _)| name) == Some(deployment)
 }

@@ -100,9 +100,9 @@ pub(super) static BACKEND_GONE: Code = Code {
     ],
     mitigate: &[
         FixStep {
-            text: "Remove the Pod object that stands for nothing, so that its endpoint goes",
-            command: "kubectl delete pod {pod} -n {ns}",
-            changes: Changes::Cluster,
+            text: "Look at the Pod's node: if it is well and has no such Pod, the Pod object stands for nothing and can be deleted",
+            command: "kubectl get node {node} -o wide",
+            changes: Changes::Nothing,
         },
         FixStep {
             text: "For a Service without selector: correct its EndpointSlice",

@@ -1,5 +1,7 @@
 use super::*;
+use crate::model::Proto;
 use crate::model::objects::{Labels, Node, SlicePort, TargetPort};
+use std::net::IpAddr;
 
 const PORT: u16 = 8080;
 

@@ -4,35 +4,34 @@ use super::service::{answer_of_node, dialled, drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
-use crate::explain::lack::served;
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
 use crate::model::CtTuples;
-use crate::model::answer::{Basis, Via};
+use crate::model::answer::{Basis, Changes, Fix, Via};
 use crate::model::flow::Direction;
+use crate::model::node::ProxyService;
 use crate::model::record::{Event, IcmpError, Record};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// VIP packets pass the node as they came, or die without a translation, though there are endpoints.
+/// Packets to the Service pass the node as they came, or die there with no rule for them, though there are endpoints.
 pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
     report.explain(
         case,
         "vip-not-translated",
         Basis::Observed,
         |a| {
-            if !matches!(a.via, Via::Vip | Via::Lb | Via::ExternalIp)
-                || a.ct().is_some_and(|ct| ct.is_dnat())
-            {
+            if a.is_translated() || matches!(a.via, Via::Pod | Via::Headless) {
                 return None;
             }
-            let port = case.port_of(&a.orig)?;
-            if !served(case.objects, case.service, port) {
+            let port = case.port_of_attempt(a)?;
+            if !case.has_choice(a, port) {
                 return None;
             }
             let mut evidence: Vec<Draft> = left_untranslated(case, a).into_iter().collect();
-            if evidence.is_empty() && !ruled(case, a) {
-                evidence = answer_of_node(case, a);
+            if evidence.is_empty() && rules_for(a) == RulesFor::Nothing {
+                evidence = died_here(case, a);
             }
             if evidence.is_empty() {
                 return None;
@@ -45,22 +44,32 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
         },
         |of| {
             let a = of[0];
-            let node = a.parts[0].node;
-            let summary = format!(
-                "{} sends packets to {} on untranslated: no Service proxy rule takes them",
-                node.name(),
-                a.orig.destination()
-            );
+            let node = a.parts[0].node.name();
+            let to = a.orig.destination();
+            let what = if left_untranslated(case, a).is_some() {
+                format!("{node} sends packets to {to} on untranslated")
+            } else {
+                format!("Packets to {to} end on {node} untranslated")
+            };
+            let why = match rules_for(a) {
+                RulesFor::Nothing => ": no Service proxy rule takes them",
+                RulesFor::Unknown => "; its rules could not all be read",
+                RulesFor::Some => ", although its Service proxy rules name them now",
+            };
             Saying {
                 evidence: rules_draft(a).into_iter().collect(),
-                ..Saying::new(summary)
+                ..Saying::new(what + why)
             }
         },
     );
 }
 
-/// Evidence: a VIP packet that leaves an interface with its destination unchanged.
+/// Evidence: a packet to a Service address that leaves an interface with its destination unchanged.
 fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
+    // To a node's port it may have to go through others first.
+    if a.via == Via::NodePort {
+        return None;
+    }
     let part = a.parts.iter().find(|p| !p.conn.is_dnat())?;
     let sight = part
         .conn
@@ -76,17 +85,66 @@ fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
     Some(case.sight(*part, sight, "untranslated", text))
 }
 
-/// Whether the node's proxy rules have a backend for what the attempt dialled.
-fn ruled(case: &Case<'_>, a: &Attempt<'_>) -> bool {
-    let dialled = a.orig;
-    let of_node = |p: &Part<'_>| {
-        p.node
-            .proxy(dialled.dst, dialled.dport, dialled.proto)
-            .iter()
-            .any(|s| !s.backends.is_empty())
+/// Evidence: the node's own namespace dropped or refused the packet as it was dialled.
+fn died_here(case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
+    let mut drafts = answer_of_node(case, a);
+    drafts.retain(|d| {
+        let view = d.view.as_ref().and_then(|(i, _)| case.views.get(*i));
+        view.is_some_and(|v| d.netns == Some(v.start.netns))
+    });
+    // A port of the node itself that no socket has is answered by the node.
+    let own_rst = |part: &Part<'_>| {
+        let sight = part.conn.sights_of(Leg::Unnat).find(|s| {
+            s.key.dir == Direction::Egress
+                && s.stats.rst.is_some()
+                && part.node.is_own(s.key.tuple.src)
+        })?;
+        let text = format!("{} itself answers with RST", part.node.name());
+        Some(case.sight(*part, sight, "own rst", text))
     };
-    let client_side = a.parts.iter().filter(|p| case.is_local(p.node, a.client()));
-    client_side.into_iter().any(of_node)
+    drafts.extend(a.parts.iter().filter_map(own_rst));
+    drafts
+}
+
+/// What the proxy rules of the nodes that an attempt crossed have for what it dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RulesFor {
+    /// Rules that translate or turn it away.
+    Some,
+    /// Not one.
+    Nothing,
+    /// Not all rules could be read, so there may be one.
+    Unknown,
+}
+
+fn rules_for(a: &Attempt<'_>) -> RulesFor {
+    let d = a.orig;
+    let named = |p: &Part<'_>| !p.node.proxy(d.dst, d.dport, d.proto).is_empty();
+    if a.parts.iter().any(named) {
+        RulesFor::Some
+    } else if a.parts.iter().all(|p| are_rules_read(p.node)) {
+        RulesFor::Nothing
+    } else {
+        RulesFor::Unknown
+    }
+}
+
+/// Whether every rule system of the node could be read and its rules for Services followed to their end.
+fn are_rules_read(view: &View) -> bool {
+    let of_rules = |what: &str| {
+        [
+            "nftables",
+            "iptables-legacy",
+            "ipvs",
+            "proxy rules",
+            "local addresses",
+        ]
+        .iter()
+        .any(|part| what.starts_with(part))
+    };
+    view.facts
+        .as_ref()
+        .is_some_and(|f| !f.unread.iter().any(|u| of_rules(&u.what)))
 }
 
 /// Evidence: what the proxy rules of the client's node say of the address.
@@ -107,7 +165,7 @@ fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
         };
         format!("{} has {modes}", part.node.name())
     } else {
-        let row = |s: &&crate::model::node::ProxyService| {
+        let row = |s: &&ProxyService| {
             let to: Vec<String> = s.backends.iter().map(ToString::to_string).collect();
             let verdict = if s.reject {
                 "reject".to_owned()
@@ -131,49 +189,45 @@ fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-/// A new connection was translated to an address that is in no slice of the Service.
+/// The rules do not follow the slices: a new connection was translated to what is no endpoint of the Service port, or
+/// turned away while there are endpoints.
 pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
-    let known = case.slice_addresses();
     report.explain(
         case,
         "proxy-rules-stale",
         Basis::Observed,
         |a| {
-            if a.via == Via::Pod || known.is_empty() && case.slices().next().is_none() {
-                return None;
-            }
-            let ct = a.ct().filter(CtTuples::is_dnat)?;
-            let to = ct.translated().destination();
-            if known.contains(&to.ip()) || !is_new(a, &ct) {
-                return None;
-            }
-            let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
-            // A drop carries the conntrack entry as well: it proves the same.
-            for (part, event, drop, _) in a.drops() {
-                evidence.push(drop_draft(case, part, event, drop));
-            }
+            case.slices().next()?;
+            let mut evidence = former_endpoint(case, a).or_else(|| turned_away(case, a))?;
             evidence.extend(dialled(case, a));
+            let key = if a.is_translated() { "" } else { "turned away" };
             Some(Because {
-                key: String::new(),
+                key: key.to_owned(),
                 evidence,
             })
         },
         |of| {
             let a = of[0];
+            let node = a.parts[0].node.name();
+            let dialled = a.orig.destination();
             let to: BTreeSet<SocketAddr> =
                 of.iter().map(|a| a.translated().destination()).collect();
             let to = list(&to);
-            let summary = format!(
-                "{} still sends new connections for {} to {to}, no endpoint of {} any more",
-                a.parts[0].node.name(),
-                a.orig.destination(),
-                full_name(case)
-            );
-            let text = format!(
-                "EndpointSlices of {} hold {}",
-                full_name(case),
-                list(&known)
-            );
+            let service = full_name(case);
+            let summary = if a.is_translated() {
+                format!(
+                    "{node} still sends new connections for {dialled} to {to}, no endpoint of {service} any more"
+                )
+            } else {
+                format!(
+                    "The rules of {node} turn away connections to {dialled} as if {service} had no endpoint"
+                )
+            };
+            let known = case
+                .port_of_attempt(a)
+                .map(|p| case.slice_targets(p))
+                .unwrap_or_default();
+            let text = format!("EndpointSlices of {service} hold {}", list(&known));
             let slices = Draft::objects("slices", text);
             let evidence = std::iter::once(slices).chain(rules_draft(a)).collect();
             Saying {
@@ -182,6 +236,45 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// Evidence: today's rules sent it to an address and port that no version of the slices had for a while.
+fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
+    if a.via == Via::Pod {
+        return None;
+    }
+    let port = case.port_of_attempt(a)?;
+    let ct = a.ct().filter(CtTuples::is_dnat)?;
+    let to = ct.translated().destination();
+    if case.usable(a, port).contains(&to) || !is_new(a, &ct) {
+        return None;
+    }
+    let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
+    // A drop carries the conntrack entry as well: it proves the same.
+    for (part, event, drop, _) in a.drops() {
+        evidence.push(drop_draft(case, part, event, drop));
+    }
+    Some(evidence)
+}
+
+/// Evidence: a rule of the proxy for this very address, which knows no backend, turned it away.
+fn turned_away(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
+    let d = a.orig;
+    if a.is_translated() || matches!(a.via, Via::Pod | Via::Headless) {
+        return None;
+    }
+    let rows: Vec<&ProxyService> = a
+        .parts
+        .iter()
+        .flat_map(|p| p.node.proxy(d.dst, d.dport, d.proto))
+        .collect();
+    let turns_away = |s: &&ProxyService| s.backends.is_empty() && (s.reject || s.drop);
+    if rows.is_empty() || !rows.iter().all(turns_away) {
+        return None;
+    }
+    let port = case.port_of_attempt(a)?;
+    let evidence = died_here(case, a);
+    (!evidence.is_empty() && case.has_choice(a, port)).then_some(evidence)
 }
 
 /// Today's rules made the entry: it was announced as new, never got into the table, or was not there when we began to look.
@@ -202,41 +295,27 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
         "backend-gone",
         Basis::Observed,
         |a| {
-            let backend = a.backend()?;
-            if held(case, backend.ip()) {
+            let backend = a.backend()?.ip();
+            if held(case, backend) {
                 return None;
             }
             let mut evidence: Vec<Draft> = Vec::new();
             for (part, event, drop, leg) in a.drops() {
-                if leg.is_forward() && is_neighbor_failure(drop) {
+                let own = leg.is_forward() && is_neighbor_failure(drop);
+                if own && is_on_link(a, part, event.record.netns, backend) {
                     evidence.push(drop_draft(case, part, event, drop));
                 }
             }
-            if a.outcome == Outcome::Unreachable {
-                for (part, event, icmp) in a
-                    .icmp()
-                    .filter(|(_, _, i)| is_host_unreachable(i, backend.is_ipv6()))
-                {
-                    let from = event
-                        .record
-                        .tuple
-                        .map_or(String::new(), |t| format!(" from {}", t.src));
-                    let text = format!(
-                        "ICMP type {} code {} (unreachable) came{from}",
-                        icmp.icmp_type, icmp.code
-                    );
-                    let kind = format!("icmp {}/{}", icmp.icmp_type, icmp.code);
-                    evidence.push(case.event(part, event, &kind, text));
-                }
-            }
-            evidence.extend(waiting(case, a, backend.ip()));
+            evidence.extend(said_unreachable(case, a, backend));
+            evidence.extend(waiting(case, a, backend));
             evidence.extend(silent_neighbors(a));
             if evidence.is_empty() {
                 return None;
             }
             evidence.extend(case.translation(a));
+            let key = if was_asked(case, a, backend) { "asked" } else { "" };
             Some(Because {
-                key: String::new(),
+                key: key.to_owned(),
                 evidence,
             })
         },
@@ -246,17 +325,102 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                 .filter_map(|a| a.backend().map(|b| b.ip()))
                 .collect();
             let evidence = gone.iter().map(|ip| objects_draft(case, *ip)).collect();
+            let asked = gone.iter().all(|ip| was_asked(case, of[0], *ip));
+            let what = if asked {
+                "which no Pod holds any more"
+            } else {
+                "for which nobody answers on its own network: no Pod holds it any more, or its node is down"
+            };
             let summary = format!(
-                "Connections of {} go to {}, which no Pod holds any more",
+                "Connections of {} go to {}, {what}",
                 full_name(case),
                 list(&gone)
             );
+            let fixes = if asked {
+                gone.iter().filter_map(|ip| remove_pod(case, *ip)).collect()
+            } else {
+                Vec::new()
+            };
             Saying {
                 evidence,
+                fixes,
                 ..Saying::new(summary)
             }
         },
     );
+}
+
+/// Whether the node on which an address should live was asked.
+fn was_asked(case: &Case<'_>, a: &Attempt<'_>, ip: IpAddr) -> bool {
+    let node = case.placed_on(ip, a.began());
+    node.is_some_and(|n| case.views.iter().any(|v| v.name() == n))
+}
+
+/// The way out where the Pod's node was asked and does not have it.
+fn remove_pod(case: &Case<'_>, ip: IpAddr) -> Option<Fix> {
+    let pod = case.pod(ip)?;
+    Some(Fix {
+        text: "Remove the Pod object that stands for nothing, so that its endpoint goes".to_owned(),
+        command: case.command(
+            "kubectl delete pod {pod} -n {ns}",
+            &[("pod", &pod.name), ("ns", &pod.namespace)],
+        ),
+        changes: Changes::Cluster,
+    })
+}
+
+/// Evidence: the backend's own node says that it does not reach the address, or any router does where that node was asked
+/// and does not have it. What other routers say may concern the way to the node.
+fn said_unreachable(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Vec<Draft> {
+    if a.outcome != Outcome::Unreachable {
+        return Vec::new();
+    }
+    let node = case.placed_on(backend, a.began());
+    let asked = was_asked(case, a, backend);
+    let is_its_node = |from: IpAddr| {
+        let of_object = case.objects.node_at(from).map(|n| n.name.as_str());
+        let of_view = case.views.iter().find(|v| v.is_own(from)).map(View::name);
+        node.is_some_and(|n| of_object.or(of_view) == Some(n))
+    };
+    a.icmp()
+        .filter(|(_, _, icmp)| is_host_unreachable(icmp, backend.is_ipv6()))
+        .filter_map(|(part, event, icmp)| {
+            let from = event.record.tuple?.src;
+            let trusted = is_its_node(from) || asked && !is_next_hop_lost(a, part, backend);
+            let (kind, code) = (icmp.icmp_type, icmp.code);
+            let text = format!("ICMP type {kind} code {code} (unreachable) came from {from}");
+            trusted.then(|| case.event(part, event, &format!("icmp {kind}/{code}"), text))
+        })
+        .collect()
+}
+
+/// Whether the part's node itself could not resolve the router on the way to the backend.
+fn is_next_hop_lost(a: &Attempt<'_>, part: Part<'_>, backend: IpAddr) -> bool {
+    a.drops().into_iter().any(|(p, event, drop, leg)| {
+        p.view == part.view
+            && leg.is_forward()
+            && is_neighbor_failure(drop)
+            && !is_on_link(a, p, event.record.netns, backend)
+    })
+}
+
+/// Whether the neighbour that a packet to the backend waits for in this namespace is the backend itself: the kernel's
+/// route to it names no router, or the kernel asked the link for this very address.
+fn is_on_link(a: &Attempt<'_>, part: Part<'_>, netns: u32, backend: IpAddr) -> bool {
+    let lookups = part.node.facts.iter().flat_map(|f| &f.lookups);
+    let mut of_route = lookups.filter(|l| l.netns == netns && l.dst == backend);
+    if let Some(route) = of_route.next() {
+        return route.errno.is_none() && route.via.is_none();
+    }
+    let asked_link = |r: &Record| match r.event {
+        Event::NeighborFailed { ip } | Event::NeighborWait { ip, .. } => {
+            r.netns == netns && ip == backend
+        }
+        _ => false,
+    };
+    part.node.loose.iter().any(|(_, r)| asked_link(r))
+        || a.events().any(|(_, e)| asked_link(&e.record))
+        || netns == part.node.start.netns && unresolved(a, part, backend).is_some()
 }
 
 /// Evidence: what the objects still say of an address that nobody holds.

@@ -146,9 +146,10 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
             Basis::Observed,
             |a| {
                 let port = case.port_of_attempt(a).filter(|_| a.via != Via::Pod)?;
-                let lack = lack(case.objects, case.service, port).filter(of_kind)?;
+                let (objects, service) = case.then(a.began());
+                let lack = lack(objects, service, port).filter(of_kind)?;
                 // Traffic that was translated all the same has a backend: other rules say what became of it.
-                if a.ct().is_some_and(|ct| ct.is_dnat()) {
+                if a.is_translated() {
                     return None;
                 }
                 let evidence: Vec<Draft> = dialled(case, a)
@@ -162,7 +163,8 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
             },
             |of| {
                 let port = case.port_of_attempt(of[0]);
-                let lack = port.and_then(|p| lack(case.objects, case.service, p));
+                let (objects, service) = case.then(of[0].began());
+                let lack = port.and_then(|p| lack(objects, service, p));
                 lack_saying(case, port, lack.as_ref())
             },
         );

@@ -10,12 +10,12 @@ use crate::model::record::Event;
 use crate::model::{CtTuples, Input, Proto, Tuple};
 use std::net::SocketAddr;
 
-fn top(answer: &Answer) -> &'static str {
+pub(super) fn top(answer: &Answer) -> &'static str {
     answer.findings.first().map_or("none", |f| f.code)
 }
 
 /// The finding on top is this one, observed, and the only critical one; every id it cites exists.
-fn assert_cause(answer: &Answer, code: &str, verdict: Verdict) {
+pub(super) fn assert_cause(answer: &Answer, code: &str, verdict: Verdict) {
     assert_eq!(top(answer), code, "{answer:#?}");
     assert_eq!(answer.findings[0].basis, Basis::Observed, "{answer:#?}");
     assert_eq!(answer.verdict, verdict, "{answer:#?}");
@@ -39,19 +39,19 @@ fn assert_cause(answer: &Answer, code: &str, verdict: Verdict) {
     }
 }
 
-fn backend() -> SocketAddr {
+pub(super) fn backend() -> SocketAddr {
     SocketAddr::new(ip(BACKEND), 8080)
 }
 
-fn remote() -> SocketAddr {
+pub(super) fn remote() -> SocketAddr {
     SocketAddr::new(ip(REMOTE), 8080)
 }
 
-fn vip(sport: u16) -> Tuple {
+pub(super) fn vip(sport: u16) -> Tuple {
     tuple(Proto::TCP, CLIENT, sport, VIP, 80)
 }
 
-fn reply(sport: u16, from: SocketAddr) -> Tuple {
+pub(super) fn reply(sport: u16, from: SocketAddr) -> Tuple {
     tuple(
         Proto::TCP,
         &from.ip().to_string(),
@@ -359,7 +359,7 @@ fn new_connection_to_an_address_outside_the_slices() {
 fn endpoint_that_no_pod_holds() {
     let mut gone = objects(&["10.9.1.99"]);
     gone.pods.truncate(1);
-    let mut s = Story::new("a", gone, facts_a());
+    let mut s = Story::new("a", gone, on_link(facts_a(), "10.9.1.99"));
     let old = SocketAddr::new(ip("10.9.1.99"), 8080);
     let (o, r) = (vip(4001), reply(4001, old));
     s.syn(o, CLIENT_VETH, ms(10), 7, 3);

@@ -6,7 +6,7 @@ use crate::model::answer::Answer;
 use crate::model::conntrack::CtStatus;
 use crate::model::feed::Start;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
-use crate::model::node::{Link, NodeFacts, PodNetns};
+use crate::model::node::{Link, NodeFacts, PodNetns, ProxyService, RouteLookup};
 use crate::model::objects::{
     Condition, ContainerPort, Endpoint, EndpointSlice, Node, Objects, Pod, Service, ServicePort,
     SlicePort, TargetPort,
@@ -176,6 +176,49 @@ pub fn facts_b() -> NodeFacts {
             ..PodNetns::default()
         }],
         ..NodeFacts::default()
+    }
+}
+
+/// The node's route to an address, which names `via` as router.
+pub fn routed(mut facts: NodeFacts, to: &str, via: Option<&str>) -> NodeFacts {
+    facts.lookups.push(RouteLookup {
+        netns: facts.netns,
+        dst: ip(to),
+        errno: None,
+        kind: "unicast".into(),
+        via: via.map(ip),
+        ifindex: UPLINK,
+        src: None,
+        table: 254,
+        mtu: None,
+        mtu_expires_secs: None,
+    });
+    facts
+}
+
+/// The node reaches an address without a router.
+pub fn on_link(facts: NodeFacts, to: &str) -> NodeFacts {
+    routed(facts, to, None)
+}
+
+/// The node's proxy rules for an address and port.
+pub fn ruled(mut facts: NodeFacts, row: ProxyService) -> NodeFacts {
+    facts.proxy.modes = vec![row.mode.clone()];
+    facts.proxy.services.push(row);
+    facts
+}
+
+/// Rules for the Service's address that lead to `backends`.
+pub fn rules_to(backends: &[SocketAddr]) -> ProxyService {
+    ProxyService {
+        mode: "nftables".into(),
+        ip: Some(ip(VIP)),
+        port: 80,
+        proto: Proto::TCP,
+        backends: backends.to_vec(),
+        reject: false,
+        drop: false,
+        place: "ip kube-proxy/service-x".into(),
     }
 }
 
