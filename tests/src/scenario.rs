@@ -68,6 +68,16 @@ struct Heard {
     recording: PathBuf,
 }
 
+impl Heard {
+    /// When the first attempt failed that it can have seen.
+    fn failing(&self, clients: &[App]) -> Option<u64> {
+        let attached = attached(&self.recording)?;
+        let now = netflow::now();
+        let first = |c: &App| c.first_failing(attached, now);
+        Some(clients.iter().filter_map(first).min()?.max(attached))
+    }
+}
+
 impl Scenario {
     fn new(case: Case) -> Result<Scenario> {
         let plan = Plan::draw(case.seed, case.placement);
@@ -113,10 +123,11 @@ impl Scenario {
             .take()
             .map(|s| s.finish(limit).context("second Service"))
             .transpose()?;
-        let failing = first_failing(&clients[..clients.len().min(self.world.via_vip.len())]);
+        let of_service = &clients[..clients.len().min(self.world.via_vip.len())];
+        let failing: Vec<_> = heard.iter().map(|h| h.failing(of_service)).collect();
         drop(clients);
         let mut wrong = Vec::new();
-        for heard in &heard {
+        for (heard, failing) in heard.iter().zip(failing) {
             self.check_node(heard, failing, &mut wrong);
         }
         if let Some(second) = second {
@@ -256,11 +267,7 @@ impl Scenario {
         let place = vantage.name();
         note(wrong, place, self.check_answer(&expect, ended, answer));
         if expect.observed && !expect.codes.is_empty() {
-            note(
-                wrong,
-                place,
-                check_time(ended, attached(recording), failing),
-            );
+            note(wrong, place, check_time(ended, failing));
             note(wrong, place, check_ablation(answer, &[recording]));
         }
         note(wrong, place, check_replay(ended, recording));
@@ -346,11 +353,6 @@ fn await_attempts(clients: &[App]) {
         let left = Duration::from_millis(1500).saturating_sub(begun.elapsed());
         client.wait(left, decided);
     }
-}
-
-fn first_failing(clients: &[App]) -> Option<u64> {
-    let now = netflow::now();
-    clients.iter().filter_map(|c| c.first_failing(now)).min()
 }
 
 fn check_verdict(expect: &Expect, ended: &Ended, answer: &Answer) -> Result<()> {
@@ -454,9 +456,8 @@ fn attached(recording: &Path) -> Option<u64> {
     }
 }
 
-fn check_time(ended: &Ended, attached: Option<u64>, failing: Option<u64>) -> Result<()> {
-    let attached = attached.context("the recording does not begin with its start")?;
-    let since = failing.context("no attempt failed")?.max(attached);
+fn check_time(ended: &Ended, failing: Option<u64>) -> Result<()> {
+    let since = failing.context("no attempt failed while netflow looked")?;
     let took = Duration::from_nanos(ended.answered.saturating_sub(since));
     ensure!(
         took <= IN_TIME,

@@ -305,22 +305,23 @@ impl App {
         self.child = None;
     }
 
-    /// When the first attempt began that failed, or that was still undecided a second later, at `now`.
-    pub fn first_failing(&self, now: u64) -> Option<u64> {
+    /// When the first attempt began that failed after `since`, or that was still undecided a second later, at `now`. What
+    /// was refused before nobody can have seen who looked from `since` on.
+    pub fn first_failing(&self, since: u64, now: u64) -> Option<u64> {
         let seen = lock(&self.seen.0);
-        let ok: BTreeSet<u32> = seen
-            .lines
-            .iter()
-            .filter_map(|l| match l {
-                Line::Attempt(a) if a.outcome == Outcome::Ok => Some(a.number),
-                _ => None,
-            })
-            .collect();
         let failed: BTreeSet<u32> = seen
             .lines
             .iter()
             .filter_map(|l| match l {
-                Line::Attempt(a) if a.outcome != Outcome::Ok => Some(a.number),
+                Line::Attempt(a) if a.outcome != Outcome::Ok && a.end >= since => Some(a.number),
+                _ => None,
+            })
+            .collect();
+        let over: BTreeSet<u32> = seen
+            .lines
+            .iter()
+            .filter_map(|l| match l {
+                Line::Attempt(a) => Some(a.number),
                 _ => None,
             })
             .collect();
@@ -330,7 +331,7 @@ impl App {
         });
         started
             .filter(|(n, start)| {
-                failed.contains(n) || !ok.contains(n) && start + 1_000_000_000 <= now
+                failed.contains(n) || !over.contains(n) && start + 1_000_000_000 <= now
             })
             .map(|(_, start)| start)
             .min()

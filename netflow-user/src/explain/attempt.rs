@@ -345,7 +345,7 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     match (rst, fin) {
         (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) => Outcome::Reset,
         _ if stalled => Outcome::Stalled,
-        _ if is_undecided(part) => Outcome::Pending,
+        _ if is_undecided(part) || !is_served(part, answers) => Outcome::Pending,
         _ => Outcome::Ok,
     }
 }
@@ -370,6 +370,15 @@ fn is_undecided(part: Part<'_>) -> bool {
         outstanding(part, forward).is_some_and(|s| young || s.sight.stats.retrans > 0)
             || awaits_first_ack(part, forward)
     })
+}
+
+/// What answers a SYN may still reset the connection or leave it hanging: one younger than what makes a stall has been
+/// served once data came back or a side has closed it.
+fn is_served(part: Part<'_>, answers: &[&Sight]) -> bool {
+    let closed = |s: &Sight| s.stats.fin.is_some();
+    part.node.now.since(part.conn.began) >= UNANSWERED
+        || part.conn.sights.iter().any(closed)
+        || answers.iter().any(|s| s.stats.data.is_some())
 }
 
 fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
