@@ -9,6 +9,7 @@ use crate::explain::report::{Because, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
 use crate::model::Tuple;
 use crate::model::answer::Basis;
+use crate::model::flow::Direction;
 use crate::model::node::FirewallRule;
 use crate::model::record::Drop;
 use std::collections::BTreeSet;
@@ -25,13 +26,27 @@ struct Filtered<'a> {
 fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
     a.drops().into_iter().find_map(|(part, event, drop, _)| {
         let tuple = event.record.tuple?;
-        is_filter(drop).then_some(Filtered {
+        (is_filter(drop) && !is_afterwards(a, part, event)).then_some(Filtered {
             part,
             event,
             drop,
             tuple,
         })
     })
+}
+
+/// The node had already carried the backend's RST when it dropped this. Conntrack ends an entry with the first RST, so
+/// what follows on either side (a second RST, data in flight) is INVALID, and Service proxies drop that
+/// (`nf_conntrack_tcp_packet`, net/netfilter/nf_conntrack_proto_tcp.c, v6.18): it changed nothing for the client. Inside
+/// a Pod there is no telling, its own filter may have made the RST.
+fn is_afterwards(a: &Attempt<'_>, part: Part<'_>, event: &ConnEvent) -> bool {
+    let came_in = part
+        .conn
+        .sights
+        .iter()
+        .filter(|s| s.key.dir == Direction::Ingress && a.is_from_backend(part, &s.key.tuple));
+    let rst = came_in.filter_map(|s| s.stats.rst).min();
+    event.record.netns == part.node.start.netns && rst.is_some_and(|rst| rst < event.record.time)
 }
 
 /// Kernels without a reason for it show the place: the rule engines free the packet themselves.
