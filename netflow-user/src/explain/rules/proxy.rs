@@ -64,7 +64,8 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
     );
 }
 
-/// Evidence: a packet to a Service address that leaves an interface with its destination unchanged.
+/// Evidence: a packet to a Service address that leaves an interface with its destination unchanged. Its source may be
+/// another: a node masquerades what goes to no Pod of the cluster.
 fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
     // To a node's port it may have to go through others first.
     if a.via == Via::NodePort {
@@ -73,8 +74,11 @@ fn left_untranslated(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
     let part = a.parts.iter().find(|p| !p.conn.is_dnat())?;
     let sight = part
         .conn
-        .sights_of(Leg::Orig)
-        .filter(|s| s.key.dir == Direction::Egress)
+        .sights_towards(true)
+        .filter(|s| {
+            let to = s.key.tuple.destination();
+            s.key.dir == Direction::Egress && to == a.orig.destination()
+        })
         .max_by_key(|s| (s.stats.first, s.key))?;
     let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
     let text = format!(
@@ -246,7 +250,7 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
     let port = case.port_of_attempt(a)?;
     let ct = a.ct().filter(CtTuples::is_dnat)?;
     let to = ct.translated().destination();
-    if case.usable(a, port).contains(&to) || !is_new(a, &ct) {
+    if case.usable(a, port).contains(&to) || !(is_new(a, &ct) || is_ruled(a, to)) {
         return None;
     }
     let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
@@ -288,6 +292,15 @@ fn is_new(a: &Attempt<'_>, ct: &CtTuples) -> bool {
     !ct.status.confirmed() || a.parts.iter().any(|p| p.conn.ct_new || began_here(p))
 }
 
+/// Whether the rules of a node that saw the attempt would choose this target today, too.
+fn is_ruled(a: &Attempt<'_>, to: SocketAddr) -> bool {
+    let dialled = a.orig;
+    a.parts.iter().any(|p| {
+        let rows = p.node.proxy(dialled.dst, dialled.dport, dialled.proto);
+        rows.iter().any(|r| r.backends.contains(&to))
+    })
+}
+
 /// The chosen endpoint does not exist: nobody answers for its address, and no Pod holds it.
 pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
     report.explain(
@@ -301,11 +314,15 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             }
             let mut evidence: Vec<Draft> = Vec::new();
             for (part, event, drop, leg) in a.drops() {
-                let own = leg.is_forward() && is_neighbor_failure(drop);
-                if own && is_on_link(a, part, event.record.netns, backend) {
+                if leg.is_forward()
+                    && (is_neighbor_failure(drop)
+                        && is_on_link(a, part, event.record.netns, backend)
+                        || is_route_failure(drop) && belongs_to(case, a, part, backend))
+                {
                     evidence.push(drop_draft(case, part, event, drop));
                 }
             }
+            evidence.extend(sent_away(case, a, backend));
             evidence.extend(said_unreachable(case, a, backend));
             evidence.extend(waiting(case, a, backend));
             evidence.extend(silent_neighbors(a));
@@ -473,6 +490,67 @@ fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
     let (part, event) = a.events().find(|(_, e)| is_wait(e))?;
     let text = format!("the packet to {backend} waits for a neighbour that does not answer");
     Some(case.event(part, event, &format!("waits {backend}"), text))
+}
+
+/// No route, or one that says unreachable, prohibit or blackhole: what is left of a Pod where its CNI gave it a route
+/// of its own (`ip_error`, net/ipv4/route.c; `ip6_pkt_drop`, net/ipv6/route.c, v6.18).
+fn is_route_failure(drop: &crate::model::record::Drop) -> bool {
+    drop.reason.ends_with("NOROUTES")
+        || matches!(
+            drop.place.as_str(),
+            "ip_error" | "ip6_pkt_drop" | "ip6_pkt_discard" | "ip6_pkt_prohibit" | "dst_discard"
+        )
+}
+
+/// The objects place the endpoint on the node that saw this, or no longer know it: then the node, which holds no such
+/// Pod, is the place to look for it. To another node's Pod a route is missing.
+fn belongs_to(case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, ip: IpAddr) -> bool {
+    let placed = case.placed_on(ip, a.began());
+    placed.is_none_or(|node| node == part.node.name())
+}
+
+/// Evidence: the node on which the endpoint should be sends its packets out again, the way that everything takes for
+/// which it has no route of its own.
+fn sent_away(case: &Case<'_>, a: &Attempt<'_>, ip: IpAddr) -> Option<Draft> {
+    let at_home = |p: &Part<'_>| {
+        belongs_to(case, a, *p, ip) && case.placed_on(ip, a.began()).is_some()
+    };
+    let part = a.parts.iter().copied().find(at_home)?;
+    let facts = part.node.facts.as_ref()?;
+    let out: BTreeSet<u32> = facts
+        .routes
+        .iter()
+        .filter(|r| r.prefix == 0 && r.dst.is_ipv4() == ip.is_ipv4())
+        .flat_map(|r| r.nexthops.iter().map(|n| n.ifindex).chain([r.ifindex]))
+        .collect();
+    // Chosen by a default route, not by one for a network that the uplink happens to share with Pods.
+    let lookup = facts
+        .lookups
+        .iter()
+        .find(|l| l.netns == facts.netns && l.dst == ip)?;
+    let gateway = facts
+        .routes
+        .iter()
+        .any(|r| r.prefix == 0 && r.via.is_some() && r.via == lookup.via);
+    let silent = a.heard_backend(part).is_none() && a.outcome != Outcome::Ok;
+    if !gateway || !out.contains(&lookup.ifindex) || !silent {
+        return None;
+    }
+    let text = format!(
+        "{} should hold {ip} and sends its packets out through {}, by its default route",
+        part.node.name(),
+        part.node.ifname(lookup.ifindex).unwrap_or_default()
+    );
+    // A gateway that sends them back makes new connections of them, which then are what the packets belong to.
+    let Some(sight) = a.sent_on(part) else {
+        let mut draft = Draft::node(format!("sent away {ip}"), text);
+        draft.time = Some(facts.time);
+        draft.view = Some((part.view, part.node.name().to_owned()));
+        draft.netns = Some(facts.netns);
+        draft.ifname = part.node.ifname(lookup.ifindex);
+        return Some(draft);
+    };
+    Some(case.sight(part, sight, "sent away", text))
 }
 
 /// Evidence: the neighbour entry of the backend failed.
