@@ -119,6 +119,26 @@ impl<'a> Case<'a> {
         self.objects.pod_at(ip)
     }
 
+    /// The Pod behind an endpoint's address. On a Node's address that is the Pod of the host's network which the
+    /// Service selects or its slices name.
+    pub fn backend_pod(&self, ip: IpAddr) -> Option<&'a Pod> {
+        let named = |p: &Pod| {
+            let endpoints = self.slices().flat_map(|s| &s.endpoints);
+            p.namespace == self.service.namespace
+                && endpoints
+                    .filter(|e| e.addresses.contains(&ip))
+                    .any(|e| e.pod.as_ref() == Some(&p.name))
+        };
+        let on_host = |p: &&Pod| {
+            p.host_network
+                && !p.is_finished()
+                && p.ips.contains(&ip)
+                && (self.service.selects(p) || named(p))
+        };
+        self.pod(ip)
+            .or_else(|| self.objects.pods.iter().find(on_host))
+    }
+
     /// Service port that a VIP packet addresses.
     pub fn port_of(&self, tuple: &Tuple) -> Option<&'a ServicePort> {
         self.service
@@ -279,10 +299,22 @@ impl<'a> Case<'a> {
             .map_or_else(|| ip.to_string(), |w| w.to_string())
     }
 
-    /// Name with the address, for sentences.
+    /// Name of an endpoint for a reader: its Pod's, also where the address is the Node's.
+    pub fn backend_name(&self, ip: IpAddr, at: Time) -> String {
+        match self.identity.who(ip, at) {
+            Some(Who::Node(node)) => self.backend_pod(ip).map_or_else(
+                || node.to_string(),
+                |p| format!("{}/{}", p.namespace, p.name),
+            ),
+            Some(who) => who.to_string(),
+            None => ip.to_string(),
+        }
+    }
+
+    /// Name of an endpoint with the address, for sentences.
     pub fn named(&self, to: SocketAddr, at: Time) -> String {
         match self.identity.who(to.ip(), at) {
-            Some(who) => format!("{who} ({to})"),
+            Some(_) => format!("{} ({to})", self.backend_name(to.ip(), at)),
             None => to.to_string(),
         }
     }
@@ -324,6 +356,9 @@ impl<'a> Case<'a> {
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
             a.outcome = outcome(a);
+            if a.outcome == Outcome::Timeout && is_taken(a) {
+                a.outcome = Outcome::Pending;
+            }
         }
         attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
         attempts.sort_by_key(|a| (a.began(), a.orig));
@@ -619,6 +654,19 @@ fn hook_of(dir: Direction) -> &'static str {
     } else {
         "tc/egress"
     }
+}
+
+/// Datagrams that went to a socket of the backend, with nothing dropped on the way: not every protocol answers.
+fn is_taken(a: &Attempt<'_>) -> bool {
+    let Some(to) = a.backend().filter(|_| a.orig.proto == Proto::UDP) else {
+        return false;
+    };
+    let taken = |p: &Part<'_>| {
+        let pod = p.node.pod(to.ip());
+        pod.is_some_and(|pod| pod.listeners.iter().any(|l| l.accepts(Proto::UDP, to)))
+            && a.sent_on(*p).is_some()
+    };
+    a.drops().is_empty() && a.icmp().next().is_none() && a.parts.iter().any(taken)
 }
 
 /// On each node some of it happened after everything was attached. What ended before was seen at some interfaces only,

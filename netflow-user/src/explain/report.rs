@@ -240,7 +240,7 @@ impl Found {
         let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
         let clients: BTreeSet<String> = mine().map(|a| case.name(a.client(), a.began())).collect();
         let backends: BTreeSet<String> = mine()
-            .filter_map(|a| a.backend().map(|b| case.name(b.ip(), a.began())))
+            .filter_map(|a| a.backend().map(|b| case.backend_name(b.ip(), a.began())))
             .collect();
         // Direct attempts are no attempts on the Service, unless the same cause hits them.
         let of = case
@@ -305,7 +305,8 @@ fn usual_values(case: &Case<'_>, attempt: Option<&Attempt<'_>>) -> Vec<(&'static
         values.push(("pod_ip", backend.ip().to_string()));
         values.push(("target_port", backend.port().to_string()));
         if let Some(who) = case.identity.who(backend.ip(), at) {
-            values.push(("pod", who.name().to_owned()));
+            let pod = case.backend_pod(backend.ip()).map(|p| p.name.clone());
+            values.push(("pod", pod.unwrap_or_else(|| who.name().to_owned())));
             values.push(("node", who.node().unwrap_or_default().to_owned()));
         }
     }

@@ -244,7 +244,7 @@ fn path(
         family: if key.v6 { "IPv6" } else { "IPv4" },
         port: key.port,
         from: case.name(key.client, at),
-        backend: key.backend.map(|ip| case.name(ip, at)),
+        backend: key.backend.map(|ip| case.backend_name(ip, at)),
         outcomes,
         hops,
     };

@@ -10,7 +10,7 @@ use crate::model::Proto;
 use crate::model::answer::{Basis, Changes, Fix, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Listener;
-use crate::model::objects::Pod;
+use crate::model::objects::{Pod, TargetPort};
 use crate::model::record::IcmpError;
 use std::net::SocketAddr;
 
@@ -120,7 +120,7 @@ pub fn loopback_only(case: &Case<'_>, report: &mut Report) {
             let bound = loopback(case, of[0].orig.proto, backend)
                 .map(|l| l.addr.to_string())
                 .unwrap_or_default();
-            let name = case.name(backend.ip(), of[0].began());
+            let name = case.backend_name(backend.ip(), of[0].began());
             let summary = format!(
                 "{name} listens on {bound} only: connections from outside the Pod are refused"
             );
@@ -156,7 +156,7 @@ pub fn target_port_mismatch(case: &Case<'_>, report: &mut Report) {
             let a = of[0];
             let Some(backend) = a.backend() else { return Saying::new("") };
             let Some(other) = other_port(case, a, backend) else { return Saying::new("") };
-            let name = case.name(backend.ip(), a.began());
+            let name = case.backend_name(backend.ip(), a.began());
             let summary = format!(
                 "Service {} sends connections to port {} of its Pods, where nothing listens; {name} {}",
                 full_name(case),
@@ -164,7 +164,7 @@ pub fn target_port_mismatch(case: &Case<'_>, report: &mut Report) {
                 other.text
             );
             let mut evidence = vec![target_draft(case, a, backend)];
-            evidence.extend(case.pod(backend.ip()).map(declared_draft));
+            evidence.extend(case.backend_pod(backend.ip()).map(declared_draft));
             evidence.extend(sockets_drafts(case, of));
             evidence.extend(other.success);
             Saying { evidence, fixes: fix_port(case, a, other.port), ..Saying::new(summary) }
@@ -180,7 +180,7 @@ struct OtherPort {
 }
 
 fn other_port(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<OtherPort> {
-    let pod = case.pod(backend.ip());
+    let pod = case.backend_pod(backend.ip());
     let declared: Vec<u16> = pod
         .iter()
         .flat_map(|p| &p.ports)
@@ -206,7 +206,7 @@ fn other_port(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<O
         });
     }
     let Some(all) = listeners(case, backend) else {
-        let port = *declared.first()?;
+        let port = pod.and_then(|p| likely_ports(case, a, p).next())?;
         let text = format!("declares port {port}");
         return Some(OtherPort {
             port,
@@ -214,19 +214,47 @@ fn other_port(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<O
             success: None,
         });
     };
-    // A listener that the Pod does not declare, where it declares others, is a sidecar's.
-    let serves = |l: &&Listener| {
-        l.proto == a.orig.proto
-            && !l.is_loopback()
-            && (declared.is_empty() || declared.contains(&l.addr.port()))
+    let open = |port: u16| {
+        all.iter()
+            .any(|l| l.proto == a.orig.proto && !l.is_loopback() && l.addr.port() == port)
     };
-    let port = all.iter().find(serves)?.addr.port();
+    let port = match pod.filter(|_| !declared.is_empty()) {
+        // A listener that the Pod does not declare, where it declares others, is a sidecar's.
+        Some(pod) => likely_ports(case, a, pod).find(|p| open(*p))?,
+        // On a Node's address anybody's sockets listen.
+        None if on_host(case, backend) => return None,
+        None => all.iter().map(|l| l.addr.port()).find(|p| open(*p))?,
+    };
     let text = format!("listens on port {port}");
     Some(OtherPort {
         port,
         text,
         success: None,
     })
+}
+
+fn on_host(case: &Case<'_>, backend: SocketAddr) -> bool {
+    case.pod(backend.ip()).is_none() && case.views.iter().any(|v| v.is_own(backend.ip()))
+}
+
+/// Declared ports, the likeliest first: one named as the Service's port or target is, then those in the Pod's own
+/// order, in which an injected sidecar mostly comes last.
+fn likely_ports(case: &Case<'_>, a: &Attempt<'_>, pod: &Pod) -> impl Iterator<Item = u16> {
+    let port = case.port_of_attempt(a);
+    let wanted = |name: &str| {
+        !name.is_empty()
+            && port.is_some_and(|p| {
+                p.name == name || matches!(&p.target, TargetPort::Name(n) if n == name)
+            })
+    };
+    let of_proto = pod.ports.iter().filter(|p| p.proto == a.orig.proto);
+    let (named, others): (Vec<_>, Vec<_>) = of_proto.partition(|p| wanted(&p.name));
+    named
+        .into_iter()
+        .chain(others)
+        .map(|p| p.port)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 fn success_draft(case: &Case<'_>, direct: &Attempt<'_>) -> Option<Draft> {
@@ -248,8 +276,8 @@ fn target_draft(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Draft 
     let port = case.port_of_attempt(a);
     let (from, target) = port.map_or((a.orig.dport, String::new()), |p| {
         let target = match &p.target {
-            crate::model::objects::TargetPort::Number(n) => n.to_string(),
-            crate::model::objects::TargetPort::Name(n) => n.clone(),
+            TargetPort::Number(n) => n.to_string(),
+            TargetPort::Name(n) => n.clone(),
         };
         (p.port, target)
     });
@@ -321,7 +349,7 @@ pub fn missing(case: &Case<'_>, report: &mut Report) {
         |of| {
             let backends: std::collections::BTreeSet<String> = of
                 .iter()
-                .filter_map(|a| a.backend().map(|b| case.name(b.ip(), a.began())))
+                .filter_map(|a| a.backend().map(|b| case.backend_name(b.ip(), a.began())))
                 .collect();
             let port = of[0].backend().map_or(0, |b| b.port());
             let names: Vec<String> = backends.into_iter().collect();
@@ -330,7 +358,7 @@ pub fn missing(case: &Case<'_>, report: &mut Report) {
             evidence.extend(
                 of[0]
                     .backend()
-                    .and_then(|b| case.pod(b.ip()))
+                    .and_then(|b| case.backend_pod(b.ip()))
                     .map(declared_draft),
             );
             Saying {
@@ -363,7 +391,7 @@ fn sockets_drafts(case: &Case<'_>, of: &[&Attempt<'_>]) -> Vec<Draft> {
             } else {
                 list.join(", ")
             };
-            let name = case.name(backend.ip(), facts.time);
+            let name = case.backend_name(backend.ip(), facts.time);
             let mut draft = Draft::node(
                 format!("sockets {}", backend.ip()),
                 format!("sockets of {name}: listens on {what}"),
