@@ -293,6 +293,11 @@ impl Stall<'_> {
         running && self.part.node.now.since(stats.first) >= UNANSWERED
     }
 
+    /// Nothing of what this side sent since the handshake was acknowledged.
+    pub fn passed_nothing(&self) -> bool {
+        awaits_first_ack(self.part, self.forward)
+    }
+
     /// Biggest IP packet that is known to be sent in vain, bytes.
     pub fn size(&self) -> u16 {
         let stats = &self.sight.stats;
@@ -367,7 +372,8 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
 fn is_undecided(part: Part<'_>) -> bool {
     let young = part.node.now.since(part.conn.began) < UNANSWERED;
     [true, false].into_iter().any(|forward| {
-        outstanding(part, forward).is_some_and(|s| young || s.sight.stats.retrans > 0)
+        outstanding(part, forward)
+            .is_some_and(|s| young || s.sight.stats.retrans > 0 || is_hole(&s))
             || awaits_first_ack(part, forward)
     })
 }
@@ -379,6 +385,13 @@ fn is_served(part: Part<'_>, answers: &[&Sight]) -> bool {
     part.node.now.since(part.conn.began) >= UNANSWERED
         || part.conn.sights.iter().any(closed)
         || answers.iter().any(|s| s.stats.data.is_some())
+}
+
+/// What came in has waited a second for its acknowledgement, which a receiver owes within half of one (RFC 1122,
+/// 4.2.3.2): something before it is missing. Not where a side gave the connection up.
+fn is_hole(data: &Stall<'_>) -> bool {
+    let aborted = data.part.conn.sights.iter().any(|s| s.stats.rst.is_some());
+    !aborted && data.part.node.now.since(data.sight.stats.last) >= UNANSWERED
 }
 
 fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {

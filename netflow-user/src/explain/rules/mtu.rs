@@ -26,7 +26,8 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
         |a| {
             let stall = (a.outcome == Outcome::Stalled).then(|| a.stall()).flatten()?;
             let size = stall.size();
-            let big = size > always_fits(a.orig.dst.is_ipv6()) && size >= stall.sight.stats.max_packet;
+            let bigger_passed = size < stall.sight.stats.max_packet && !stall.passed_nothing();
+            let big = size > always_fits(a.orig.dst.is_ipv6()) && !bigger_passed;
             if !big || told(a, &stall) || !small_passes(case, a) {
                 return None;
             }

@@ -512,9 +512,8 @@ fn belongs_to(case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, ip: IpAddr) -> b
 /// Evidence: the node on which the endpoint should be sends its packets out again, the way that everything takes for
 /// which it has no route of its own.
 fn sent_away(case: &Case<'_>, a: &Attempt<'_>, ip: IpAddr) -> Option<Draft> {
-    let at_home = |p: &Part<'_>| {
-        belongs_to(case, a, *p, ip) && case.placed_on(ip, a.began()).is_some()
-    };
+    let at_home =
+        |p: &Part<'_>| belongs_to(case, a, *p, ip) && case.placed_on(ip, a.began()).is_some();
     let part = a.parts.iter().copied().find(at_home)?;
     let facts = part.node.facts.as_ref()?;
     let out: BTreeSet<u32> = facts
