@@ -37,8 +37,8 @@ fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
 
 /// The node had already carried the backend's RST when it dropped this. Conntrack ends an entry with the first RST, so
 /// what follows on either side (a second RST, data in flight) is INVALID, and Service proxies drop that
-/// (`nf_conntrack_tcp_packet`, net/netfilter/nf_conntrack_proto_tcp.c, v6.18): it changed nothing for the client. Inside
-/// a Pod there is no telling, its own filter may have made the RST.
+/// (`nf_conntrack_tcp_packet` in `net/netfilter/nf_conntrack_proto_tcp.c`, v6.18): it changed nothing for the client.
+/// Inside a Pod there is no telling, its own filter may have made the RST.
 fn is_afterwards(a: &Attempt<'_>, part: Part<'_>, event: &ConnEvent) -> bool {
     let came_in = part
         .conn
