@@ -45,6 +45,7 @@ pub fn run(
     output: &Output,
     observer: &mut dyn Observer,
 ) -> Result<End, Failure> {
+    check_services(&request.objects)?;
     let decided = decided_by_objects(&request.query, &request.objects);
     if !decided {
         check_rights()?;
@@ -142,6 +143,19 @@ pub fn check_rights() -> Result<(), Failure> {
             missing.join(", ")
         ),
         "run it as root on the node; `netflow explain --replay FILE` needs no rights",
+    ))
+}
+
+/// Without a single Service no name can be told from one that does not exist.
+fn check_services(objects: &Objects) -> Result<(), Failure> {
+    if !objects.is_unknown("Service") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "no-services",
+        format!("no Service is among the objects given ({})", objects.source),
+        "give the Services with what belongs to them: \
+         `kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml`",
     ))
 }
 

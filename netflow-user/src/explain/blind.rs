@@ -1,6 +1,6 @@
 //! What could not be seen and so might change the answer.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Outcome};
 use super::case::Case;
 use super::view::View;
 use crate::model::answer::{Blind, Via};
@@ -104,10 +104,16 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
         .collect();
     missing.sort();
     missing.dedup();
+    let refused = case.attempts.iter().any(|a| a.outcome == Outcome::Refused);
     for node in missing {
-        let text = format!(
+        let mut text = format!(
             "{node} was not asked: what happened there, and the sockets of its Pods, are not known"
         );
+        if refused {
+            text.push_str(
+                "; a rule there that rejects looks from here like a port on which nothing listens",
+            );
+        }
         all.push(blind("node-not-asked", "flow", text));
     }
     for kind in &case.objects.unknown_kinds {

@@ -376,9 +376,11 @@ impl<'a> Case<'a> {
         let (Some(to), Some(port)) = (a.backend(), self.port_of_attempt(a)) else {
             return false;
         };
-        let (began, lag) = (a.began(), PROXY_LAG.as_nanos() as u64);
-        let from = Time(began.0.saturating_sub(lag));
-        let versions = self.past.between(from, began + PROXY_LAG);
+        // One that was open may be cut when its Pod ends, however long before it began.
+        let was_open = matches!(a.outcome, Outcome::Reset | Outcome::Stalled);
+        let met = if was_open { a.last() } else { a.began() };
+        let from = Time(a.began().0.saturating_sub(PROXY_LAG.as_nanos() as u64));
+        let versions = self.past.between(from, met + PROXY_LAG);
         let ipv6 = to.is_ipv6();
         let find = |o: &'a Objects| {
             let service = o.services.first().unwrap_or(self.service);

@@ -330,6 +330,10 @@ pub struct Listener {
     /// Backlog (TCP).
     #[serde(default)]
     pub backlog: u32,
+    /// A UDP socket on a port that the kernel hands out to whoever asks for none: more likely a client's than a
+    /// server's.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 impl Listener {

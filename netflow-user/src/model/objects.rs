@@ -187,6 +187,9 @@ pub struct Pod {
     /// Being deleted.
     #[serde(default)]
     pub deleting: bool,
+    /// Names of the containers that run side by side; empty if not told.
+    #[serde(default)]
+    pub containers: Vec<String>,
     /// Declared container ports.
     #[serde(default)]
     pub ports: Vec<ContainerPort>,

@@ -3,6 +3,7 @@
 use super::netlink::{
     Attributes, Message, Netlink, NetlinkError, Request, address, u16_at, u32_at,
 };
+use crate::model::cidr;
 use crate::model::node::{Nexthop, Route, RouteLookup};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -225,23 +226,7 @@ fn kind_name(kind: u8) -> &'static str {
 
 /// Whether `route` covers `ip`.
 pub fn covers(route: &Route, ip: IpAddr) -> bool {
-    match (route.dst, ip) {
-        (IpAddr::V4(net), IpAddr::V4(ip)) => {
-            let shift = 32_u32.saturating_sub(u32::from(route.prefix));
-            (net.to_bits() ^ ip.to_bits())
-                .checked_shr(shift)
-                .unwrap_or(0)
-                == 0
-        }
-        (IpAddr::V6(net), IpAddr::V6(ip)) => {
-            let shift = 128_u32.saturating_sub(u32::from(route.prefix));
-            (net.to_bits() ^ ip.to_bits())
-                .checked_shr(shift)
-                .unwrap_or(0)
-                == 0
-        }
-        _ => false,
-    }
+    cidr::contains((route.dst, route.prefix), ip)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 /// `SOCK_DIAG_BY_FAMILY` (`include/uapi/linux/sock_diag.h`).
 const BY_FAMILY: u16 = 20;
@@ -55,12 +56,29 @@ pub fn read(wanted: &BTreeSet<IpAddr>) -> Result<Sockets, SocketsError> {
              /proc/net has no backlog, no path MTU and no IPV6_V6ONLY",
         );
     }
+    let handed_out = handed_out_ports();
+    for l in found.listeners.iter_mut().filter(|l| l.proto == Proto::UDP) {
+        l.ephemeral = handed_out.contains(&l.addr.port());
+    }
     // A socket that retransmits says more than one at rest.
     found
         .connected
         .sort_by_key(|s| (std::cmp::Reverse(s.total_retrans), s.local, s.remote));
     found.connected.truncate(MOST);
     Ok(found)
+}
+
+/// Ports that sockets get which ask for none, in the thread's namespace; none if it cannot be told
+/// (`inet_get_local_port_range` in include/net/ip.h, v6.18).
+fn handed_out_ports() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    port_range(&text).unwrap_or(RangeInclusive::new(1, 0))
+}
+
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut ends = text.split_ascii_whitespace().map(str::parse);
+    let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    Some(low..=high)
 }
 
 /// Returns whether `sock_diag` could be used.
@@ -132,6 +150,7 @@ fn socket(message: &Message<'_>, proto: Proto, wanted: &BTreeSet<IpAddr>) -> Opt
             v6only: attributes.any(|(kind, value)| kind == SKV6ONLY && value == [1]),
             queue: if proto == Proto::TCP { rqueue } else { 0 },
             backlog: if proto == Proto::TCP { wqueue } else { 0 },
+            ephemeral: false,
         }));
     }
     let (local, remote) = (plain(local), plain(remote));
@@ -214,6 +233,7 @@ fn line_socket(line: &str, proto: Proto, wanted: &BTreeSet<IpAddr>) -> Option<So
                 0
             },
             backlog: 0,
+            ephemeral: false,
         }));
     }
     let (local, remote) = (plain(local), plain(remote));
@@ -251,7 +271,7 @@ fn proc_address(field: &str) -> Option<SocketAddr> {
 mod tests {
     use super::super::netlink::tests::{attributes, torture};
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     fn diag(family: u8, state: u8, ends: [(&[u8], u16); 2], queues: [u32; 2]) -> Vec<u8> {
         let mut bytes = vec![family, state, 0, 0];
@@ -341,5 +361,21 @@ mod tests {
         for found in [by_diag, by_proc] {
             assert!(found.listeners.iter().any(|l| l.addr == addr));
         }
+    }
+
+    #[test]
+    fn udp_sockets_that_asked_for_no_port_are_told_apart() {
+        assert_eq!(port_range("32768\t60999\n"), Some(32_768..=60_999));
+        assert_eq!(port_range(""), None);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = client.local_addr().unwrap();
+        let found = read(&BTreeSet::new()).unwrap();
+        let of = |a| {
+            found
+                .listeners
+                .iter()
+                .find(|l| l.proto == Proto::UDP && l.addr == a)
+        };
+        assert!(of(addr).is_some_and(|l| l.ephemeral));
     }
 }

@@ -8,12 +8,14 @@ use crate::proxy::Mode;
 use crate::traffic::{Dial, Listen, Outcome};
 use crate::world::{Filter, Hook, Lost, Party, Spot, World};
 use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Healthy(Kind::Plain),
     &Healthy(Kind::Noisy),
     &Healthy(Kind::Rollout),
+    &Healthy(Kind::OwnRollout),
     &Healthy(Kind::PolicyUnenforced),
     &Healthy(Kind::PolicyAdmits),
     &Healthy(Kind::UnrelatedDrop),
@@ -31,6 +33,7 @@ enum Kind {
     Plain,
     Noisy,
     Rollout,
+    OwnRollout,
     PolicyUnenforced,
     PolicyAdmits,
     UnrelatedDrop,
@@ -50,6 +53,7 @@ impl Fault for Healthy {
             Kind::Plain => "healthy",
             Kind::Noisy => "healthy-noisy",
             Kind::Rollout => "healthy-rollout",
+            Kind::OwnRollout => "healthy-own-rollout",
             Kind::PolicyUnenforced => "near-policy-unenforced",
             Kind::PolicyAdmits => "near-policy-admits",
             Kind::UnrelatedDrop => "near-unrelated-drop",
@@ -69,6 +73,9 @@ impl Fault for Healthy {
                 "nothing: a port scan, probes that fail elsewhere, and another Service that fails"
             }
             Kind::Rollout => "nothing: another workload is rolled out meanwhile",
+            Kind::OwnRollout => {
+                "nothing: one of the Service's own Pods shuts down meanwhile and leaves the slice"
+            }
             Kind::PolicyUnenforced => {
                 "nothing: a NetworkPolicy denies the client, nobody enforces it"
             }
@@ -102,6 +109,10 @@ impl Fault for Healthy {
                 world
                     .noise
                     .push((Party::Node(plan.spare.node), probe(plan.spare.ip, 8080)));
+            }
+            // Nobody dials a Pod's own address while it shuts down; the rollout itself happens while netflow looks.
+            Kind::OwnRollout => {
+                world.via_pod.remove(0);
             }
             Kind::PolicyUnenforced => {
                 world.enforced = false;
@@ -183,15 +194,23 @@ impl Fault for Healthy {
     }
 
     fn meanwhile(&self, plan: &Plan, world: &mut World) -> bool {
-        if self.0 != Kind::Rollout {
-            return false;
+        let leaves = match self.0 {
+            Kind::Rollout => &plan.spare,
+            Kind::OwnRollout => &plan.backends[0],
+            _ => return false,
+        };
+        let is_it = |p: &Pod| {
+            let meta = &p.metadata;
+            (meta.namespace.as_ref(), meta.name.as_ref())
+                == (Some(&leaves.namespace), Some(&leaves.name))
+        };
+        world.objects.pods.retain(|p| !is_it(p));
+        if self.0 == Kind::OwnRollout {
+            world.objects.reconcile();
+            world.listen(leaves, Vec::new());
+        } else {
+            world.gone.push(leaves.ip);
         }
-        let spare = (Some(&plan.spare.namespace), Some(&plan.spare.name));
-        world
-            .objects
-            .pods
-            .retain(|p| (p.metadata.namespace.as_ref(), p.metadata.name.as_ref()) != spare);
-        world.gone.push(plan.spare.ip);
         true
     }
 }

@@ -17,6 +17,7 @@ pub fn pod(mut object: v1::Pod) -> Result<Pod, Invalid> {
         node: spec.node_name.clone().filter(|n| !n.is_empty()),
         host_network: spec.host_network.unwrap_or(false),
         deleting: meta.deletion_timestamp.is_some(),
+        containers: running(&spec).map(|c| c.name.clone()).collect(),
         ports: ports(&subject, &spec)?,
         unready_containers: unready(&status),
         phase: status.phase.unwrap_or_default(),
@@ -44,15 +45,16 @@ fn ips(subject: &Subject, status: &v1::PodStatus) -> Result<Vec<IpAddr>, Invalid
     }
 }
 
-/// Ports of containers, and of init containers that keep running beside them.
+/// Containers, and init containers that keep running beside them.
+fn running(spec: &v1::PodSpec) -> impl Iterator<Item = &v1::Container> {
+    let init = spec.init_containers.iter().flatten();
+    let sidecars = init.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars)
+}
+
 fn ports(subject: &Subject, spec: &v1::PodSpec) -> Result<Vec<ContainerPort>, Invalid> {
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let mut ports = Vec::new();
-    for container in spec.containers.iter().chain(sidecars) {
+    for container in running(spec) {
         for port in container.ports.iter().flatten() {
             ports.push(ContainerPort {
                 container: container.name.clone(),

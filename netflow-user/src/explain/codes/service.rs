@@ -234,7 +234,11 @@ pub(super) static LISTENER_MISSING: Code = Code {
             changes: Changes::Nothing,
         },
     ],
-    confusable: &["target-port-mismatch", "listener-loopback-only"],
+    confusable: &[
+        "target-port-mismatch",
+        "listener-loopback-only",
+        "firewall-drop",
+    ],
 };
 
 pub(super) static LISTENER_LOOPBACK_ONLY: Code = Code {

@@ -9,8 +9,10 @@ use crate::explain::report::{Because, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
 use crate::model::Tuple;
 use crate::model::answer::Basis;
+use crate::model::cidr::{self, Cidr};
+use crate::model::conntrack::CtTable;
 use crate::model::flow::Direction;
-use crate::model::node::FirewallRule;
+use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
 use crate::model::record::Drop;
 use std::collections::BTreeSet;
 
@@ -26,7 +28,8 @@ struct Filtered<'a> {
 fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
     a.drops().into_iter().find_map(|(part, event, drop, _)| {
         let tuple = event.record.tuple?;
-        (is_filter(drop) && !is_afterwards(a, part, event)).then_some(Filtered {
+        let filter = is_netfilter(drop) || program(drop).is_some();
+        (filter && !is_afterwards(a, part, event)).then_some(Filtered {
             part,
             event,
             drop,
@@ -50,13 +53,95 @@ fn is_afterwards(a: &Attempt<'_>, part: Part<'_>, event: &ConnEvent) -> bool {
 }
 
 /// Kernels without a reason for it show the place: the rule engines free the packet themselves.
-fn is_filter(drop: &Drop) -> bool {
+fn is_netfilter(drop: &Drop) -> bool {
     drop.reason == "NETFILTER_DROP"
         || drop.reason == "NETFILTER_INGRESS"
-        || matches!(
-            drop.place.as_str(),
-            "nf_hook_slow" | "nft_do_chain" | "ipt_do_table" | "ip6t_do_table"
-        )
+        || is_hook(drop)
+        || is_engine(drop)
+}
+
+/// Any callback of a hook said so: rules, but also conntrack, NAT and IPVS.
+fn is_hook(drop: &Drop) -> bool {
+    drop.place == "nf_hook_slow"
+}
+
+/// A rule engine freed it, so a rule said so.
+fn is_engine(drop: &Drop) -> bool {
+    matches!(
+        drop.place.as_str(),
+        "nft_do_chain" | "ipt_do_table" | "ip6t_do_table"
+    )
+}
+
+/// A program or filter on an interface dropped it (`include/net/dropreason-core.h`, v6.18).
+fn program(drop: &Drop) -> Option<&'static str> {
+    match drop.reason.as_str() {
+        "TC_INGRESS" => Some("a tc program or filter on ingress"),
+        "TC_EGRESS" => Some("a tc program or filter on egress"),
+        "XDP" => Some("an XDP program"),
+        _ => None,
+    }
+}
+
+/// Who dropped it, as far as it can be told.
+enum Culprit<'a> {
+    /// A rule that fits the packet and whose counter rose meanwhile.
+    Counted(&'a FirewallRule),
+    /// A rule of the Service proxy for what was dialled.
+    Proxy(&'a ProxyService),
+    /// A program or filter on an interface.
+    Program(&'static str),
+    /// A rule, of which no more is known.
+    SomeRule,
+    /// A rule that fits the packet and does not count.
+    Possible(&'a FirewallRule),
+    /// The conntrack table is full: nothing new is let in. Entries and their limit.
+    TableFull(u64, u64),
+    /// No rule that could: conntrack, NAT and IPVS drop there as well.
+    Unknown,
+}
+
+impl Culprit<'_> {
+    /// It is known that a rule or program did it, or one that could is there.
+    fn is_filter(&self) -> bool {
+        !matches!(self, Culprit::TableFull(..) | Culprit::Unknown)
+    }
+}
+
+fn culprit<'a>(a: &Attempt<'a>, f: &Filtered<'a>) -> Culprit<'a> {
+    if let Some(program) = program(f.drop) {
+        return Culprit::Program(program);
+    }
+    if let Some((_, rule)) = rule_of(a) {
+        return Culprit::Counted(rule);
+    }
+    let own = f.event.record.netns == f.part.node.start.netns;
+    let dialled = f.tuple;
+    let rows = f.part.node.proxy(dialled.dst, dialled.dport, dialled.proto);
+    if let Some(row) = rows.into_iter().find(|r| own && (r.drop || r.reject)) {
+        return Culprit::Proxy(row);
+    }
+    if is_engine(f.drop) {
+        return Culprit::SomeRule;
+    }
+    let table = f.part.node.facts.as_ref().map(|n| &n.conntrack);
+    if let Some(table) = table.filter(|t| own && f.drop.ct.is_none() && is_full(t)) {
+        return Culprit::TableFull(table.count, table.max);
+    }
+    let now = f.part.node.facts.as_ref().and_then(|n| rules_in(n, f));
+    let counts = |r: &FirewallRule| {
+        let before = f.part.node.before.as_ref().and_then(|n| rules_in(n, f));
+        r.packets.is_some() && before.is_some()
+    };
+    let mut possible = now.into_iter().flatten();
+    possible
+        .find(|r| !counts(r) && is_for(r, f))
+        .map_or(Culprit::Unknown, Culprit::Possible)
+}
+
+/// A full table takes no new connection (`__nf_conntrack_alloc` in `net/netfilter/nf_conntrack_core.c`, v6.18).
+fn is_full(table: &CtTable) -> bool {
+    table.max > 0 && table.count >= table.max
 }
 
 /// The dropped packet, as it stood where it was dropped, is one that a NetworkPolicy denies.
@@ -100,7 +185,7 @@ pub fn policy_denied(case: &Case<'_>, report: &mut Report) {
                 why.join("; ")
             );
             let mut evidence = vec![Draft::objects("policy", why.join("; "))];
-            evidence.extend(rule_of(a).map(|(p, r)| rule_draft(p, r)));
+            evidence.extend(rule_of(a).map(|(f, r)| rule_draft(&f, r)));
             let name = denied
                 .first()
                 .map(|d| d.policy.name.clone())
@@ -119,82 +204,152 @@ fn denied(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<Vec<poli
     if !a.is_to_backend(f.part, &f.tuple) {
         return None;
     }
+    if matches!(culprit(a, f), Culprit::TableFull(..)) {
+        return None;
+    }
     match policy::ingress(case.objects, &f.tuple)? {
         Verdict::Denied { policies } => Some(policies),
         _ => None,
     }
 }
 
-/// A filter dropped it and no NetworkPolicy explains that.
+/// A filter dropped it and no NetworkPolicy explains that. Where netfilter did and no rule that could is there, that it was
+/// a filter is a conclusion.
 pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
-    report.explain(
-        case,
-        "firewall-drop",
-        Basis::Observed,
-        |a| {
-            let f = filtered(a)?;
-            // The same rule in several Pods is one cause; nodes are told apart.
-            let own = f.event.record.netns == f.part.node.start.netns;
-            let key = if own {
-                f.part.node.name().to_owned()
-            } else {
-                "pod".to_owned()
-            };
-            Some(Because {
-                key,
-                evidence: evidence(case, a, &f),
-            })
+    for (by_filter, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
+        report.explain(
+            case,
+            "firewall-drop",
+            basis,
+            |a| {
+                let f = filtered(a)?;
+                if culprit(a, &f).is_filter() != by_filter {
+                    return None;
+                }
+                // The same rule in several Pods is one cause; nodes are told apart.
+                let own = f.event.record.netns == f.part.node.start.netns;
+                let key = if own {
+                    f.part.node.name().to_owned()
+                } else {
+                    "pod".to_owned()
+                };
+                Some(Because {
+                    key,
+                    evidence: evidence(case, a, &f),
+                })
+            },
+            |of| drop_saying(case, of),
+        );
+    }
+}
+
+fn drop_saying(case: &Case<'_>, of: &[&Attempt<'_>]) -> Saying {
+    let a = of[0];
+    let Some(f) = filtered(a) else {
+        return Saying::new("");
+    };
+    let hook = f
+        .drop
+        .hook
+        .map_or(String::new(), |h| format!(" at {}", hook_name(h)));
+    let forward = a.is_to_backend(f.part, &f.tuple) || f.part.conn.leg(&f.tuple) == Some(Leg::Orig);
+    let what = if forward { "packets" } else { "the replies" };
+    let places: BTreeSet<String> = of
+        .iter()
+        .filter_map(|a| filtered(a))
+        .map(|f| place_of(case, &f))
+        .collect();
+    let places: Vec<String> = places.into_iter().collect();
+    let culprit = culprit(a, &f);
+    let by = match &culprit {
+        Culprit::Counted(r) => format!(
+            "{} rule in {} {} ({})",
+            r.mode,
+            r.table,
+            r.chain,
+            text_of(r)
+        ),
+        Culprit::Possible(r) => format!(
+            "{} rule in {} {} ({}) can, and does not count",
+            r.mode,
+            r.table,
+            r.chain,
+            text_of(r)
+        ),
+        Culprit::Proxy(row) => {
+            format!(
+                "a rule of the Service proxy for this address ({} {})",
+                row.mode, row.place
+            )
+        }
+        Culprit::Program(which) => match drop_draft(case, f.part, f.event, f.drop).ifname {
+            Some(ifname) => format!("{which} of {ifname}"),
+            None => (*which).to_owned(),
         },
-        |of| {
-            let a = of[0];
-            let Some(f) = filtered(a) else {
-                return Saying::new("");
-            };
-            let rule = rule_of(a);
-            let hook = f
-                .drop
-                .hook
-                .map_or(String::new(), |h| format!(" at {}", hook_name(h)));
-            let by = match rule {
-                Some((_, r)) => format!(
-                    "{} rule in {} {} ({})",
-                    r.mode,
-                    r.table,
-                    r.chain,
-                    text_of(r)
-                ),
-                None => "a filter rule".to_owned(),
-            };
-            let back = if a.is_to_backend(f.part, &f.tuple)
-                || f.part.conn.leg(&f.tuple) == Some(Leg::Orig)
-            {
-                "packets"
+        Culprit::SomeRule => "a filter rule".to_owned(),
+        Culprit::TableFull(count, max) => format!(
+            "the conntrack table is full ({count} of {max}), which drops every new connection, and no rule that would \
+             drop them was found"
+        ),
+        Culprit::Unknown => format!(
+            "{}; conntrack, NAT and IPVS drop there as well, which of them it was could not be told",
+            if are_rules_known(&f) {
+                "no rule that would drop them was found"
             } else {
-                "the replies"
-            };
-            let places: BTreeSet<String> = of
-                .iter()
-                .filter_map(|a| filtered(a))
-                .map(|f| place_of(case, &f))
-                .collect();
-            let places: Vec<String> = places.into_iter().collect();
-            let summary = format!(
-                "{} drops {back} of {} to {}{hook}: {by}; no NetworkPolicy explains it",
-                places.join(", "),
-                full_name(case),
-                f.tuple.destination()
-            );
-            let values = rule.map_or(Vec::new(), |(_, r)| {
-                vec![("table", r.table.clone()), ("chain", r.chain.clone())]
-            });
-            let evidence = rule.map(|(p, r)| rule_draft(p, r)).into_iter().collect();
-            Saying {
-                evidence,
-                values,
-                ..Saying::new(summary)
+                "the rules could not all be read"
             }
-        },
+        ),
+    };
+    let tail = if culprit.is_filter() {
+        "; no NetworkPolicy explains it"
+    } else {
+        ""
+    };
+    let verb = if culprit.is_filter() {
+        "drops"
+    } else {
+        "drops in netfilter"
+    };
+    let summary = format!(
+        "{} {verb} {what} of {} to {}{hook}: {by}{tail}",
+        places.join(", "),
+        full_name(case),
+        f.tuple.destination()
     );
+    let rule = match culprit {
+        Culprit::Counted(r) | Culprit::Possible(r) => Some(r),
+        _ => None,
+    };
+    let values = rule.map_or(Vec::new(), |r| {
+        vec![("table", r.table.clone()), ("chain", r.chain.clone())]
+    });
+    let mut evidence: Vec<Draft> = rule.map(|r| rule_draft(&f, r)).into_iter().collect();
+    if let Culprit::TableFull(count, max) = culprit {
+        let text = format!(
+            "conntrack of {}: {count} entries of at most {max}",
+            f.part.node.name()
+        );
+        evidence.push(fact_draft(&f, "conntrack table", text));
+    }
+    Saying {
+        evidence,
+        values,
+        ..Saying::new(summary)
+    }
+}
+
+/// Whether the rules of the namespace in which it was dropped could be read.
+fn are_rules_known(f: &Filtered<'_>) -> bool {
+    let of_rules = |what: &str| {
+        ["nftables", "iptables-legacy", "firewall rules"]
+            .iter()
+            .any(|part| what.starts_with(part))
+    };
+    f.part
+        .node
+        .facts
+        .as_ref()
+        .is_some_and(|n| rules_in(n, f).is_some() && !n.unread.iter().any(|u| of_rules(&u.what)))
 }
 
 fn evidence(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Vec<Draft> {
@@ -222,81 +377,63 @@ fn place_of(case: &Case<'_>, f: &Filtered<'_>) -> String {
     )
 }
 
-/// The rule that dropped: of those whose matches fit the packet, the one whose counter rose while we watched.
-fn rule_of<'a>(a: &Attempt<'a>) -> Option<(Part<'a>, &'a FirewallRule)> {
-    let f = filtered(a)?;
-    let (before, now) = (f.part.node.before.as_ref()?, f.part.node.facts.as_ref()?);
+/// Rules of the namespace in which the packet was dropped; `None` = it was not looked into.
+fn rules_in<'a>(facts: &'a NodeFacts, f: &Filtered<'_>) -> Option<&'a [FirewallRule]> {
     let netns = f.event.record.netns;
-    let of = |facts: &'a crate::model::node::NodeFacts| -> Option<&'a [FirewallRule]> {
-        if netns == f.part.node.start.netns {
-            Some(&facts.firewall)
-        } else {
-            facts
-                .pods
-                .iter()
-                .find(|p| p.netns == netns)
-                .map(|p| p.firewall.as_slice())
-        }
-    };
-    let old = of(before).unwrap_or_default();
-    let fits = |r: &&FirewallRule| {
-        let same = |o: &&FirewallRule| {
-            (&o.mode, &o.table, &o.chain, o.handle) == (&r.mode, &r.table, &r.chain, r.handle)
-        };
-        let then = old.iter().find(same).and_then(|o| o.packets);
-        let rose = match (then, r.packets) {
-            (Some(then), Some(now)) => now > then,
-            (None, Some(now)) => now > 0,
-            _ => false,
-        };
-        let hook = f.drop.hook.is_none() || r.hook.is_none() || f.drop.hook == r.hook;
-        rose && hook && r.matches.as_ref().is_none_or(|m| matches(m, &f.tuple))
-    };
-    // More than one can have risen: a match on the packet's own addresses says more than a policy of a chain.
-    let best = of(now)?
-        .iter()
-        .filter(fits)
-        .max_by_key(|r| r.matches.as_ref().map_or(0, specific))?;
-    Some((f.part, best))
+    if netns == f.part.node.start.netns {
+        return Some(&facts.firewall);
+    }
+    let mut pods = facts.pods.iter();
+    pods.find(|p| p.netns == netns)
+        .map(|p| p.firewall.as_slice())
 }
 
-fn matches(m: &crate::model::node::RuleMatch, t: &Tuple) -> bool {
-    let net =
-        |n: &Option<(std::net::IpAddr, u8)>, ip| n.is_none_or(|(net, len)| contains(net, len, ip));
+/// The rule that dropped: of those whose matches fit the packet, the one whose counter rose while we watched. What a counter
+/// was before must be known of the namespace, else an old one would have risen.
+fn rule_of<'a>(a: &Attempt<'a>) -> Option<(Filtered<'a>, &'a FirewallRule)> {
+    let f = filtered(a).filter(|f| is_netfilter(f.drop))?;
+    let (before, now) = (f.part.node.before.as_ref()?, f.part.node.facts.as_ref()?);
+    let (old, new) = (rules_in(before, &f)?, rules_in(now, &f)?);
+    // More than one can have risen: a match on the packet's own addresses says more than a policy of a chain.
+    let best = new
+        .iter()
+        .filter(|r| is_for(r, &f) && counted(new, r) > counted(old, r))
+        .max_by_key(|r| r.matches.as_ref().map_or(0, specific))?;
+    Some((f, best))
+}
+
+/// Packets counted by rules that say the same. A position is no identity: rules before it come and go.
+fn counted(rules: &[FirewallRule], like: &FirewallRule) -> u64 {
+    let id = |r: &FirewallRule| if r.mode == "nftables" { r.handle } else { 0 };
+    let same = |r: &&FirewallRule| {
+        (&r.mode, &r.table, &r.chain, id(r)) == (&like.mode, &like.table, &like.chain, id(like))
+            && (&r.verdict, &r.text, &r.comment) == (&like.verdict, &like.text, &like.comment)
+    };
+    rules.iter().filter(same).filter_map(|r| r.packets).sum()
+}
+
+/// Whether a rule's hook and matches fit the dropped packet, as far as they are known.
+fn is_for(rule: &FirewallRule, f: &Filtered<'_>) -> bool {
+    let hook = f.drop.hook.is_none() || rule.hook.is_none() || f.drop.hook == rule.hook;
+    hook && rule.matches.as_ref().is_none_or(|m| matches(m, &f.tuple))
+}
+
+fn matches(m: &RuleMatch, t: &Tuple) -> bool {
+    let net = |n: Option<Cidr>, ip| n.is_none_or(|net| cidr::contains(net, ip));
     let port = |r: Option<(u16, u16)>, p: u16| r.is_none_or(|(lo, hi)| (lo..=hi).contains(&p));
-    net(&m.src, t.src)
-        && net(&m.dst, t.dst)
+    net(m.src, t.src)
+        && net(m.dst, t.dst)
         && m.proto.is_none_or(|p| p == t.proto)
         && port(m.dport, t.dport)
         && port(m.sport, t.sport)
 }
 
-fn specific(m: &crate::model::node::RuleMatch) -> usize {
+fn specific(m: &RuleMatch) -> usize {
     usize::from(m.src.is_some())
         + usize::from(m.dst.is_some())
         + usize::from(m.proto.is_some())
         + usize::from(m.dport.is_some())
         + usize::from(m.sport.is_some())
-}
-
-/// Whether a network holds an address.
-fn contains(net: std::net::IpAddr, len: u8, ip: std::net::IpAddr) -> bool {
-    use std::net::IpAddr;
-    match (net, ip) {
-        (IpAddr::V4(n), IpAddr::V4(i)) => {
-            let mask = u32::MAX
-                .checked_shl(32 - u32::from(len.min(32)))
-                .unwrap_or(0);
-            u32::from(n) & mask == u32::from(i) & mask
-        }
-        (IpAddr::V6(n), IpAddr::V6(i)) => {
-            let mask = u128::MAX
-                .checked_shl(128 - u32::from(len.min(128)))
-                .unwrap_or(0);
-            u128::from(n) & mask == u128::from(i) & mask
-        }
-        _ => false,
-    }
 }
 
 fn text_of(rule: &FirewallRule) -> String {
@@ -308,8 +445,8 @@ fn text_of(rule: &FirewallRule) -> String {
     }
 }
 
-/// Evidence: the rule whose counter rose.
-fn rule_draft(part: Part<'_>, rule: &FirewallRule) -> Draft {
+/// Evidence: a rule with its counter.
+fn rule_draft(f: &Filtered<'_>, rule: &FirewallRule) -> Draft {
     let packets = rule
         .packets
         .map_or(String::new(), |n| format!(", {n} packets"));
@@ -320,28 +457,15 @@ fn rule_draft(part: Part<'_>, rule: &FirewallRule) -> Draft {
         rule.chain,
         text_of(rule)
     );
-    let mut draft = Draft::node(
-        format!("rule {} {} {}", rule.table, rule.chain, rule.handle),
-        text,
-    );
-    draft.time = part.node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((part.view, part.node.name().to_owned()));
-    draft.netns = Some(part.node.start.netns);
-    draft
+    let kind = format!("rule {} {} {}", rule.table, rule.chain, rule.handle);
+    fact_draft(f, &kind, text)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::contains;
-
-    #[test]
-    fn networks() {
-        let ip = |s: &str| s.parse().unwrap_or_else(|_| panic!("{s}"));
-        assert!(contains(ip("10.1.0.0"), 16, ip("10.1.255.3")));
-        assert!(!contains(ip("10.1.0.0"), 16, ip("10.2.0.1")));
-        assert!(contains(ip("0.0.0.0"), 0, ip("192.0.2.1")));
-        assert!(contains(ip("192.0.2.1"), 32, ip("192.0.2.1")));
-        assert!(contains(ip("2001:db8::"), 32, ip("2001:db8:1::1")));
-        assert!(!contains(ip("::"), 0, ip("192.0.2.1")), "families differ");
-    }
+/// Evidence: a fact of the namespace in which the packet was dropped.
+fn fact_draft(f: &Filtered<'_>, kind: &str, text: String) -> Draft {
+    let mut draft = Draft::node(kind, text);
+    draft.time = f.part.node.facts.as_ref().map(|n| n.time);
+    draft.view = Some((f.part.view, f.part.node.name().to_owned()));
+    draft.netns = Some(f.event.record.netns);
+    draft
 }

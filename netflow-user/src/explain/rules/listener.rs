@@ -4,14 +4,16 @@ use super::service::{dialled, drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
+use crate::explain::pods;
 use crate::explain::report::{Because, Report, Saying};
 use crate::flows::Sight;
 use crate::model::Proto;
 use crate::model::answer::{Basis, Changes, Fix, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Listener;
-use crate::model::objects::{Pod, TargetPort};
+use crate::model::objects::{Pod, Service, ServicePort, TargetPort};
 use crate::model::record::IcmpError;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// The backend refused: its RST or ICMP port unreachable came, or its kernel found no socket. `None` = it did not.
@@ -141,6 +143,11 @@ fn loopback<'a>(case: &Case<'a>, proto: Proto, backend: SocketAddr) -> Option<&'
         .find(|l| l.proto == proto && l.addr.port() == backend.port() && l.is_loopback())
 }
 
+/// Whether a socket of the backend's Pod takes such connections by now.
+fn is_accepted_now(case: &Case<'_>, proto: Proto, backend: SocketAddr) -> bool {
+    listeners(case, backend).is_some_and(|all| all.iter().any(|l| l.accepts(proto, backend)))
+}
+
 /// The Service leads to a port that the Pod neither declares nor serves, while it serves another.
 pub fn target_port_mismatch(case: &Case<'_>, report: &mut Report) {
     report.explain(
@@ -149,87 +156,117 @@ pub fn target_port_mismatch(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let (backend, evidence) = refusal(case, a)?;
-            other_port(case, a, backend)?;
+            other_ports(case, a, backend)?;
             Some(Because { key: backend.port().to_string(), evidence })
         },
         |of| {
             let a = of[0];
             let Some(backend) = a.backend() else { return Saying::new("") };
-            let Some(other) = other_port(case, a, backend) else { return Saying::new("") };
+            let Some(other) = other_ports(case, a, backend) else { return Saying::new("") };
             let name = case.backend_name(backend.ip(), a.began());
             let summary = format!(
-                "Service {} sends connections to port {} of its Pods, where nothing listens; {name} {}",
+                "Service {} sends connections to port {} of its Pods, where nothing listens; {name} {} {}",
                 full_name(case),
                 backend.port(),
-                other.text
+                other.does,
+                numbers(&other.ports)
             );
             let mut evidence = vec![target_draft(case, a, backend)];
             evidence.extend(case.backend_pod(backend.ip()).map(declared_draft));
             evidence.extend(sockets_drafts(case, of));
             evidence.extend(other.success);
-            Saying { evidence, fixes: fix_port(case, a, other.port), ..Saying::new(summary) }
+            let fixes = other.right.map_or_else(Vec::new, |port| fix_port(case, a, port));
+            Saying { evidence, fixes, ..Saying::new(summary) }
         },
     );
 }
 
-/// The port that would have been right.
-struct OtherPort {
-    port: u16,
-    text: String,
-    success: Option<Draft>,
+/// `port 80`, `ports 80 and 81`.
+fn numbers(ports: &BTreeSet<u16>) -> String {
+    let list: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    let plural = if list.len() == 1 { "" } else { "s" };
+    format!("port{plural} {}", list.join(" and "))
 }
 
-fn other_port(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<OtherPort> {
+/// Ports of which one may have been meant.
+struct OtherPorts {
+    ports: BTreeSet<u16>,
+    /// What the Pod does with them.
+    does: &'static str,
+    success: Option<Draft>,
+    /// The one that was meant, where that is certain enough to offer it.
+    right: Option<u16>,
+}
+
+fn other_ports(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<OtherPorts> {
+    let proto = a.orig.proto;
     let pod = case.backend_pod(backend.ip());
-    let declared: Vec<u16> = pod
+    let declared: BTreeSet<u16> = pod
         .iter()
-        .flat_map(|p| &p.ports)
-        .filter(|p| p.proto == a.orig.proto)
-        .map(|p| p.port)
+        .flat_map(|p| pods::declared(p, proto).map(|c| c.port))
         .collect();
-    if declared.contains(&backend.port()) {
+    if declared.contains(&backend.port()) || is_accepted_now(case, proto, backend) {
         return None;
     }
+    let spoken_for = spoken_for(case, a, pod);
+    let is_other = |port: &u16| *port != backend.port() && !spoken_for.contains(port);
     let served = case.attempts.iter().find(|o| {
-        let same_pod = o
-            .backend()
-            .is_some_and(|b| b.ip() == backend.ip() && b.port() != backend.port());
-        o.outcome == Outcome::Ok && same_pod && o.orig.proto == a.orig.proto
+        let to = o.orig.destination();
+        matches!(o.via, Via::Pod | Via::Headless)
+            && o.outcome == Outcome::Ok
+            && o.orig.proto == proto
+            && to.ip() == backend.ip()
+            && is_other(&to.port())
     });
-    if let Some(direct) = served.and_then(Attempt::backend) {
-        let success = served.and_then(|o| success_draft(case, o));
-        let text = format!("answers on port {}", direct.port());
-        return Some(OtherPort {
-            port: direct.port(),
-            text,
-            success,
+    if let Some(direct) = served {
+        let port = direct.orig.dport;
+        return Some(OtherPorts {
+            ports: BTreeSet::from([port]),
+            does: "answers on",
+            success: success_draft(case, direct),
+            right: Some(port),
         });
     }
-    let Some(all) = listeners(case, backend) else {
-        let port = pod.and_then(|p| likely_ports(case, a, p).next())?;
-        let text = format!("declares port {port}");
-        return Some(OtherPort {
-            port,
-            text,
-            success: None,
-        });
-    };
-    let open = |port: u16| {
-        all.iter()
-            .any(|l| l.proto == a.orig.proto && !l.is_loopback() && l.addr.port() == port)
-    };
-    let port = match pod.filter(|_| !declared.is_empty()) {
-        // A listener that the Pod does not declare, where it declares others, is a sidecar's.
-        Some(pod) => likely_ports(case, a, pod).find(|p| open(*p))?,
+    let containers = Containers::of(pod, proto);
+    let may_be = |port: &u16| is_other(port) && containers.may_mean(*port, &declared);
+    let (ports, does): (BTreeSet<u16>, _) = match listeners(case, backend) {
         // On a Node's address anybody's sockets listen.
-        None if on_host(case, backend) => return None,
-        None => all.iter().map(|l| l.addr.port()).find(|p| open(*p))?,
+        Some(_) if declared.is_empty() && on_host(case, backend) => return None,
+        Some(all) => {
+            let servers = all
+                .iter()
+                .filter(|l| l.proto == proto && !l.is_loopback() && !l.ephemeral);
+            let listens = servers.map(|l| l.addr.port()).filter(may_be).collect();
+            (listens, "listens on")
+        }
+        None => (
+            declared.iter().copied().filter(may_be).collect(),
+            "declares",
+        ),
     };
-    let text = format!("listens on port {port}");
-    Some(OtherPort {
-        port,
-        text,
+    if let Some(port) = pod
+        .and_then(|p| namesake(case, a, p))
+        .filter(|p| ports.contains(p))
+    {
+        return Some(OtherPorts {
+            ports: BTreeSet::from([port]),
+            does,
+            success: None,
+            right: Some(port),
+        });
+    }
+    // Where several containers declare ports, one that listens may be a sidecar's while the application is down.
+    let rivals = if containers == Containers::AllDeclare {
+        declared.iter().copied().filter(is_other).count()
+    } else {
+        ports.len()
+    };
+    let single = ports.iter().next().copied().filter(|_| rivals == 1);
+    (!ports.is_empty()).then_some(OtherPorts {
+        ports,
+        does,
         success: None,
+        right: single,
     })
 }
 
@@ -237,24 +274,70 @@ fn on_host(case: &Case<'_>, backend: SocketAddr) -> bool {
     case.pod(backend.ip()).is_none() && case.views.iter().any(|v| v.is_own(backend.ip()))
 }
 
-/// Declared ports, the likeliest first: one named as the Service's port or target is, then those in the Pod's own
-/// order, in which an injected sidecar mostly comes last.
-fn likely_ports(case: &Case<'_>, a: &Attempt<'_>, pod: &Pod) -> impl Iterator<Item = u16> {
-    let port = case.port_of_attempt(a);
-    let wanted = |name: &str| {
-        !name.is_empty()
-            && port.is_some_and(|p| {
-                p.name == name || matches!(&p.target, TargetPort::Name(n) if n == name)
-            })
+/// The declared port that is named as the Service's port or target.
+fn namesake(case: &Case<'_>, a: &Attempt<'_>, pod: &Pod) -> Option<u16> {
+    let port = case.port_of_attempt(a)?;
+    let is_it =
+        |name: &str| port.name == name || matches!(&port.target, TargetPort::Name(n) if n == name);
+    let mut named =
+        pods::declared(pod, port.proto).filter(|c| !c.name.is_empty() && is_it(&c.name));
+    named.next().map(|c| c.port)
+}
+
+/// Ports of the Pod that something else leads to: another port of the Service, or of another Service that selects the
+/// Pod, unless that one has the same number or name and so means the same.
+fn spoken_for(case: &Case<'_>, a: &Attempt<'_>, pod: Option<&Pod>) -> BTreeSet<u16> {
+    let (Some(pod), Some(mine)) = (pod, case.port_of_attempt(a)) else {
+        return BTreeSet::new();
     };
-    let of_proto = pod.ports.iter().filter(|p| p.proto == a.orig.proto);
-    let (named, others): (Vec<_>, Vec<_>) = of_proto.partition(|p| wanted(&p.name));
-    named
-        .into_iter()
-        .chain(others)
-        .map(|p| p.port)
-        .collect::<Vec<_>>()
-        .into_iter()
+    let is_else = |s: &Service, p: &ServicePort| {
+        let same = p.port == mine.port || (!p.name.is_empty() && p.name == mine.name);
+        p.proto == mine.proto && !same && s.selects(pod)
+    };
+    let services = case.objects.services.iter();
+    services
+        .flat_map(|s| s.ports.iter().filter(move |p| is_else(s, p)))
+        .filter_map(|p| pods::target(pod, p).ok())
+        .collect()
+}
+
+/// What the containers of a Pod say of its ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Containers {
+    /// None declares one: every listener may be meant.
+    NoneDeclares,
+    /// There is one, or only one is known: what it declares is meant.
+    One,
+    /// Several, and each declares ports.
+    AllDeclare,
+    /// Several, and one declares none: what the others declare is theirs.
+    SomeSilent,
+}
+
+impl Containers {
+    fn of(pod: Option<&Pod>, proto: Proto) -> Containers {
+        let Some(pod) = pod else {
+            return Containers::NoneDeclares;
+        };
+        let declaring: BTreeSet<&str> = pods::declared(pod, proto)
+            .map(|c| c.container.as_str())
+            .collect();
+        match (declaring.len(), pod.containers.len()) {
+            (0, _) => Containers::NoneDeclares,
+            (1, 0 | 1) => Containers::One,
+            (n, all) if n < all => Containers::SomeSilent,
+            _ => Containers::AllDeclare,
+        }
+    }
+
+    /// Whether a port of the Pod may be the one that the Service should lead to.
+    fn may_mean(self, port: u16, declared: &BTreeSet<u16>) -> bool {
+        match self {
+            Containers::NoneDeclares => true,
+            Containers::One | Containers::AllDeclare => declared.contains(&port),
+            Containers::SomeSilent => !declared.contains(&port),
+        }
+    }
 }
 
 fn success_draft(case: &Case<'_>, direct: &Attempt<'_>) -> Option<Draft> {
@@ -266,7 +349,7 @@ fn success_draft(case: &Case<'_>, direct: &Attempt<'_>) -> Option<Draft> {
     let to = direct.backend()?;
     let text = format!(
         "{} accepts connections on port {}",
-        case.name(to.ip(), direct.began()),
+        case.backend_name(to.ip(), direct.began()),
         to.port()
     );
     Some(case.sight(*part, back, &format!("success {to}"), text))
@@ -281,10 +364,21 @@ fn target_draft(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Draft 
         };
         (p.port, target)
     });
+    let of_slice: BTreeSet<u16> = port
+        .map(|p| case.slice_targets(p))
+        .into_iter()
+        .flatten()
+        .filter(|to| to.ip() == backend.ip())
+        .map(|to| to.port())
+        .collect();
+    let slice = if of_slice.is_empty() {
+        "the slice does not list the Pod".to_owned()
+    } else {
+        format!("the slice says {}", numbers(&of_slice))
+    };
     let text = format!(
-        "Service {} port {from} has targetPort {target}; the slice says {}",
-        full_name(case),
-        backend.port()
+        "Service {} port {from} has targetPort {target}; {slice}",
+        full_name(case)
     );
     Draft::objects("target port", text)
 }
@@ -313,75 +407,78 @@ fn fix_port(case: &Case<'_>, a: &Attempt<'_>, port: u16) -> Vec<Fix> {
     else {
         return Vec::new();
     };
-    let context = case.views.first().map_or("", |v| v.start.context.as_str());
-    let context = if context.is_empty() {
-        String::new()
-    } else {
-        format!(" --context {context}")
-    };
+    let patch =
+        format!(r#"[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":{port}}}]"#);
     vec![Fix {
         text: format!("Point the Service at port {port}"),
-        command: format!(
-            "kubectl{context} patch svc {} -n {} --type=json -p '[{{\"op\":\"replace\",\"path\":\"/spec/ports/{index}/targetPort\",\"value\":{port}}}]'",
-            case.service.name, case.service.namespace
-        ),
+        command: case.command(
+            "kubectl patch svc {svc} -n {ns} --type=json -p '",
+            &[("svc", &case.service.name), ("ns", &case.service.namespace)],
+        ) + &patch
+            + "'",
         changes: Changes::Cluster,
     }]
 }
 
-/// The right port, but no socket on it.
+/// The right port, but no socket on it. Where one is there by now, that is a conclusion.
 pub fn missing(case: &Case<'_>, report: &mut Report) {
-    report.explain(
-        case,
-        "listener-missing",
-        Basis::Observed,
-        |a| {
-            let (backend, evidence) = refusal(case, a)?;
-            // A direct attempt on another port than the Service's is not the Service's fault.
-            if a.via == Via::Pod && case.port_of_attempt(a).is_none() {
-                return None;
-            }
-            Some(Because {
-                key: backend.port().to_string(),
-                evidence,
-            })
-        },
-        |of| {
-            let backends: std::collections::BTreeSet<String> = of
-                .iter()
-                .filter_map(|a| a.backend().map(|b| case.backend_name(b.ip(), a.began())))
-                .collect();
-            let port = of[0].backend().map_or(0, |b| b.port());
-            let names: Vec<String> = backends.into_iter().collect();
-            let summary = format!("Nothing listens on port {port} of {}", names.join(", "));
-            let mut evidence = sockets_drafts(case, of);
-            evidence.extend(
-                of[0]
-                    .backend()
-                    .and_then(|b| case.backend_pod(b.ip()))
-                    .map(declared_draft),
-            );
-            Saying {
-                evidence,
-                ..Saying::new(summary)
-            }
-        },
-    );
+    for (by_now, basis) in [(false, Basis::Observed), (true, Basis::Inferred)] {
+        report.explain(
+            case,
+            "listener-missing",
+            basis,
+            |a| {
+                let (backend, evidence) = refusal(case, a)?;
+                // A direct attempt on another port than the Service's is not the Service's fault.
+                if a.via == Via::Pod && case.port_of_attempt(a).is_none() {
+                    return None;
+                }
+                (is_accepted_now(case, a.orig.proto, backend) == by_now).then(|| Because {
+                    key: backend.port().to_string(),
+                    evidence,
+                })
+            },
+            |of| missing_saying(case, of, by_now),
+        );
+    }
+}
+
+fn missing_saying(case: &Case<'_>, of: &[&Attempt<'_>], by_now: bool) -> Saying {
+    let backends: BTreeSet<String> = of
+        .iter()
+        .filter_map(|a| a.backend().map(|b| case.backend_name(b.ip(), a.began())))
+        .collect();
+    let port = of[0].backend().map_or(0, |b| b.port());
+    let names = backends.into_iter().collect::<Vec<_>>().join(", ");
+    let summary = if by_now {
+        format!(
+            "{names} refused connections on port {port}, where a socket listens by now: it did not at that time, or \
+             something before it refused"
+        )
+    } else {
+        format!("Nothing listens on port {port} of {names}")
+    };
+    let mut evidence = sockets_drafts(case, of);
+    let pod = of[0].backend().and_then(|b| case.backend_pod(b.ip()));
+    evidence.extend(pod.map(declared_draft));
+    Saying {
+        evidence,
+        ..Saying::new(summary)
+    }
 }
 
 /// Evidence: the socket tables of the backends' Pods.
 fn sockets_drafts(case: &Case<'_>, of: &[&Attempt<'_>]) -> Vec<Draft> {
-    let backends: std::collections::BTreeSet<SocketAddr> =
-        of.iter().filter_map(|a| a.backend()).collect();
+    let backends: BTreeSet<SocketAddr> = of.iter().filter_map(|a| a.backend()).collect();
     let mut drafts = Vec::new();
     for backend in backends {
         for (i, view) in case.views.iter().enumerate() {
             let (Some(pod), Some(facts)) = (view.pod(backend.ip()), view.facts.as_ref()) else {
                 continue;
             };
-            let mut list: Vec<String> = pod
-                .listeners
-                .iter()
+            let servers = pod.listeners.iter();
+            let mut list: Vec<String> = servers
+                .filter(|l| !l.ephemeral || l.addr.port() == backend.port())
                 .map(|l| format!("{}/{}", l.addr, l.proto))
                 .collect();
             list.sort();

@@ -15,7 +15,8 @@ use crate::model::record::{Event, IcmpError, Record};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-/// Packets to the Service pass the node as they came, or die there with no rule for them, though there are endpoints.
+/// Packets to the Service pass the node as they came, or die there with no rule that translates them, though there are
+/// endpoints for such a client.
 pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
     report.explain(
         case,
@@ -30,7 +31,8 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
                 return None;
             }
             let mut evidence: Vec<Draft> = left_untranslated(case, a).into_iter().collect();
-            if evidence.is_empty() && rules_for(a) == RulesFor::Nothing {
+            let untranslated = matches!(rules_for(a), RulesFor::Nothing | RulesFor::TurnAway);
+            if evidence.is_empty() && untranslated {
                 evidence = died_here(case, a);
             }
             if evidence.is_empty() {
@@ -54,7 +56,8 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
             let why = match rules_for(a) {
                 RulesFor::Nothing => ": no Service proxy rule takes them",
                 RulesFor::Unknown => "; its rules could not all be read",
-                RulesFor::Some => ", although its Service proxy rules name them now",
+                RulesFor::TurnAway => ": rules turn them away as if the Service had no endpoint",
+                RulesFor::Backends => ", although Service proxy rules translate them by now",
             };
             Saying {
                 evidence: rules_draft(a).into_iter().collect(),
@@ -110,22 +113,29 @@ fn died_here(case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
     drafts
 }
 
-/// What the proxy rules of the nodes that an attempt crossed have for what it dialled.
+/// What the proxy rules of the nodes that an attempt crossed do with what it dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RulesFor {
-    /// Rules that translate or turn it away.
-    Some,
-    /// Not one.
+    /// They lead to backends.
+    Backends,
+    /// They only turn it away.
+    TurnAway,
+    /// There are none.
     Nothing,
-    /// Not all rules could be read, so there may be one.
+    /// Not all rules could be read, so there may be some.
     Unknown,
 }
 
 fn rules_for(a: &Attempt<'_>) -> RulesFor {
     let d = a.orig;
-    let named = |p: &Part<'_>| !p.node.proxy(d.dst, d.dport, d.proto).is_empty();
-    if a.parts.iter().any(named) {
-        RulesFor::Some
+    let parts = a.parts.iter();
+    let rows: Vec<&ProxyService> = parts
+        .flat_map(|p| p.node.proxy(d.dst, d.dport, d.proto))
+        .collect();
+    if rows.iter().any(|r| !r.backends.is_empty()) {
+        RulesFor::Backends
+    } else if !rows.is_empty() {
+        RulesFor::TurnAway
     } else if a.parts.iter().all(|p| are_rules_read(p.node)) {
         RulesFor::Nothing
     } else {
@@ -193,8 +203,7 @@ fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-/// The rules do not follow the slices: a new connection was translated to what is no endpoint of the Service port, or
-/// turned away while there are endpoints.
+/// The rules do not follow the slices: a new connection was translated to what is no endpoint of the Service port.
 pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
     report.explain(
         case,
@@ -202,11 +211,10 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             case.slices().next()?;
-            let mut evidence = former_endpoint(case, a).or_else(|| turned_away(case, a))?;
+            let mut evidence = former_endpoint(case, a)?;
             evidence.extend(dialled(case, a));
-            let key = if a.is_translated() { "" } else { "turned away" };
             Some(Because {
-                key: key.to_owned(),
+                key: String::new(),
                 evidence,
             })
         },
@@ -218,15 +226,9 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
                 of.iter().map(|a| a.translated().destination()).collect();
             let to = list(&to);
             let service = full_name(case);
-            let summary = if a.is_translated() {
-                format!(
-                    "{node} still sends new connections for {dialled} to {to}, no endpoint of {service} any more"
-                )
-            } else {
-                format!(
-                    "The rules of {node} turn away connections to {dialled} as if {service} had no endpoint"
-                )
-            };
+            let summary = format!(
+                "{node} still sends new connections for {dialled} to {to}, no endpoint of {service} any more"
+            );
             let known = case
                 .port_of_attempt(a)
                 .map(|p| case.slice_targets(p))
@@ -259,26 +261,6 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
         evidence.push(drop_draft(case, part, event, drop));
     }
     Some(evidence)
-}
-
-/// Evidence: a rule of the proxy for this very address, which knows no backend, turned it away.
-fn turned_away(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
-    let d = a.orig;
-    if a.is_translated() || matches!(a.via, Via::Pod | Via::Headless) {
-        return None;
-    }
-    let rows: Vec<&ProxyService> = a
-        .parts
-        .iter()
-        .flat_map(|p| p.node.proxy(d.dst, d.dport, d.proto))
-        .collect();
-    let turns_away = |s: &&ProxyService| s.backends.is_empty() && (s.reject || s.drop);
-    if rows.is_empty() || !rows.iter().all(turns_away) {
-        return None;
-    }
-    let port = case.port_of_attempt(a)?;
-    let evidence = died_here(case, a);
-    (!evidence.is_empty() && case.has_choice(a, port)).then_some(evidence)
 }
 
 /// Today's rules made the entry: it was announced as new, never got into the table, or was not there when we began to look.

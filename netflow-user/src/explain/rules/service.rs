@@ -15,6 +15,10 @@ use crate::model::resolve::NotFound;
 
 /// No Service has the name or address asked about.
 pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut Report) {
+    // Where no Service was given at all, it cannot be told from one that does not exist.
+    if objects.is_unknown("Service") {
+        return;
+    }
     let Some(code) = codes::find("service-not-found") else {
         return;
     };

@@ -90,6 +90,7 @@ fn listening(addr: &str) -> NodeFacts {
         v6only: false,
         queue: 0,
         backlog: 128,
+        ephemeral: false,
     });
     facts
 }
@@ -426,7 +427,9 @@ fn packet_that_waits_for_a_silent_neighbour() {
 
 /// A filter drops the translated packet.
 fn filtered(objects: Objects) -> Answer {
-    let mut s = Story::new("a", objects, facts_a());
+    let mut facts = facts_a();
+    facts.firewall = vec![dropping(None)];
+    let mut s = Story::new("a", objects, facts);
     let (o, r) = (vip(4001), reply(4001, backend()));
     s.syn(o, CLIENT_VETH, ms(10), 7, 3);
     let ct = CtTuples {
@@ -593,7 +596,9 @@ fn a_node_that_had_stopped_looking_cannot_have_missed_it() {
 
 #[test]
 fn the_other_node_shows_the_cause() {
-    let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
+    let mut facts = facts_b();
+    facts.firewall = vec![dropping(None)];
+    let mut s = Story::new("b", objects(&[REMOTE]), facts.clone());
     let arrived = reply(4001, remote()).inverse();
     s.syn(arrived, UPLINK, ms(10), 7, 3);
     s.drop(
@@ -606,7 +611,7 @@ fn the_other_node_shows_the_cause() {
     );
     let alone = explain(&[s.told(ms(4000))]);
     assert_cause(&alone, "firewall-drop", Verdict::Failing);
-    let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
+    let mut s = Story::new("b", objects(&[REMOTE]), facts);
     s.syn(arrived, UPLINK, ms(10), 7, 3);
     s.drop(
         arrived,

@@ -1,6 +1,8 @@
 //! The rules on hand-made records: what each code needs, and what it must not be taken for.
 
 mod codes;
+mod filter;
 mod foreign;
+mod listener;
 mod proxy;
 mod story;

@@ -163,14 +163,14 @@ fn no_endpoint_for_this_node_is_no_missing_translation_even_without_rules() {
 }
 
 #[test]
-fn rules_that_still_know_no_endpoint_are_stale() {
+fn rules_that_turn_away_what_has_endpoints_do_not_translate_it() {
     let answer = vip_dropped(
         objects(&[BACKEND]),
         ruled(facts_a(), turned_away(VIP)),
         vip(4001),
     );
-    assert_cause(&answer, "proxy-rules-stale", Verdict::Failing);
-    assert!(answer.findings[0].summary.contains("turn away"));
+    assert_cause(&answer, "vip-not-translated", Verdict::Failing);
+    assert!(answer.findings[0].summary.contains("turn them away"));
 }
 
 #[test]

@@ -6,13 +6,15 @@ use crate::model::answer::Answer;
 use crate::model::conntrack::CtStatus;
 use crate::model::feed::Start;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
-use crate::model::node::{Link, NodeFacts, PodNetns, ProxyService, RouteLookup};
+use crate::model::node::{
+    FirewallRule, Link, NodeFacts, PodNetns, ProxyService, RouteLookup, RuleMatch,
+};
 use crate::model::objects::{
     Condition, ContainerPort, Endpoint, EndpointSlice, Node, Objects, Pod, Service, ServicePort,
     SlicePort, TargetPort,
 };
 use crate::model::query::{Query, Target};
-use crate::model::record::{Drop, Event, IcmpError, Record, Segment};
+use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
 
@@ -219,6 +221,23 @@ pub fn rules_to(backends: &[SocketAddr]) -> ProxyService {
         reject: false,
         drop: false,
         place: "ip kube-proxy/service-x".into(),
+    }
+}
+
+/// A rule of the node's FORWARD chain that drops everything.
+pub fn dropping(packets: Option<u64>) -> FirewallRule {
+    FirewallRule {
+        mode: "nftables".into(),
+        table: "inet site".into(),
+        chain: "forward".into(),
+        handle: 5,
+        verdict: "drop".into(),
+        hook: Some(NfHook::Forward),
+        text: String::new(),
+        comment: None,
+        packets,
+        matches: Some(RuleMatch::default()),
+        partial: false,
     }
 }
 

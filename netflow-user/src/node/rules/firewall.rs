@@ -5,15 +5,16 @@
 
 use super::ruleset::{
     Base, Data, Element, Elements, Family, Field, Mode, Operand, Ranges, Rule, Ruleset, SetRef,
-    Test, Verdict, ct_state, ones,
+    Test, Verdict, ct_state,
 };
 use super::services::At;
 use super::text;
 use crate::model::Proto;
+use crate::model::cidr::{self, Cidr};
 use crate::model::node::{FirewallRule, RuleMatch, Unread};
 use crate::model::record::NfHook;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 /// More are not listed.
@@ -186,16 +187,8 @@ fn wraps(outer: (u16, u16), inner: (u16, u16)) -> bool {
     outer.0 <= inner.0 && inner.1 <= outer.1
 }
 
-fn contains(outer: (IpAddr, u8), inner: (IpAddr, u8)) -> bool {
-    if outer.1 > inner.1 || outer.0.is_ipv4() != inner.0.is_ipv4() {
-        return false;
-    }
-    let bits = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    let mask = !ones(16).checked_shr(outer.1.into()).unwrap_or(0);
-    (bits(outer.0) ^ bits(inner.0)) & mask == 0
+fn contains(outer: Cidr, inner: Cidr) -> bool {
+    outer.1 <= inner.1 && cidr::contains(outer, inner.0)
 }
 
 /// How packets come to a chain.
