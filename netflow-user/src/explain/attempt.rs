@@ -1,7 +1,7 @@
 //! One attempt of a client to reach the Service, from every node that saw it, and how it ended.
 
 use super::view::View;
-use crate::flows::{ConnEvent, Connection, Leg, Sight};
+use crate::flows::{ConnEvent, Connection, Hanging, Leg, Sight};
 use crate::model::answer::Via;
 use crate::model::flow::Direction;
 use crate::model::record::{Drop, Event, IcmpError};
@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// Unanswered for so long is a timeout (design: attempt).
 const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// A segment is sent again after so long at the earliest (`TCP_RTO_MIN`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>): until then silence says nothing.
+const FIRST_RESEND: Duration = Duration::from_millis(200);
 
 /// What one node saw of the attempt.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +77,7 @@ pub struct Stall<'a> {
     pub sight: &'a Sight,
     /// From the client to the backend.
     pub forward: bool,
+    hanging: Hanging,
 }
 
 impl<'a> Attempt<'a> {
@@ -249,48 +254,53 @@ fn last_on_the_way<'a>(node: &View, sights: impl Iterator<Item = &'a Sight>) -> 
 }
 
 fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
-    outstanding(part, forward).filter(|s| s.is_resent() || s.is_left_hanging())
+    hanging(part, forward).filter(Stall::is_proved)
 }
 
-/// Data of one direction that is not acknowledged to its end.
-fn outstanding(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
+/// Data of one direction that is not acknowledged to its end: for a moment that is how every transfer looks.
+fn hanging(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
+    let hanging = part.conn.hanging(forward)?;
     let sight = part
         .conn
         .sights_towards(forward)
         .filter(|s| s.stats.data.is_some())
         .max_by_key(|s| (s.stats.retrans, s.key.dir == Direction::Ingress, s.key))?;
-    let acked = part
-        .conn
-        .sights_towards(!forward)
-        .filter(|s| s.stats.flags.ack())
-        .max_by_key(|s| s.stats.last)
-        .map(|s| s.stats.ack);
-    // Sequence numbers wrap: what is left to acknowledge is the distance, positive below 2^31.
-    let left = |ack| sight.stats.seq_end.wrapping_sub(ack).cast_signed() > 0;
-    acked.is_none_or(left).then_some(Stall {
+    Some(Stall {
         part,
         sight,
         forward,
+        hanging,
     })
 }
 
 impl Stall<'_> {
-    /// Sent again at least twice, over a second or more (design: attempt).
-    fn is_resent(&self) -> bool {
-        let stats = &self.sight.stats;
-        let over = stats
-            .retrans_last
-            .zip(stats.retrans_first)
-            .map(|(last, first)| last.since(first));
-        stats.retrans >= 2 && over.is_some_and(|d| d >= UNANSWERED)
+    /// No progress for a second, in which the same was sent again at least twice (design: attempt). A connection that ran
+    /// before we looked may have sent it many times before, further and further apart.
+    fn is_proved(&self) -> bool {
+        let running = !self.part.conn.opened && self.part.conn.isn.is_none();
+        self.waited() >= UNANSWERED && (running || self.hanging.resent >= 2)
     }
 
-    /// A connection that ran before we looked sent data, and for a second nobody has acknowledged it. It may have been
-    /// sent many times before, further and further apart.
-    fn is_left_hanging(&self) -> bool {
-        let stats = &self.sight.stats;
-        let running = !self.part.conn.opened && stats.syn.is_none() && stats.syn_ack.is_none();
-        running && self.part.node.now.since(stats.first) >= UNANSWERED
+    fn waited(&self) -> Duration {
+        self.part.node.swept.since(self.hanging.since)
+    }
+
+    /// Since when nothing gets through: what was known to be under way then, and was sent again, never was acknowledged.
+    pub fn since(&self) -> Time {
+        let resent = self.sight.stats.retrans_first;
+        let first = resent.filter(|t| *t >= self.hanging.since);
+        first.unwrap_or(self.hanging.since)
+    }
+
+    /// Whether any of it was seen in another node's part.
+    pub fn reached(&self, part: Part<'_>) -> bool {
+        let mut sights = part.conn.sights_towards(self.forward);
+        sights.any(|s| s.stats.data.is_some() && self.hanging.is_beyond(s.stats.seq_end))
+    }
+
+    /// Segments that were sent again without any progress.
+    pub fn resent(&self) -> u32 {
+        self.hanging.resent
     }
 
     /// Nothing of what this side sent since the handshake was acknowledged.
@@ -317,24 +327,56 @@ pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
     else {
         return Outcome::Pending;
     };
-    let answers: Vec<&Sight> = part
-        .conn
-        .sights
-        .iter()
-        .filter(|s| reaches_client(part, s))
-        .collect();
+    let answers = answers(part);
     if attempt.orig.proto == Proto::TCP {
-        tcp_outcome(attempt, part, &answers)
-    } else if !answers.is_empty() {
-        Outcome::Ok
-    } else {
-        unanswered(attempt, part)
+        return tcp_outcome(attempt, part, &answers);
     }
+    let latest = answers.iter().map(|s| s.stats.last).max();
+    let waiting = latest.map(|answer| part.conn.datagrams.waiting_since(answer));
+    match waiting {
+        None => unanswered(attempt, part, attempt.began()),
+        // An ABORT is an answer too, and chunks are not read.
+        Some(_) if attempt.orig.proto == Proto::SCTP => Outcome::Pending,
+        Some(None) => Outcome::Ok,
+        Some(Some(since)) => unanswered(attempt, part, since),
+    }
+}
+
+/// Entries of what the client was given. Where its interface is none that tc sees packets leave through (macvlan, a redirect
+/// into the Pod's namespace), they are those of what came for it, once its own packets show that it got them.
+fn answers(part: Part<'_>) -> Vec<&Sight> {
+    let delivered = |s: &&Sight| reaches_client(part, s);
+    let answers: Vec<&Sight> = part.conn.sights.iter().filter(delivered).collect();
+    if answers.is_empty() && (took_up(part) || keeps_up(part)) {
+        return part.conn.sights_towards(false).collect();
+    }
+    answers
+}
+
+/// The client acknowledged the SYN-ACK: after its SYN it sends segments with ACK, which no other than an answered one does.
+fn took_up(part: Part<'_>) -> bool {
+    part.conn.sights_towards(true).any(|s| {
+        let stats = &s.stats;
+        let opened = stats.syn.is_some() || part.conn.isn.is_some();
+        let speaks = stats.data.is_some() || stats.fin.is_some() || !stats.flags.rst();
+        opened && stats.flags.ack() && stats.ack != 0 && speaks
+    })
+}
+
+/// The client of a connection that ran before we looked acknowledges what comes for it.
+fn keeps_up(part: Part<'_>) -> bool {
+    let data = part
+        .conn
+        .sights_towards(false)
+        .any(|s| s.stats.data.is_some());
+    let acks = part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
+    data && acks && part.conn.hanging(false).is_none()
 }
 
 fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Outcome {
     let running = !part.conn.opened && part.conn.isn.is_none();
     let established = answers.iter().any(|s| is_taken_up(part, s))
+        || took_up(part)
         || (running && answers.iter().any(|s| !s.stats.flags.rst()));
     let rst = answers.iter().filter_map(|s| s.stats.rst).min();
     let stalled = attempt.stall().is_some();
@@ -342,17 +384,30 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
         return match rst {
             Some(_) => Outcome::Refused,
             None if running && stalled => Outcome::Stalled,
-            None => unanswered(attempt, part),
+            None => unanswered(attempt, part, attempt.began()),
         };
     }
-    // A RST after a FIN is the end of a connection that was over.
+    // A RST after a FIN is the end of a connection that was over; so is one after all was said and heard.
     let fin = part.conn.sights.iter().filter_map(|s| s.stats.fin).min();
     match (rst, fin) {
-        (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) => Outcome::Reset,
+        (Some(rst), fin) if fin.is_none_or(|fin| rst < fin) && !is_complete(part) => Outcome::Reset,
         _ if stalled => Outcome::Stalled,
         _ if is_undecided(part) || !is_served(part, answers) => Outcome::Pending,
         _ => Outcome::Ok,
     }
+}
+
+/// Both sides sent data, and all of it was acknowledged: a server may close such a connection with a RST (`SO_LINGER` 0).
+fn is_complete(part: Part<'_>) -> bool {
+    [true, false].into_iter().all(|forward| {
+        let mut sent = part.conn.sights_towards(forward);
+        sent.any(|s| s.stats.data.is_some())
+            && part.conn.hanging(forward).is_none()
+            && part
+                .conn
+                .sights_towards(!forward)
+                .any(|s| s.stats.flags.ack())
+    })
 }
 
 /// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
@@ -367,13 +422,13 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
         }
 }
 
-/// Whether the connection carries data cannot be told: one side's is being sent again, none of it is acknowledged yet, or
-/// some is not and the connection is younger than what makes a stall.
+/// Whether the connection carries data cannot be told: one side's is being sent again without progress, none of it is
+/// acknowledged yet, or some is not and the connection is younger than what makes a stall.
 fn is_undecided(part: Part<'_>) -> bool {
     let young = part.node.now.since(part.conn.began) < UNANSWERED;
+    let again = |s: &Stall<'_>| s.hanging.resent > 0 && s.waited() >= FIRST_RESEND;
     [true, false].into_iter().any(|forward| {
-        outstanding(part, forward)
-            .is_some_and(|s| young || s.sight.stats.retrans > 0 || is_hole(&s))
+        hanging(part, forward).is_some_and(|s| young || again(&s) || is_hole(&s))
             || awaits_first_ack(part, forward)
     })
 }
@@ -391,7 +446,7 @@ fn is_served(part: Part<'_>, answers: &[&Sight]) -> bool {
 /// 4.2.3.2): something before it is missing. Not where a side gave the connection up.
 fn is_hole(data: &Stall<'_>) -> bool {
     let aborted = data.part.conn.sights.iter().any(|s| s.stats.rst.is_some());
-    !aborted && data.part.node.now.since(data.sight.stats.last) >= UNANSWERED
+    !aborted && data.waited() >= UNANSWERED
 }
 
 fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
@@ -410,14 +465,15 @@ fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
         .is_some_and(|s| acks.all(|a| a.stats.ack == s.stats.isn.wrapping_add(1)))
 }
 
-fn unanswered(attempt: &Attempt<'_>, part: Part<'_>) -> Outcome {
+/// `since`: when the client began to wait.
+fn unanswered(attempt: &Attempt<'_>, part: Part<'_>, since: Time) -> Outcome {
     for (p, event, icmp) in attempt.icmp() {
         let to_client = p.view == part.view && icmp_reaches_client(part, event, icmp);
         if let (true, Some(outcome)) = (to_client, icmp_outcome(icmp, attempt.orig.dst.is_ipv6())) {
             return outcome;
         }
     }
-    let waited = part.node.now.since(attempt.began());
+    let waited = part.node.now.since(since);
     // A connection that was running and fell silent on both sides before we looked says nothing.
     if attempt.sends() == 0 && attempt.drops().is_empty() {
         return Outcome::Pending;

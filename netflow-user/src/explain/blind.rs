@@ -3,6 +3,7 @@
 use super::attempt::{Attempt, Outcome};
 use super::case::Case;
 use super::view::View;
+use crate::model::Proto;
 use crate::model::answer::{Blind, Via};
 use crate::model::capability::{Capability, TierStatus};
 
@@ -46,7 +47,17 @@ fn of_node(view: &View) -> Vec<Blind> {
             format!("{n} connections were dropped for want of room"),
         )
     });
-    lost.chain(unread).chain(evicted).collect()
+    let skipped: u64 = view.connections().map(|c| c.events_skipped).sum();
+    let skipped = (skipped > 0).then(|| {
+        blind(
+            "records-skipped".to_owned(),
+            "flow".to_owned(),
+            format!(
+                "{skipped} records of connections that had many of the same kind were not kept"
+            ),
+        )
+    });
+    lost.chain(unread).chain(evicted).chain(skipped).collect()
 }
 
 /// What a lower tier loses. IPVS concerns only a node that runs it.
@@ -89,6 +100,16 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
     if !case.attempts.iter().any(|a| a.via == Via::Pod) {
         let text = "No traffic went to a Pod's own address, so the VIP path could not be compared with the direct one";
         all.push(blind("no-pod-ip-traffic", "flow", text.to_owned()));
+    }
+    for port in &case.one_way {
+        let text = format!(
+            "UDP port {port} never answered anybody, and no error was seen: whether it should answer is not known (syslog and statsd never do)"
+        );
+        all.push(blind("never-answers", "flow", text));
+    }
+    if case.attempts.iter().any(|a| a.orig.proto == Proto::SCTP) {
+        let text = "SCTP chunks are not read: whether an answer accepts or aborts is not known";
+        all.push(blind("sctp-answers", "flow", text.to_owned()));
     }
     let mut missing: Vec<String> = case
         .attempts

@@ -2,6 +2,7 @@
 
 use super::attempt::{Attempt, Outcome, Part, outcome};
 use super::codes;
+use super::datagrams;
 use super::endpoints::{self, Backend, Choice, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
@@ -39,6 +40,8 @@ pub struct Case<'a> {
     pub views: &'a [View],
     /// Attempts on the Service, by time.
     pub attempts: Vec<Attempt<'a>>,
+    /// UDP ports of the Service that never answered anybody: they may be meant not to.
+    pub one_way: BTreeSet<u16>,
     /// Who is who.
     pub identity: &'a dyn Identity,
 }
@@ -60,9 +63,12 @@ impl<'a> Case<'a> {
             service,
             views,
             attempts: Vec::new(),
+            one_way: BTreeSet::new(),
             identity,
         };
-        case.attempts = case.gather();
+        let mut attempts = case.gather();
+        case.one_way = datagrams::one_way(&case, &mut attempts);
+        case.attempts = attempts;
         case
     }
 
@@ -328,7 +334,7 @@ impl<'a> Case<'a> {
             all.extend(mine.map(|(via, conn)| (via, Part { view, node, conn })));
         }
         // Translated connections first, then those whose client is on the node: what another node saw of them joins.
-        all.sort_by_key(|(_, p)| {
+        all.sort_by_cached_key(|(_, p)| {
             let client_side = p.conn.is_dnat() || self.is_local(p.node, p.conn.orig.src);
             (!client_side, p.conn.began, p.conn.orig)
         });
@@ -348,7 +354,7 @@ impl<'a> Case<'a> {
                 orig: part.conn.orig,
                 parts: vec![part],
                 outcome: Outcome::Pending,
-                weight: u64::from(part.conn.datagram_attempts.max(1)),
+                weight: 1,
             });
         }
         attempts.retain(|a| self.is_asked(a) && was_watched(a));
@@ -361,7 +367,8 @@ impl<'a> Case<'a> {
             }
         }
         attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
-        attempts.sort_by_key(|a| (a.began(), a.orig));
+        datagrams::split(&mut attempts);
+        attempts.sort_by_cached_key(|a| (a.began(), a.orig));
         attempts
     }
 

@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod blind;
 pub mod case;
 pub mod codes;
+pub mod datagrams;
 pub mod endpoints;
 pub mod evidence;
 pub mod lack;

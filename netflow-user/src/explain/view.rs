@@ -25,6 +25,8 @@ pub struct View {
     pub loose: Vec<(Cite, Record)>,
     /// Latest time told.
     pub now: Time,
+    /// Latest sweep of the flow map: what it did not tell of had not changed.
+    pub swept: Time,
     /// Inputs taken in.
     inputs: u32,
 }
@@ -42,6 +44,7 @@ impl Default for View {
             lost: BTreeMap::new(),
             loose: Vec::new(),
             now: Time::default(),
+            swept: Time::default(),
             inputs: 0,
         }
     }
@@ -78,8 +81,9 @@ impl View {
             }
             Input::Flows { time, flows } => {
                 self.now = self.now.max(*time);
+                self.swept = self.swept.max(*time);
                 for flow in flows {
-                    self.table.flow(flow);
+                    self.table.flow(*time, flow);
                 }
             }
             Input::Lost { lost } => self.lost.clone_from(lost),

@@ -1,8 +1,11 @@
 //! One connection as one node saw it.
 
+use super::datagrams::Datagrams;
+use super::progress::{Hanging, Progress};
 use crate::model::flow::{FlowKey, FlowStats};
 use crate::model::record::{Event, Record};
-use crate::model::{CtTuples, Time, Tuple};
+use crate::model::{CtTuples, Proto, Time, Tuple};
+use std::mem::discriminant;
 
 /// Which input a fact came from, so that an answer can name (and a test can remove) exactly what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,8 +61,10 @@ pub struct Sight {
 pub struct ConnEvent {
     /// Where it stands in the recording.
     pub cite: Cite,
-    /// The record.
+    /// The record; of many that are alike, the first ones and the latest.
     pub record: Record,
+    /// How many more like it came before it and are not kept.
+    pub more: u32,
 }
 
 /// One connection (or one UDP exchange) as one node saw it.
@@ -87,14 +92,18 @@ pub struct Connection {
     pub sights: Vec<Sight>,
     /// What happened to it, in the order in which it was told.
     pub events: Vec<ConnEvent>,
-    /// Events not kept because there were too many.
+    /// Events not kept because there were too many of their kind that differ.
     pub events_skipped: u64,
-    /// UDP: times when the client began again after a second of silence, the first one included.
-    pub datagram_attempts: u32,
+    /// What the client sent and got, where there is no TCP that tells attempts apart.
+    pub datagrams: Datagrams,
+    /// TCP: how far data is acknowledged, backend's and client's.
+    pub(super) progress: [Progress; 2],
 }
 
-/// Events kept per connection; a storm is counted beyond it.
-const MAX_EVENTS: usize = 64;
+/// Events kept that are alike in all but time: a storm of one kind leaves room for the others.
+const MAX_ALIKE: usize = 4;
+/// Events kept of one kind.
+const MAX_OF_KIND: usize = 16;
 
 impl Connection {
     pub(super) fn new(orig: Tuple, at: Time) -> Connection {
@@ -111,7 +120,8 @@ impl Connection {
             sights: Vec::new(),
             events: Vec::new(),
             events_skipped: 0,
-            datagram_attempts: 1,
+            datagrams: Datagrams::default(),
+            progress: Default::default(),
         }
     }
 
@@ -185,10 +195,73 @@ impl Connection {
     pub(super) fn push(&mut self, event: ConnEvent) {
         self.last = self.last.max(event.record.time);
         self.began = self.began.min(event.record.time);
-        if self.events.len() < MAX_EVENTS {
-            self.events.push(event);
-        } else {
-            self.events_skipped += 1;
+        let kind = discriminant(&event.record.event);
+        let (mut alike, mut of_kind, mut latest) = (0, 0, None);
+        for (i, known) in self.events.iter().enumerate() {
+            if discriminant(&known.record.event) == kind {
+                of_kind += 1;
+                if is_alike(&known.record, &event.record) {
+                    alike += 1;
+                    latest = Some(i);
+                }
+            }
+        }
+        match latest {
+            Some(i) if alike >= MAX_ALIKE => {
+                let more = self.events[i].more + 1;
+                self.events[i] = ConnEvent { more, ..event };
+            }
+            _ if of_kind >= MAX_OF_KIND => self.events_skipped += 1,
+            _ => self.events.push(event),
+        }
+    }
+
+    /// Takes in that an entry changed, as a sweep at `at` found it.
+    pub(super) fn take_stock(&mut self, at: Time) {
+        if self.orig.proto != Proto::TCP {
+            return;
+        }
+        for forward in [true, false] {
+            if let Some(progress) = Progress::take_stock(self, forward, at) {
+                self.progress[usize::from(forward)] = progress;
+            }
+        }
+    }
+
+    /// Data from client to backend (`true`) or back (`false`) that is not acknowledged.
+    pub fn hanging(&self, forward: bool) -> Option<Hanging> {
+        self.progress[usize::from(forward)].hanging
+    }
+
+    /// Data of a direction was acknowledged after this time.
+    pub fn acked_after(&self, forward: bool) -> Option<Time> {
+        self.progress[usize::from(forward)].acked_after
+    }
+
+    /// Takes over what was filed under another form of this connection.
+    pub(super) fn absorb(&mut self, mut old: Connection) {
+        let turned = self.leg(&old.orig).is_some_and(|leg| !leg.is_forward());
+        if turned {
+            old.progress.reverse();
+        }
+        for (own, other) in self.progress.iter_mut().zip(old.progress) {
+            if own.hanging.is_none() {
+                *own = other;
+            }
+        }
+        self.datagrams.absorb(&old.datagrams);
+        self.began = self.began.min(old.began);
+        self.last = self.last.max(old.last);
+        self.opened |= old.opened;
+        self.isn = self.isn.or(old.isn);
+        for sight in old.sights {
+            if !self.sights.iter().any(|s| s.key == sight.key) {
+                self.sights.push(sight);
+            }
+        }
+        self.events_skipped += old.events_skipped;
+        for event in old.events {
+            self.push(event);
         }
     }
 
@@ -200,7 +273,7 @@ impl Connection {
     }
 
     /// Sights from client to backend (`true`) or back (`false`), before and after NAT.
-    pub fn sights_towards(&self, forward: bool) -> impl Iterator<Item = &Sight> {
+    pub fn sights_towards(&self, forward: bool) -> impl Iterator<Item = &Sight> + Clone {
         self.sights.iter().filter(move |s| {
             self.leg(&s.key.tuple)
                 .is_some_and(|l| l.is_forward() == forward)
@@ -213,6 +286,32 @@ impl Connection {
             matches!(e.record.event, Event::Drop(_))
                 && e.record.tuple.is_some_and(|t| self.leg(&t).is_some())
         })
+    }
+}
+
+/// Whether two records of one kind differ in time only, as far as anyone asks.
+fn is_alike(a: &Record, b: &Record) -> bool {
+    let same = (a.netns, a.ifindex, a.tuple) == (b.netns, b.ifindex, b.tuple);
+    same && match (&a.event, &b.event) {
+        (Event::Drop(a), Event::Drop(b)) => {
+            (&a.reason, &a.place, a.hook) == (&b.reason, &b.place, b.hook)
+        }
+        (Event::IcmpError(a), Event::IcmpError(b)) => a == b,
+        (
+            Event::IcmpSent {
+                icmp_type: a,
+                code: c,
+                ..
+            },
+            Event::IcmpSent {
+                icmp_type: b,
+                code: d,
+                ..
+            },
+        ) => (a, c) == (b, d),
+        (Event::Nat { ct: a }, Event::Nat { ct: b }) => a == b,
+        (Event::NeighborWait { ip: a, .. }, Event::NeighborWait { ip: b, .. }) => a == b,
+        _ => true,
     }
 }
 

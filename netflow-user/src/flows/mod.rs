@@ -5,9 +5,13 @@
 //! pure: it imports `model` only and its clock is the records'.
 
 mod connection;
+mod datagrams;
+mod progress;
 mod table;
 
 pub use connection::{Cite, ConnEvent, Connection, Leg, Sight};
+pub use datagrams::Datagrams;
+pub use progress::Hanging;
 pub use table::{Table, TableLimits};
 
 #[cfg(test)]

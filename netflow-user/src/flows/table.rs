@@ -12,8 +12,8 @@ use std::time::Duration;
 /// place in the ring.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-/// A datagram after this much silence is a new attempt (design: attempt).
-const DATAGRAM_SILENCE: Duration = Duration::from_secs(1);
+/// An entry of the flow map speaks of a connection that was last heard of so long ago at most.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Bounds on memory.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ impl Table {
     /// Takes in one record.
     pub fn record(&mut self, cite: Cite, record: &Record) {
         match &record.event {
-            Event::FlowEnd { flow } => self.flow(flow),
+            Event::FlowEnd { flow } => self.flow(record.time, flow),
             Event::Nat { ct } => self.nat(cite, record, *ct, true),
             Event::CtEnd { .. } | Event::FibError { .. } | Event::NeighborFailed { .. } => {}
             Event::Syn(segment) => {
@@ -84,7 +84,7 @@ impl Table {
             }
             Event::Drop(drop) => {
                 if let Some(ct) = drop.ct {
-                    self.learn_ct(cite, record.time, ct);
+                    self.learn_ct(cite, record.time, ct, Age::of(&ct));
                 }
                 self.attach(
                     cite,
@@ -94,7 +94,7 @@ impl Table {
             }
             Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => {
                 if let Some(ct) = ct {
-                    self.learn_ct(cite, record.time, *ct);
+                    self.learn_ct(cite, record.time, *ct, Age::of(ct));
                 }
                 self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
             }
@@ -112,8 +112,8 @@ impl Table {
         }
     }
 
-    /// Takes in one entry of the flow map.
-    pub fn flow(&mut self, snapshot: &FlowSnapshot) {
+    /// Takes in one entry of the flow map as a sweep at `at` found it.
+    pub fn flow(&mut self, at: Time, snapshot: &FlowSnapshot) {
         let FlowSnapshot { key, stats } = snapshot;
         if !key.tuple.proto.has_ports() {
             return;
@@ -131,28 +131,28 @@ impl Table {
         }
         conn.began = conn.began.min(stats.first);
         conn.last = conn.last.max(stats.last);
-        match conn.sights.iter_mut().find(|s| s.key == *key) {
-            Some(sight) => {
-                if key.tuple == conn.orig
-                    && key.tuple.proto == Proto::UDP
-                    && stats.last.since(sight.stats.last) > DATAGRAM_SILENCE
-                {
-                    conn.datagram_attempts += 1;
-                }
-                sight.stats = stats.clone();
+        if key.tuple.proto == Proto::UDP {
+            match conn.leg(&key.tuple) {
+                Some(super::Leg::Orig) => conn.datagrams.sent(at, stats.last),
+                Some(leg) if !leg.is_forward() => conn.datagrams.got(at, stats.last),
+                _ => {}
             }
+        }
+        match conn.sights.iter_mut().find(|s| s.key == *key) {
+            Some(sight) => sight.stats = stats.clone(),
             None => conn.sights.push(Sight {
                 key: *key,
                 stats: stats.clone(),
             }),
         }
+        conn.take_stock(at);
     }
 
     /// Takes in a row of the conntrack table: tells the direction and the backend of connections seen mid-flow.
     pub fn conntrack(&mut self, time: Time, ct: CtTuples) {
         let known = [ct.orig, ct.orig.inverse(), ct.translated(), ct.reply];
         if known.iter().any(|t| self.by_tuple.contains_key(t)) {
-            self.learn_ct(Cite::Conntrack(ct.orig), time, ct);
+            self.learn_ct(Cite::Conntrack(ct.orig), time, ct, Age::Any);
         }
     }
 
@@ -170,7 +170,7 @@ impl Table {
     }
 
     fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples, new: bool) {
-        let id = self.learn_ct(cite, record.time, ct);
+        let id = self.learn_ct(cite, record.time, ct, Age::New);
         if let Some(conn) = self.connections[id].as_mut() {
             conn.ct_new |= new;
         }
@@ -179,7 +179,7 @@ impl Table {
 
     /// Gives the connection of `ct.orig` its tuples, creating it if need be, and takes over what was filed under the
     /// translated form alone.
-    fn learn_ct(&mut self, cite: Cite, time: Time, ct: CtTuples) -> usize {
+    fn learn_ct(&mut self, cite: Cite, time: Time, ct: CtTuples, age: Age) -> usize {
         let fits = |c: &Connection| match c.ct {
             None => c.orig == ct.orig || (c.direction_guessed && c.orig.inverse() == ct.orig),
             Some(known) => known.orig == ct.orig && known.reply == ct.reply,
@@ -188,17 +188,7 @@ impl Table {
             Some(id) => id,
             None => self.create((ct.orig, false), time),
         };
-        let mut strays = Vec::new();
-        for t in [ct.translated(), ct.reply] {
-            for &other in self.by_tuple.get(&t).into_iter().flatten() {
-                let stray = self.connections[other]
-                    .as_ref()
-                    .is_some_and(|c| c.ct.is_none() && c.began + TOLERANCE >= time - TOLERANCE);
-                if other != id && stray && !strays.contains(&other) {
-                    strays.push(other);
-                }
-            }
-        }
+        let strays = self.strays(id, time, &ct, age);
         let absorbed: Vec<Connection> = strays.into_iter().filter_map(|o| self.remove(o)).collect();
         let Some(conn) = self.connections[id].as_mut() else {
             return id;
@@ -214,21 +204,38 @@ impl Table {
         }
         conn.ct_cite.get_or_insert(cite);
         for old in absorbed {
-            conn.began = conn.began.min(old.began);
-            conn.last = conn.last.max(old.last);
-            conn.opened |= old.opened;
-            conn.isn = conn.isn.or(old.isn);
-            for sight in old.sights {
-                if !conn.sights.iter().any(|s| s.key == sight.key) {
-                    conn.sights.push(sight);
-                }
-            }
-            conn.events_skipped += old.events_skipped;
-            old.events.into_iter().for_each(|e| conn.push(e));
+            conn.absorb(old);
         }
         let tuples = conn.tuples();
         self.index(id, &tuples);
         id
+    }
+
+    /// What was filed under a translated form of the connection `id` alone and is the same connection: conntrack's tuples
+    /// are unique, so whatever used them while the entry stood does.
+    fn strays(&self, id: usize, time: Time, ct: &CtTuples, age: Age) -> Vec<usize> {
+        let own = self.connections[id].as_ref();
+        let fits = |c: &Connection| {
+            let isn = own.and_then(|o| o.isn);
+            let same_isn = c.isn.is_none() || isn.is_none() || c.isn == isn;
+            let in_time = match age {
+                Age::New => c.began + TOLERANCE >= time - TOLERANCE,
+                Age::Any => own.is_none_or(|o| {
+                    c.began <= o.last.max(time) + TOLERANCE && o.began <= c.last + QUIET
+                }),
+            };
+            c.ct.is_none() && same_isn && in_time
+        };
+        let mut strays = Vec::new();
+        for t in [ct.translated(), ct.reply] {
+            for &other in self.by_tuple.get(&t).into_iter().flatten() {
+                let stray = other != id && self.connections[other].as_ref().is_some_and(fits);
+                if stray && !strays.contains(&other) {
+                    strays.push(other);
+                }
+            }
+        }
+        strays
     }
 
     fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
@@ -260,6 +267,7 @@ impl Table {
             conn.push(ConnEvent {
                 cite,
                 record: record.clone(),
+                more: 0,
             });
         }
     }
@@ -284,7 +292,7 @@ impl Table {
             let forward = c.leg(&key.tuple).is_some_and(super::Leg::is_forward);
             match (forward && stats.syn.is_some(), c.isn) {
                 (true, Some(isn)) => isn == stats.isn,
-                _ => c.began <= stats.last + TOLERANCE && stats.first <= c.last + 60 * TOLERANCE,
+                _ => c.began <= stats.last + TOLERANCE && stats.first <= c.last + QUIET,
             }
         })
     }
@@ -356,6 +364,26 @@ impl Table {
         [conn.orig.src, conn.orig.dst, t.src, t.dst]
             .iter()
             .any(|ip| self.watched.contains(ip))
+    }
+}
+
+/// How old a conntrack entry is when it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// It begins now.
+    New,
+    /// It may have stood for long.
+    Any,
+}
+
+impl Age {
+    /// An entry is confirmed once its first packet has passed.
+    fn of(ct: &CtTuples) -> Age {
+        if ct.status.confirmed() {
+            Age::Any
+        } else {
+            Age::New
+        }
     }
 }
 

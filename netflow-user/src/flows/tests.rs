@@ -98,7 +98,7 @@ fn join(facts: &[Fact]) -> Table {
                 },
                 r,
             ),
-            Fact::Flow(f) => table.flow(f),
+            Fact::Flow(f) => table.flow(f.stats.last, f),
         }
     }
     table
@@ -235,7 +235,7 @@ fn a_datagram_after_a_second_of_silence_is_an_attempt() {
         other @ Fact::Record(_) => other,
     };
     let table = join(&[seen(0), seen(400), seen(2000), seen(2100)]);
-    assert_eq!(only(&table).datagram_attempts, 2);
+    assert_eq!(only(&table).datagrams.attempts, 2);
 }
 
 #[test]

@@ -343,10 +343,9 @@ impl Kernel {
             let swept = self.sweeper.sweep()?;
             self.count("garbled", swept.garbled);
             self.count("flow-evicted", swept.evicted);
-            if !swept.flows.is_empty() {
-                let flows = swept.flows;
-                inputs.push(Input::Flows { time, flows });
-            }
+            // That nothing changed is worth telling: what hangs is known by it.
+            let flows = swept.flows;
+            inputs.push(Input::Flows { time, flows });
         }
         inputs.extend(self.lost.changed()?);
         if let Some(log) = &mut self.log {

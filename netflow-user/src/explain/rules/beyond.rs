@@ -1,20 +1,24 @@
 //! What happens where we cannot see.
 
+use super::service::drop_draft;
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
+use crate::model::{Proto, Time};
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
 fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
     let to = a.translated().dst;
-    if !matches!(a.outcome, Outcome::Timeout | Outcome::Stalled) || a.backend().is_none() {
+    if !is_silent(a, true) || a.backend().is_none() {
         return None;
     }
     a.parts.iter().copied().find_map(|part| {
-        let silent = a.heard_backend(part).is_none() || a.outcome == Outcome::Stalled;
+        let connected = a.orig.proto == Proto::TCP && a.outcome != Outcome::Stalled;
+        let silent = !connected || a.heard_backend(part).is_none();
         if case.is_local(part.node, to) || !silent {
             return None;
         }
@@ -24,7 +28,7 @@ fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
 
 /// The answer left on the way to a client that is not on this node, and the client never took it up.
 fn answer_left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
-    if !matches!(a.outcome, Outcome::Timeout | Outcome::Stalled) {
+    if !is_silent(a, false) {
         return None;
     }
     a.parts.iter().copied().find_map(|part| {
@@ -33,6 +37,21 @@ fn answer_left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Si
             !case.is_local(part.node, a.client()) && case.is_local(part.node, to.dst);
         (remote_client && a.heard_backend(part).is_some()).then_some((part, a.answered_on(part)?))
     })
+}
+
+/// It went unanswered; a stalled one in this direction.
+fn is_silent(a: &Attempt<'_>, forward: bool) -> bool {
+    match a.outcome {
+        Outcome::Timeout => true,
+        Outcome::Stalled => a.stall().is_none_or(|s| s.forward == forward),
+        _ => false,
+    }
+}
+
+/// Since when nothing more got through.
+fn silent_since(a: &Attempt<'_>, sent: &Sight) -> Time {
+    let stall = (a.outcome == Outcome::Stalled).then(|| a.stall()).flatten();
+    stall.map_or(sent.stats.first, |s| s.since())
 }
 
 /// Lost between two nodes that were both asked.
@@ -46,10 +65,11 @@ struct Between<'a> {
 fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     let asked = |ip| case.views.iter().position(|v| case.is_local(v, ip));
     let part_at = |view| a.parts.iter().copied().find(|p| p.view == view);
+    let missed_stall = |p| a.stall().is_some_and(|s| !s.reached(p));
     if let Some((sender, sight)) = left(case, a)
         && let Some(receiver) = asked(a.translated().dst)
-        && part_at(receiver).is_none()
-        && was_looking(case, receiver, sight)
+        && part_at(receiver).is_none_or(missed_stall)
+        && was_looking(case, receiver, silent_since(a, sight))
     {
         return Some(Between {
             sender,
@@ -59,8 +79,8 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     }
     let (sender, sight) = answer_left(case, a)?;
     let receiver = asked(sight.key.tuple.dst)?;
-    let deaf = part_at(receiver).is_some_and(|p| a.heard_backend(p).is_none());
-    (deaf && was_looking(case, receiver, sight)).then_some(Between {
+    let deaf = part_at(receiver).is_some_and(|p| a.heard_backend(p).is_none() || missed_stall(p));
+    (deaf && was_looking(case, receiver, silent_since(a, sight))).then_some(Between {
         sender,
         sight,
         receiver,
@@ -68,80 +88,168 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
 }
 
 /// Only what was sent while the receiver looked, too, can be missed there.
-fn was_looking(case: &Case<'_>, receiver: usize, sent: &Sight) -> bool {
+fn was_looking(case: &Case<'_>, receiver: usize, sent: Time) -> bool {
     let view = &case.views[receiver];
-    (view.start.time..view.now).contains(&sent.stats.first)
+    (view.start.time..view.now).contains(&sent)
+}
+
+/// What a node did not keep, in words: then absence there is no proof. What it does not follow at all is no loss.
+fn losses(view: &View) -> Option<String> {
+    let of_story = |kind: &str| kind.starts_with("ring:") || kind.starts_with("flow-");
+    let lost = view
+        .lost
+        .iter()
+        .filter(|(kind, n)| of_story(kind) && **n > 0);
+    let mut all: Vec<String> = lost.map(|(kind, n)| format!("{n} {kind}")).collect();
+    if view.table.evicted() > 0 {
+        all.push(format!("{} connections evicted", view.table.evicted()));
+    }
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// The node it was sent to was asked and never got it.
 pub fn never_arrived(case: &Case<'_>, report: &mut Report) {
-    report.explain(
-        case,
-        "never-arrived",
-        Basis::Observed,
-        |a| {
-            let Between { sender, sight, receiver } = between(case, a)?;
-            let mut evidence = vec![sent_draft(a, case, sender, sight)];
-            evidence.extend(case.translation(a));
-            Some(Because { key: format!("{receiver}|{}", sender.view), evidence })
-        },
-        |of| {
-            let a = of[0];
-            let Some(Between { sender, sight, receiver }) = between(case, a) else { return Saying::new("") };
-            let to = &case.views[receiver];
-            let what = if a.is_to_backend(sender, &sight.key.tuple) { "Packets" } else { "Answers" };
-            let summary = format!(
-                "{what} leave {} toward {} and never come in at {}: they are lost between the nodes",
-                sender.node.name(),
-                case.name(sight.key.tuple.dst, a.began()),
-                to.name()
-            );
-            let absent = format!("none of these packets was seen at any interface of {}", to.name());
-            let mut draft = Draft::node("absent", absent);
-            draft.view = Some((receiver, to.name().to_owned()));
-            draft.time = Some(to.now);
-            draft.netns = Some(to.start.netns);
-            let values = vec![("node", to.name().to_owned())];
-            Saying { evidence: vec![draft], values, ..Saying::new(summary) }
-        },
+    let lossy: Vec<bool> = case.views.iter().map(|v| losses(v).is_some()).collect();
+    for basis in [Basis::Observed, Basis::Inferred] {
+        report.explain(
+            case,
+            "never-arrived",
+            basis,
+            |a| {
+                let Between {
+                    sender,
+                    sight,
+                    receiver,
+                } = between(case, a)?;
+                if lossy[receiver] != (basis == Basis::Inferred) {
+                    return None;
+                }
+                let mut evidence = vec![sent_draft(a, case, sender, sight)];
+                evidence.extend(case.translation(a));
+                Some(Because {
+                    key: format!("{receiver}|{}", sender.view),
+                    evidence,
+                })
+            },
+            |of| between(case, of[0]).map_or_else(|| Saying::new(""), |b| absence(case, of[0], &b)),
+        );
+    }
+}
+
+fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
+    let Between {
+        sender,
+        sight,
+        receiver,
+    } = *between;
+    let to = &case.views[receiver];
+    let what = if a.is_to_backend(sender, &sight.key.tuple) {
+        "Packets"
+    } else {
+        "Answers"
+    };
+    let lost = losses(to);
+    let unsure = lost.as_ref().map_or(
+        "",
+        |_| " (or were not kept there: its records are incomplete)",
     );
+    let summary = format!(
+        "{what} leave {} toward {} and never come in at {}: they are lost between the nodes{unsure}",
+        sender.node.name(),
+        case.name(sight.key.tuple.dst, a.began()),
+        to.name()
+    );
+    let lost = lost.map_or(String::new(), |lost| {
+        format!(", which lost records: {lost}")
+    });
+    let absent = format!(
+        "none of these packets was seen at any interface of {}{lost}",
+        to.name()
+    );
+    let mut draft = Draft::node("absent", absent);
+    draft.view = Some((receiver, to.name().to_owned()));
+    draft.time = Some(to.now);
+    draft.netns = Some(to.start.netns);
+    Saying {
+        evidence: vec![draft],
+        values: vec![("node", to.name().to_owned())],
+        ..Saying::new(summary)
+    }
 }
 
 /// It left this node on an uplink, nothing came back, and the node it went to was not asked.
 pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
-    report.explain(
-        case,
-        "lost-beyond-node",
-        Basis::Observed,
-        |a| {
-            let (part, sight) = left(case, a).or_else(|| answer_left(case, a))?;
-            let toward = sight.key.tuple.dst;
-            if case.views.iter().any(|v| case.is_local(v, toward)) {
-                return None;
-            }
-            let mut evidence = vec![sent_draft(a, case, part, sight)];
-            evidence.extend(case.translation(a));
-            let node = case.node_of(toward, a.began()).unwrap_or_else(|| toward.to_string());
-            Some(Because { key: format!("{node}|{}", part.node.name()), evidence })
-        },
-        |of| {
-            let a = of[0];
-            let Some((part, sight)) = left(case, a).or_else(|| answer_left(case, a)) else { return Saying::new("") };
-            let toward = sight.key.tuple.dst;
-            let node = case.node_of(toward, a.began());
-            let ask = node.as_deref().map_or_else(|| "the way to it".to_owned(), |n| format!("node {n}"));
-            let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
-            let what = if left(case, a).is_some() { "Packets" } else { "Answers" };
-            let summary = format!(
-                "{what} leave {} through {dev} toward {} and nothing comes back; nothing on {} dropped them: look at {ask}",
-                part.node.name(),
-                case.name(toward, a.began()),
-                part.node.name()
-            );
-            let values = node.map(|n| ("node", n)).into_iter().collect();
-            Saying { values, ..Saying::new(summary) }
-        },
-    );
+    // What this node itself dropped after it was seen leaving may be all that is wrong.
+    for basis in [Basis::Observed, Basis::Inferred] {
+        report.explain(
+            case,
+            "lost-beyond-node",
+            basis,
+            |a| {
+                let (part, sight) = left(case, a).or_else(|| answer_left(case, a))?;
+                let toward = sight.key.tuple.dst;
+                let dropped = dropped_on(case, a, part, sight);
+                let asked = case.views.iter().any(|v| case.is_local(v, toward));
+                if asked || dropped.is_some() != (basis == Basis::Inferred) {
+                    return None;
+                }
+                let mut evidence = vec![sent_draft(a, case, part, sight)];
+                evidence.extend(dropped);
+                evidence.extend(case.translation(a));
+                let node = case
+                    .node_of(toward, a.began())
+                    .unwrap_or_else(|| toward.to_string());
+                Some(Because {
+                    key: format!("{node}|{}", part.node.name()),
+                    evidence,
+                })
+            },
+            |of| {
+                let a = of[0];
+                let Some((part, sight)) = left(case, a).or_else(|| answer_left(case, a)) else {
+                    return Saying::new("");
+                };
+                let toward = sight.key.tuple.dst;
+                let node = case.node_of(toward, a.began());
+                let ask = node
+                    .as_deref()
+                    .map_or_else(|| "the way to it".to_owned(), |n| format!("node {n}"));
+                let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
+                let what = if left(case, a).is_some() {
+                    "Packets"
+                } else {
+                    "Answers"
+                };
+                let here = part.node.name();
+                let look = match dropped_on(case, a, part, sight) {
+                    Some(drop) => format!(
+                        "{here} itself dropped some ({}): look there, then at {ask}",
+                        drop.text
+                    ),
+                    None => format!("nothing on {here} dropped them: look at {ask}"),
+                };
+                let summary = format!(
+                    "{what} leave {here} through {dev} toward {} and nothing comes back; {look}",
+                    case.name(toward, a.began()),
+                );
+                let values = node.map(|n| ("node", n)).into_iter().collect();
+                Saying {
+                    values,
+                    ..Saying::new(summary)
+                }
+            },
+        );
+    }
+}
+
+/// Evidence: this node dropped a packet of that direction after it was seen leaving.
+fn dropped_on(case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, sent: &Sight) -> Option<Draft> {
+    let forward = part.conn.leg(&sent.key.tuple)?.is_forward();
+    let since = silent_since(a, sent);
+    let (part, event, drop, _) = a.drops().into_iter().find(|(p, e, _, leg)| {
+        p.view == part.view && leg.is_forward() == forward && e.record.time >= since
+    })?;
+    Some(drop_draft(case, part, event, drop))
 }
 
 fn sent_draft(a: &Attempt<'_>, case: &Case<'_>, part: Part<'_>, sight: &Sight) -> Draft {

@@ -9,6 +9,8 @@ use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::{Basis, Plane, Severity};
 use crate::model::record::{Event, IcmpError};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Every path carries this much (RFC 791: 576 bytes for IPv4; RFC 8200: 1280 for IPv6). What is lost at or below it is
@@ -19,6 +21,7 @@ fn always_fits(v6: bool) -> u16 {
 
 /// Handshakes and small packets pass, full-size segments are sent again and again, and nobody told the sender why.
 pub fn blackhole(case: &Case<'_>, report: &mut Report) {
+    let small = Small::of(case);
     report.explain(
         case,
         "mtu-blackhole",
@@ -28,11 +31,10 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
             let size = stall.size();
             let bigger_passed = size < stall.sight.stats.max_packet && !stall.passed_nothing();
             let big = size > always_fits(a.orig.dst.is_ipv6()) && !bigger_passed;
-            if !big || told(a, &stall) || !small_passes(case, a) {
+            if !big || told(a, &stall) {
                 return None;
             }
-            let mut evidence = vec![stall_draft(case, &stall)];
-            evidence.extend(small_draft(case, a));
+            let mut evidence = vec![stall_draft(case, &stall), small.passes(case, a, &stall)?];
             evidence.extend(too_big_drops(case, a));
             Some(Because { key: if stall.forward { "requests" } else { "replies" }.to_owned(), evidence })
         },
@@ -81,48 +83,88 @@ fn delivered(own: bool, icmp: &IcmpError) -> bool {
         }
 }
 
-/// Small packets pass the same way: this connection's handshake in the window, or another attempt's.
-fn small_passes(case: &Case<'_>, a: &Attempt<'_>) -> bool {
-    handshake(a).is_some() || others(case, a).next().is_some()
+/// What got through between two addresses while big packets did not: whoever answers it lives, and the way to it is open.
+struct Small<'c, 'a> {
+    /// Attempts by client and backend, the one whose handshake passed last first.
+    between: HashMap<(IpAddr, IpAddr), Vec<&'c Attempt<'a>>>,
 }
 
-/// Other attempts between the same two addresses whose handshake passed.
-fn others<'c, 'a>(case: &'c Case<'a>, a: &Attempt<'a>) -> impl Iterator<Item = &'c Attempt<'a>> {
-    let (client, backend) = (a.client(), a.translated().dst);
-    case.attempts.iter().filter(move |o| {
-        o.client() == client && o.translated().dst == backend && handshake(o).is_some()
-    })
+impl<'c, 'a> Small<'c, 'a> {
+    fn of(case: &'c Case<'a>) -> Small<'c, 'a> {
+        let mut between: HashMap<_, Vec<&Attempt<'a>>> = HashMap::new();
+        let stalled = |a: &Attempt<'_>| a.outcome == Outcome::Stalled;
+        if case.attempts.iter().any(stalled) {
+            for a in &case.attempts {
+                let ends = (a.client(), a.translated().dst);
+                between.entry(ends).or_default().push(a);
+            }
+        }
+        for attempts in between.values_mut() {
+            attempts.sort_by_cached_key(|a| Reverse(handshake(a).map(|(_, s)| s.stats.syn_ack)));
+        }
+        Small { between }
+    }
+
+    /// Evidence: after the big packets began to vanish, something small passed both ways.
+    fn passes(&self, case: &Case<'_>, a: &Attempt<'_>, stall: &Stall<'_>) -> Option<Draft> {
+        let others = self.between.get(&(a.client(), a.translated().dst))?;
+        handshake_after(case, others, stall).or_else(|| small_data_after(case, others, stall))
+    }
 }
 
-/// Where the SYN-ACK of an attempt was seen.
+/// A SYN reached the backend, and its SYN-ACK came so far that the client took it up.
+fn handshake_after(case: &Case<'_>, others: &[&Attempt<'_>], stall: &Stall<'_>) -> Option<Draft> {
+    let (part, sight) = others.first().and_then(|o| handshake(o))?;
+    if sight.stats.syn_ack? <= stall.since() {
+        return None;
+    }
+    let from = sight.key.tuple.source();
+    let text = format!("the handshake with {from} passes");
+    let mut draft = case.sight(part, sight, "handshake", text);
+    draft.time = sight.stats.syn_ack;
+    Some(draft)
+}
+
+/// A connection that sends the same way, and nothing as big, has its data acknowledged.
+fn small_data_after(case: &Case<'_>, others: &[&Attempt<'_>], stall: &Stall<'_>) -> Option<Draft> {
+    let forward = stall.forward;
+    let parts = others.iter().flat_map(|o| o.parts.iter());
+    let (part, sight) = parts
+        .filter(|p| p.conn.acked_after(forward) > Some(stall.since()))
+        .find_map(|p| {
+            let mut sights = p.conn.sights_towards(forward);
+            let biggest = sights.clone().map(|s| s.stats.max_packet).max()?;
+            (biggest < stall.size()).then_some((*p, sights.find(|s| s.stats.data.is_some())?))
+        })?;
+    let text = format!(
+        "segments of up to {} bytes to {} are acknowledged",
+        sight.stats.max_packet,
+        sight.key.tuple.destination()
+    );
+    Some(case.sight(part, sight, "small data", text))
+}
+
+/// Where the SYN-ACK of an attempt was seen, if the client took it up.
 fn handshake<'a>(a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
     a.parts.iter().find_map(|p| {
-        let passed = p.conn.sights.iter().filter(|s| s.stats.syn_ack.is_some());
-        Some((*p, passed.min_by_key(|s| (s.stats.syn_ack, s.key))?))
+        let passed = p
+            .conn
+            .sights_towards(false)
+            .filter(|s| s.stats.syn_ack.is_some());
+        let sight = passed.min_by_key(|s| (s.stats.syn_ack, s.key))?;
+        let acked = || p.conn.sights_towards(true).any(|s| s.stats.flags.ack());
+        (sight.stats.syn_retrans == 0 || acked()).then_some((*p, sight))
     })
-}
-
-fn small_draft(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
-    let (part, sight) = handshake(a).or_else(|| others(case, a).find_map(handshake))?;
-    let from = sight.key.tuple.source();
-    Some(case.sight(
-        part,
-        sight,
-        "handshake",
-        format!("the handshake with {from} passes"),
-    ))
 }
 
 fn stall_draft(case: &Case<'_>, stall: &Stall<'_>) -> Draft {
     let s = &stall.sight.stats;
-    let secs = match (s.retrans_first, s.retrans_last) {
-        (Some(first), Some(last)) => last.since(first).as_millis() / 100,
-        _ => 0,
-    };
-    let again = if s.retrans > 0 {
+    let since = stall.since();
+    let secs = s.retrans_last.unwrap_or(since).since(since).as_millis() / 100;
+    let again = if stall.resent() > 0 {
         format!(
             "sent again {} times over {}.{} s",
-            s.retrans,
+            stall.resent(),
             secs / 10,
             secs % 10
         )
@@ -134,7 +176,7 @@ fn stall_draft(case: &Case<'_>, stall: &Stall<'_>) -> Draft {
         stall.size()
     );
     let mut draft = case.sight(stall.part, stall.sight, "stall", text);
-    draft.time = s.retrans_first.or(draft.time);
+    draft.time = Some(since);
     draft
 }
 

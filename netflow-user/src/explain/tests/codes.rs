@@ -527,9 +527,19 @@ fn stalled(size: u16) -> Story {
 
 #[test]
 fn big_packets_vanish_while_small_ones_pass() {
-    let answer = explain(&[stalled(1500).told(ms(3500))]);
-    assert_cause(&answer, "mtu-blackhole", Verdict::Failing);
+    let mut s = stalled(1500);
+    s.served(4002, remote(), UPLINK, ms(900));
+    let answer = explain(&[s.told(ms(3500))]);
+    assert_cause(&answer, "mtu-blackhole", Verdict::Degraded);
     assert_eq!(answer.paths[0].outcomes.stalled, 1);
+}
+
+#[test]
+fn a_backend_that_dies_within_a_transfer_is_no_matter_of_size() {
+    let mut s = stalled(1500);
+    s.served(4002, remote(), UPLINK, ms(15));
+    let answer = explain(&[s.told(ms(3500))]);
+    assert_cause(&answer, "lost-beyond-node", Verdict::Degraded);
 }
 
 #[test]

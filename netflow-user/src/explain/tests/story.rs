@@ -459,6 +459,15 @@ impl Story {
         self.syn_ack(orig.inverse(), CLIENT_VETH, Direction::Egress, at);
     }
 
+    /// All data and all acknowledgements got on by so many bytes.
+    pub fn advance(&mut self, bytes: u32) {
+        for flow in &mut self.flows {
+            let stats = &mut flow.stats;
+            stats.seq_end += if stats.data.is_some() { bytes } else { 0 };
+            stats.ack += bytes;
+        }
+    }
+
     /// The node's recording up to `end`.
     pub fn told(mut self, end: Time) -> Vec<Input> {
         self.inputs.push(Input::Records {

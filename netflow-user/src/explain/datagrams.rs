@@ -1,0 +1,86 @@
+//! Attempts without connections: what of them was answered, and when silence says nothing.
+
+use super::attempt::{Attempt, Outcome};
+use super::case::Case;
+use crate::model::Proto;
+use crate::model::record::Event;
+use std::collections::BTreeSet;
+
+/// DNS: every query is answered (RFC 1035).
+const DOMAIN: u16 = 53;
+
+/// A client that uses one port again and again made several attempts on one tuple: those before the latest one, which
+/// decided the outcome, become attempts of their own where they ended otherwise.
+pub fn split(attempts: &mut Vec<Attempt<'_>>) {
+    let mut earlier = Vec::new();
+    for a in attempts.iter_mut().filter(|a| a.orig.proto == Proto::UDP) {
+        let client_side = a.part_of(a.client()).or(a.parts.first().copied());
+        let Some(datagrams) = client_side.map(|p| &p.conn.datagrams) else {
+            continue;
+        };
+        let answered = u64::from(datagrams.answered);
+        let unanswered = u64::from(datagrams.attempts.saturating_sub(1)) - answered;
+        a.weight = 1;
+        for (outcome, weight) in [(Outcome::Ok, answered), (Outcome::Timeout, unanswered)] {
+            if outcome == a.outcome {
+                a.weight += weight;
+            } else if weight > 0 {
+                earlier.push(Attempt {
+                    outcome,
+                    weight,
+                    ..a.clone()
+                });
+            }
+        }
+    }
+    attempts.extend(earlier);
+}
+
+/// Protocols may be one-way (syslog, statsd). Where a port never answered anybody, and neither an ICMP error nor a drop was
+/// seen, what reached its backend is no failure that anyone could know of: it stays undecided. Gives these ports.
+pub fn one_way(case: &Case<'_>, attempts: &mut [Attempt<'_>]) -> BTreeSet<u16> {
+    let port = |a: &Attempt<'_>| {
+        let of_service = case.port_of_attempt(a);
+        of_service.map_or(a.orig.dport, |p| p.port)
+    };
+    let udp = |a: &&Attempt<'_>| a.orig.proto == Proto::UDP;
+    let spoken: BTreeSet<u16> = attempts
+        .iter()
+        .filter(udp)
+        .filter(|a| has_sign(a))
+        .map(port)
+        .collect();
+    let mut ports = BTreeSet::new();
+    for a in attempts.iter_mut() {
+        let to = port(a);
+        let candidate = a.orig.proto == Proto::UDP && a.outcome == Outcome::Timeout;
+        if candidate && to != DOMAIN && !spoken.contains(&to) && was_sent(a) {
+            a.outcome = Outcome::Pending;
+            ports.insert(to);
+        }
+    }
+    ports
+}
+
+/// Somebody said something about it.
+fn has_sign(a: &Attempt<'_>) -> bool {
+    let answered = a
+        .parts
+        .iter()
+        .any(|p| p.conn.sights_towards(false).next().is_some());
+    answered
+        || a.events().any(|(_, e)| {
+            matches!(
+                e.record.event,
+                Event::Drop(_)
+                    | Event::IcmpError(_)
+                    | Event::IcmpSent { .. }
+                    | Event::NeighborWait { .. }
+            )
+        })
+}
+
+/// It went where it should.
+fn was_sent(a: &Attempt<'_>) -> bool {
+    a.backend().is_some() && a.parts.iter().any(|p| a.sent_on(*p).is_some())
+}
