@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Healthy(Kind::Plain),
+    &Healthy(Kind::Bulk),
     &Healthy(Kind::Noisy),
     &Healthy(Kind::Rollout),
     &Healthy(Kind::OwnRollout),
@@ -31,6 +32,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
+    Bulk,
     Noisy,
     Rollout,
     OwnRollout,
@@ -51,6 +53,7 @@ impl Fault for Healthy {
     fn name(&self) -> &'static str {
         match self.0 {
             Kind::Plain => "healthy",
+            Kind::Bulk => "healthy-bulk",
             Kind::Noisy => "healthy-noisy",
             Kind::Rollout => "healthy-rollout",
             Kind::OwnRollout => "healthy-own-rollout",
@@ -69,6 +72,7 @@ impl Fault for Healthy {
     fn breaks(&self) -> &'static str {
         match self.0 {
             Kind::Plain => "nothing",
+            Kind::Bulk => "nothing: connections that transfer all the time",
             Kind::Noisy => {
                 "nothing: a port scan, probes that fail elsewhere, and another Service that fails"
             }
@@ -103,6 +107,7 @@ impl Fault for Healthy {
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         match self.0 {
             Kind::Plain => {}
+            Kind::Bulk => transfer_on(world),
             Kind::Noisy => noisy(plan, world),
             Kind::Rollout => {
                 // The rollout itself happens while netflow looks.
@@ -212,6 +217,18 @@ impl Fault for Healthy {
             world.gone.push(leaves.ip);
         }
         true
+    }
+}
+
+/// Some connections that never pause.
+pub(super) fn transfer_on(world: &mut World) {
+    for dial in world.via_vip.iter_mut().chain(&mut world.via_pod) {
+        *dial = Dial {
+            count: 4,
+            send: 200_000,
+            hold: Some(1),
+            ..dial.clone()
+        };
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &PmtuLearned,
     &LostBeyondNode,
     &NeverArrived,
+    &LostMidTransfer,
 ];
 
 const CROSS: &[Placement] = &[Placement::Cross];
@@ -161,6 +162,41 @@ fn lost(at: At) -> Expect {
             ..Expect::not_from_here()
         },
         Vantage::Together => Expect::code("never-arrived", &["flow"]),
+    }
+}
+
+struct LostMidTransfer;
+
+impl Fault for LostMidTransfer {
+    fn name(&self) -> &'static str {
+        "lost-mid-transfer"
+    }
+    fn breaks(&self) -> &'static str {
+        "the network begins to drop everything for the Pods of the other node while connections transfer"
+    }
+    fn inflict(&self, _plan: &Plan, world: &mut World) -> Result<()> {
+        super::healthy::transfer_on(world);
+        Ok(())
+    }
+    fn meanwhile(&self, _plan: &Plan, world: &mut World) -> bool {
+        world.between.lost = Some(Lost::Node(1));
+        true
+    }
+    fn expect(&self, at: At) -> Expect {
+        lost(at)
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Stalled]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        CROSS
+    }
+    /// The connections must stand when it happens.
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Retrying]
+    }
+    fn is_node_wide(&self) -> bool {
+        true
     }
 }
 
