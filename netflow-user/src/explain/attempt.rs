@@ -275,10 +275,16 @@ fn hanging(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
 
 impl Stall<'_> {
     /// No progress for a second, in which the same was sent again at least twice (design: attempt). A connection that ran
-    /// before we looked may have sent it many times before, further and further apart.
+    /// before we looked may have sent it many times before, further and further apart; where none of its acknowledgements
+    /// was seen, they may pass where we do not look, so once it must be.
     fn is_proved(&self) -> bool {
         let running = !self.part.conn.opened && self.part.conn.isn.is_none();
-        self.waited() >= UNANSWERED && (running || self.hanging.resent >= 2)
+        let resent = match (running, self.hanging.is_acked()) {
+            (false, _) => 2,
+            (true, false) => 1,
+            (true, true) => 0,
+        };
+        self.waited() >= UNANSWERED && self.hanging.resent >= resent
     }
 
     fn waited(&self) -> Duration {
@@ -455,14 +461,17 @@ fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
         .sights_towards(forward)
         .filter(|s| s.stats.data.is_some());
     let mut opened = sent.filter(|s| s.stats.syn.is_some() || s.stats.syn_ack.is_some());
-    let mut acks = part
+    let acks = part
         .conn
         .sights_towards(!forward)
         .filter(|s| s.stats.flags.ack());
-    // The handshake itself acknowledges one number more than the initial one.
-    opened
-        .next()
-        .is_some_and(|s| acks.all(|a| a.stats.ack == s.stats.isn.wrapping_add(1)))
+    // The handshake itself acknowledges one number more than the initial one. Where no acknowledgement was seen at all,
+    // not even that one, they pass elsewhere.
+    let first = |s: &Sight| s.stats.isn.wrapping_add(1);
+    acks.clone().next().is_some()
+        && opened
+            .next()
+            .is_some_and(|s| acks.clone().all(|a| a.stats.ack == first(s)))
 }
 
 /// `since`: when the client began to wait.

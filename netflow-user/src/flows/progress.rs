@@ -22,6 +22,11 @@ pub struct Hanging {
 }
 
 impl Hanging {
+    /// Whether an acknowledgement was seen of what came before it.
+    pub fn is_acked(&self) -> bool {
+        matches!(self.mark, Mark::Acked(_))
+    }
+
     /// Whether data that ends at a sequence number is part of it.
     pub fn is_beyond(&self, seq_end: u32) -> bool {
         match self.mark {

@@ -160,6 +160,39 @@ fn a_client_that_goes_on_after_its_syn_was_answered() {
     assert_eq!(answer.paths[0].outcomes.ok, 1, "{answer:#?}");
 }
 
+/// Translated without conntrack (a BPF proxy) and redirected: one direction is seen in each form.
+#[test]
+fn directions_that_are_seen_apart_are_no_stall() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    s.flow(vip(4001), CLIENT_VETH, Direction::Ingress, ms(10), |f| {
+        f.packets = 8;
+        f.flags = TcpFlags(27);
+        f.syn = Some(ms(10));
+        f.isn = 1;
+        f.data = Some(ms(12));
+        f.seq_end = 500;
+        f.ack = 700;
+        f.fin = Some(ms(30));
+    });
+    let back = reply(4001, backend());
+    s.flow(back, BACKEND_VETH, Direction::Ingress, ms(11), |f| {
+        f.packets = 8;
+        f.flags = TcpFlags(27);
+        f.syn_ack = Some(ms(11));
+        f.isn = 7;
+        f.data = Some(ms(13));
+        f.seq_end = 700;
+        f.ack = 500;
+        f.fin = Some(ms(30));
+    });
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+    assert!(
+        answer.paths.iter().all(|p| p.outcomes.stalled == 0),
+        "{answer:#?}"
+    );
+}
+
 #[test]
 fn a_server_that_closes_with_rst_after_all_was_said() {
     let rst = |acked: u32| {
