@@ -52,9 +52,11 @@ pub fn one_way(case: &Case<'_>, attempts: &mut [Attempt<'_>]) -> BTreeSet<u16> {
         .collect();
     let mut ports = BTreeSet::new();
     for a in attempts.iter_mut() {
+        if a.orig.proto != Proto::UDP || a.outcome != Outcome::Timeout {
+            continue;
+        }
         let to = port(a);
-        let candidate = a.orig.proto == Proto::UDP && a.outcome == Outcome::Timeout;
-        if candidate && to != DOMAIN && !spoken.contains(&to) && was_sent(a) {
+        if to != DOMAIN && !spoken.contains(&to) && was_sent(a) {
             a.outcome = Outcome::Pending;
             ports.insert(to);
         }

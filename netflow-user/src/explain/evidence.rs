@@ -4,7 +4,7 @@ use crate::flows::Cite;
 use crate::model::answer::{Evidence, EvidenceFlow, Peer, Plane, TupleText};
 use crate::model::identity::{Identity, Who};
 use crate::model::{CtTuples, Time, Tuple};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// A piece of evidence before it has an id. Drafts with the same node, plane, hook, interface and `kind` become one
@@ -68,7 +68,31 @@ impl Draft {
 struct Entry {
     draft: Draft,
     count: u64,
-    cites: Vec<(usize, Cite)>,
+    cites: HashSet<(usize, Cite)>,
+}
+
+/// What two drafts share that are the same piece.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    view: Option<usize>,
+    plane: Plane,
+    hook: Option<String>,
+    ifname: Option<String>,
+    netns: Option<u32>,
+    kind: String,
+}
+
+impl Key {
+    fn of(draft: &Draft) -> Key {
+        Key {
+            view: draft.view.as_ref().map(|(i, _)| *i),
+            plane: draft.plane,
+            hook: draft.hook.clone(),
+            ifname: draft.ifname.clone(),
+            netns: draft.netns,
+            kind: draft.kind.clone(),
+        }
+    }
 }
 
 /// Handle to a piece until ids are given.
@@ -88,34 +112,27 @@ pub struct Finished {
 #[derive(Debug, Default)]
 pub struct Book {
     entries: Vec<Entry>,
-    by_key: BTreeMap<String, usize>,
+    by_key: HashMap<Key, usize>,
 }
 
 impl Book {
     /// Registers a piece, or adds to the one that is the same.
     pub fn add(&mut self, draft: Draft) -> Handle {
-        let key = format!(
-            "{:?}|{:?}|{:?}|{:?}|{:?}|{}",
-            draft.view, draft.plane, draft.hook, draft.ifname, draft.netns, draft.kind
-        );
+        let key = Key::of(&draft);
         let view = draft.view.as_ref().map_or(0, |(i, _)| *i);
-        let cites: Vec<(usize, Cite)> = draft.cites.iter().map(|c| (view, *c)).collect();
+        let cites = draft.cites.iter().map(|c| (view, *c));
         if let Some(&at) = self.by_key.get(&key) {
             let entry = &mut self.entries[at];
-            let fresh: Vec<_> = cites
-                .into_iter()
-                .filter(|c| !entry.cites.contains(c))
-                .collect();
-            if !fresh.is_empty() {
-                entry.count += 1;
-                entry.cites.extend(fresh);
-            }
+            let known = entry.cites.len();
+            entry.cites.extend(cites);
+            entry.count += u64::from(entry.cites.len() > known);
             entry.draft.time = match (entry.draft.time, draft.time) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
             return Handle(at);
         }
+        let cites = cites.collect();
         self.entries.push(Entry {
             draft,
             count: 1,

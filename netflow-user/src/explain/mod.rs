@@ -50,6 +50,10 @@ pub struct Explainer {
     past: Past,
     /// Code and summary of the finding on top, and since when it has stood there.
     top: Option<(&'static str, Time)>,
+    /// It has stood there for long enough.
+    settled: bool,
+    /// Something was fed since that was looked at.
+    fed: bool,
 }
 
 impl Explainer {
@@ -61,11 +65,14 @@ impl Explainer {
             objects: Objects::default(),
             past: Past::default(),
             top: None,
+            settled: false,
+            fed: true,
         }
     }
 
     /// Takes in the next input of one recording. A live run is recording 0.
     pub fn feed(&mut self, recording: usize, input: &Input) {
+        self.fed = true;
         while self.views.len() <= recording {
             self.views.push(View::default());
         }
@@ -80,25 +87,44 @@ impl Explainer {
         self.views[recording].feed(input);
     }
 
-    /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs.
+    /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs. Asked again
+    /// before anything was fed, it has not changed.
     pub fn settled(&mut self) -> bool {
-        let answer = self.answer();
-        let now = self.now();
-        let top = answer
-            .findings
-            .first()
-            .filter(|f| f.severity == Severity::Critical && f.basis == Basis::Observed);
-        let Some(code) = top.map(|f| f.code) else {
-            self.top = None;
-            return false;
-        };
-        match self.top {
-            Some((same, since)) if same == code => now.since(since) >= SETTLED,
-            _ => {
-                self.top = Some((code, now));
-                false
-            }
+        if std::mem::take(&mut self.fed) {
+            let now = self.now();
+            self.top = match (self.cause(), self.top) {
+                (Some(code), Some((same, since))) if same == code => Some((code, since)),
+                (cause, _) => cause.map(|code| (code, now)),
+            };
+            self.settled = self
+                .top
+                .is_some_and(|(_, since)| now.since(since) >= SETTLED);
         }
+        self.settled
+    }
+
+    /// Code of the finding on top, if it is critical and observed.
+    fn cause(&self) -> Option<&'static str> {
+        let query = self.query();
+        let service = resolve(&self.objects, &query).ok()?;
+        let case = self.case(&query, service);
+        let mut report = Report::default();
+        rules::run(&case, &mut report);
+        report.rank();
+        let top = report.found.first()?;
+        (top.severity == Severity::Critical && top.basis == Basis::Observed)
+            .then_some(top.code.code)
+    }
+
+    fn case<'a>(&'a self, query: &'a Query, service: &'a Service) -> Case<'a> {
+        Case::new(
+            query,
+            &self.objects,
+            &self.past,
+            service,
+            &self.views,
+            self.identity.as_ref(),
+        )
     }
 
     /// Addresses of the clients seen so far, for a source that can look into their namespaces.
@@ -107,14 +133,7 @@ impl Explainer {
         let Ok(service) = resolve(&self.objects, &query) else {
             return BTreeSet::new();
         };
-        let case = Case::new(
-            &query,
-            &self.objects,
-            &self.past,
-            service,
-            &self.views,
-            self.identity.as_ref(),
-        );
+        let case = self.case(&query, service);
         case.attempts.iter().map(attempt::Attempt::client).collect()
     }
 
@@ -124,16 +143,7 @@ impl Explainer {
         let found = resolve(&self.objects, &query);
         let service = found.as_ref().ok().copied();
         let mut report = Report::default();
-        let case = service.map(|s| {
-            Case::new(
-                &query,
-                &self.objects,
-                &self.past,
-                s,
-                &self.views,
-                self.identity.as_ref(),
-            )
-        });
+        let case = service.map(|s| self.case(&query, s));
         let mut paths = Vec::new();
         if let Some(case) = &case {
             rules::run(case, &mut report);

@@ -6,7 +6,7 @@ use super::codes::{self, Code};
 use super::evidence::{Book, Draft, Handle};
 use crate::model::Time;
 use crate::model::answer::{Affected, Basis, Check, Finding, Fix, Hop, Severity};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// A finding before its evidence has ids.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Found {
     pub basis: Basis,
     /// Severity, the code's own unless a rule knows better.
     pub severity: Severity,
-    /// Attempts it explains, as positions in the case.
+    /// Attempts it explains, as positions in the case, ascending.
     pub attempts: Vec<usize>,
     /// One sentence.
     pub summary: String,
@@ -112,23 +112,23 @@ impl Report {
                 fixes,
             } = saying(&attempts);
             values.extend(usual_values(case, attempts.first().copied()));
-            let mut handles = Vec::new();
+            let mut handles = Distinct::default();
             let mut indexes = Vec::new();
             for (i, drafts) in members {
                 let own: Vec<Handle> = drafts.into_iter().map(|d| self.book.add(d)).collect();
-                add_new(&mut handles, &own);
+                handles.add(&own);
                 self.broken.insert(i, (code.hop, own));
                 indexes.push(i);
             }
             let extra: Vec<Handle> = evidence.into_iter().map(|d| self.book.add(d)).collect();
-            add_new(&mut handles, &extra);
+            handles.add(&extra);
             self.found.push(Found {
                 code,
                 basis,
                 severity: code.severity,
                 attempts: indexes,
                 summary,
-                evidence: handles,
+                evidence: handles.all,
                 values,
                 fixes,
             });
@@ -183,11 +183,11 @@ impl Report {
 
     /// Handles in the order in which findings cite them.
     pub fn cited(&self) -> Vec<Handle> {
-        let mut all = Vec::new();
+        let mut all = Distinct::default();
         for f in &self.found {
-            add_new(&mut all, &f.evidence);
+            all.add(&f.evidence);
         }
-        all
+        all.all
     }
 }
 
@@ -247,7 +247,7 @@ impl Found {
             .attempts
             .iter()
             .enumerate()
-            .filter(|(i, a)| case.counts(a) || self.attempts.contains(i));
+            .filter(|(i, a)| case.counts(a) || self.attempts.binary_search(i).is_ok());
         Affected {
             attempts: mine().map(|a| a.weight).sum(),
             of: of.map(|(_, a)| a.weight).sum(),
@@ -257,10 +257,19 @@ impl Found {
     }
 }
 
-fn add_new(all: &mut Vec<Handle>, more: &[Handle]) {
-    for h in more {
-        if !all.contains(h) {
-            all.push(*h);
+/// Handles in the order in which they came, each once.
+#[derive(Default)]
+struct Distinct {
+    all: Vec<Handle>,
+    known: HashSet<Handle>,
+}
+
+impl Distinct {
+    fn add(&mut self, more: &[Handle]) {
+        for h in more {
+            if self.known.insert(*h) {
+                self.all.push(*h);
+            }
         }
     }
 }
