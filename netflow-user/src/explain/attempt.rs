@@ -452,7 +452,7 @@ fn is_served(part: Part<'_>, answers: &[&Sight]) -> bool {
 /// 4.2.3.2): something before it is missing. Not where a side gave the connection up.
 fn is_hole(data: &Stall<'_>) -> bool {
     let aborted = data.part.conn.sights.iter().any(|s| s.stats.rst.is_some());
-    !aborted && data.waited() >= UNANSWERED
+    !aborted && data.hanging.is_acked() && data.waited() >= UNANSWERED
 }
 
 fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {

@@ -56,7 +56,7 @@ pub fn one_way(case: &Case<'_>, attempts: &mut [Attempt<'_>]) -> BTreeSet<u16> {
             continue;
         }
         let to = port(a);
-        if to != DOMAIN && !spoken.contains(&to) && was_sent(a) {
+        if to != DOMAIN && !spoken.contains(&to) && was_sent(case, a) {
             a.outcome = Outcome::Pending;
             ports.insert(to);
         }
@@ -82,7 +82,15 @@ fn has_sign(a: &Attempt<'_>) -> bool {
         })
 }
 
-/// It went where it should.
-fn was_sent(a: &Attempt<'_>) -> bool {
-    a.backend().is_some() && a.parts.iter().any(|p| a.sent_on(*p).is_some())
+/// It went where it should, and as far as anyone knows something takes it there.
+fn was_sent(case: &Case<'_>, a: &Attempt<'_>) -> bool {
+    let Some(backend) = a.backend() else {
+        return false;
+    };
+    let mut pods = case.views.iter().filter_map(|v| v.pod(backend.ip()));
+    let deaf = pods.any(|p| {
+        let mut listeners = p.listeners.iter();
+        !listeners.any(|l| l.accepts(a.orig.proto, backend))
+    });
+    !deaf && a.parts.iter().any(|p| a.sent_on(*p).is_some())
 }
