@@ -192,7 +192,7 @@ fn full() -> Result<Answer> {
                 records: 2,
                 kinds: [("ring:drop".to_owned(), 2)].into(),
             },
-            clock_offset_ms: -0.25,
+            clock_offset_ms: Some(-0.25),
         }],
         service: Some(ServiceInfo {
             namespace: "app".to_owned(),

@@ -99,7 +99,6 @@ pub const NOISE: &[Noise] = &[
     anywhere("UNICAST_IN_L2_MULTICAST"),
     anywhere("IPV6_NDISC_NS_OTHERHOST"),
     // Neighbour discovery and group reports for a multicast group that nobody here has joined.
-    at("NOT_SPECIFIED", "ip6_mc_input"),
 ];
 
 /// A row as the programs read it, resolved for the running kernel. A row whose function has several symbols takes several

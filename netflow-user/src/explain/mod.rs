@@ -186,7 +186,11 @@ impl Explainer {
             schema: SCHEMA,
             tool: self.tool(),
             cluster: self.cluster(),
-            nodes: self.views.iter().map(node_state).collect(),
+            nodes: self
+                .views
+                .iter()
+                .map(|v| node_state(v, self.views.len() == 1))
+                .collect(),
             service: service.map(service_info),
             window: self.window(),
             verdict: verdict(case.as_ref(), &findings),
@@ -262,7 +266,8 @@ impl Explainer {
     }
 }
 
-fn node_state(view: &View) -> NodeState {
+/// `alone`: the node's clock is the only one there is.
+fn node_state(view: &View, alone: bool) -> NodeState {
     let tier = |t: &crate::model::capability::TierStatus| {
         (
             t.capability,
@@ -282,7 +287,7 @@ fn node_state(view: &View) -> NodeState {
                 .map(|(k, n)| (k.clone(), *n))
                 .collect(),
         },
-        clock_offset_ms: 0.0,
+        clock_offset_ms: alone.then_some(0.0),
     }
 }
 

@@ -68,8 +68,9 @@ pub struct NodeState {
     pub tiers: BTreeMap<Capability, String>,
     /// Lost records: total, and by kind.
     pub lost: Lost,
-    /// Offset of its clock to ours, ms; 0 on the same node.
-    pub clock_offset_ms: f64,
+    /// Offset of its clock to ours, ms: 0 on the same node, absent where nobody measured it, as between recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<f64>,
 }
 
 /// Lost records.

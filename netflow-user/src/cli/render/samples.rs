@@ -94,7 +94,7 @@ pub(crate) fn healthy() -> Answer {
             ]
             .into(),
             lost: Lost::default(),
-            clock_offset_ms: 0.0,
+            clock_offset_ms: Some(0.0),
         }],
         service: Some(ServiceInfo {
             namespace: "app".into(),
