@@ -7,7 +7,7 @@ use netflow_tests::lab::plan::{Placement, Plan};
 use netflow_tests::lab::{Lab, Life};
 use netflow_tests::parallel;
 use netflow_tests::proxy::Mode;
-use netflow_tests::traffic::{App, Dial, Outcome, Tally};
+use netflow_tests::traffic::{App, Dial, Line, Outcome, Tally};
 use netflow_tests::world::World;
 use std::time::Duration;
 
@@ -37,13 +37,26 @@ fn outcomes(tally: &Tally) -> Vec<Outcome> {
     .collect()
 }
 
-fn dial(lab: &Lab, world: &World) -> Result<Tally> {
+/// A few attempts; `meanwhile` happens once all have begun.
+fn dial(lab: &mut Lab, world: &World, meanwhile: Option<&World>) -> Result<Tally> {
+    let dial = &world.via_vip[0];
     let few = Dial {
-        count: 12,
+        count: dial.count.min(12),
         interval: 25,
-        ..world.via_vip[0].clone()
+        // Only those that never stop sending by themselves last so long.
+        seconds: dial.hold.map_or(dial.seconds, |_| 4),
+        ..dial.clone()
     };
-    Ok(App::dial(lab, &lab.party(world.client), &few)?.finish(Duration::from_secs(20)))
+    let client = App::dial(lab, &lab.party(world.client), &few)?;
+    if let Some(later) = meanwhile {
+        let begun = |lines: &[Line]| {
+            let begun = lines.iter().filter(|l| matches!(l, Line::Start { .. }));
+            begun.count() >= few.count as usize
+        };
+        client.wait(Duration::from_secs(5), begun);
+        lab.apply(later)?;
+    }
+    Ok(client.finish(Duration::from_secs(20)))
 }
 
 fn check(fault: &dyn Fault, mode: Mode, placement: Placement, seed: u64) -> Result<()> {
@@ -54,14 +67,16 @@ fn check(fault: &dyn Fault, mode: Mode, placement: Placement, seed: u64) -> Resu
     let allowed = fault.client_sees(&plan, mode);
     let mut lab = Lab::up(plan, mode, Life::Owned)?;
     lab.apply(&world)?;
-    let tally = dial(&lab, &world)?;
+    let before = world.clone();
+    let changes = fault.meanwhile(&lab.plan, &mut world);
+    let tally = dial(&mut lab, &before, changes.then_some(&world))?;
     let seen = outcomes(&tally);
     ensure!(
         !seen.is_empty() && seen.iter().all(|o| allowed.contains(o)),
         "the client saw {tally:?}, expected {allowed:?}"
     );
     lab.apply(&healthy)?;
-    let tally = dial(&lab, &healthy)?;
+    let tally = dial(&mut lab, &healthy, None)?;
     ensure!(
         outcomes(&tally) == [Outcome::Ok],
         "after undoing it: {tally:?}"

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Unanswered for so long is a timeout (design: attempt).
-const UNANSWERED: Duration = Duration::from_secs(1);
+pub const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// A segment is sent again after so long at the earliest (`TCP_RTO_MIN`,
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>): until then silence says nothing.
@@ -380,7 +380,7 @@ fn keeps_up(part: Part<'_>) -> bool {
 }
 
 fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Outcome {
-    let running = !part.conn.opened && part.conn.isn.is_none();
+    let running = is_running(part);
     let established = answers.iter().any(|s| is_taken_up(part, s))
         || took_up(part)
         || (running && answers.iter().any(|s| !s.stats.flags.rst()));
@@ -390,7 +390,11 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
         return match rst {
             Some(_) => Outcome::Refused,
             None if running && stalled => Outcome::Stalled,
-            None => unanswered(attempt, part, attempt.began()),
+            None => match unanswered(attempt, part, attempt.began()) {
+                // It was open before anybody looked, and may still be.
+                Outcome::Timeout if running => Outcome::Pending,
+                outcome => outcome,
+            },
         };
     }
     // A RST after a FIN is the end of a connection that was over; so is one after all was said and heard.
@@ -401,6 +405,11 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
         _ if is_undecided(part) || !is_served(part, answers) => Outcome::Pending,
         _ => Outcome::Ok,
     }
+}
+
+/// Its handshake was over before anybody looked.
+fn is_running(part: Part<'_>) -> bool {
+    !part.conn.opened && part.conn.isn.is_none()
 }
 
 /// Both sides sent data, and all of it was acknowledged: a server may close such a connection with a RST (`SO_LINGER` 0).
@@ -432,7 +441,9 @@ fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
 /// acknowledged yet, or some is not and the connection is younger than what makes a stall.
 fn is_undecided(part: Part<'_>) -> bool {
     let young = part.node.now.since(part.conn.began) < UNANSWERED;
-    let again = |s: &Stall<'_>| s.hanging.resent > 0 && s.waited() >= FIRST_RESEND;
+    // What began before we looked may be sent again only seconds from now.
+    let again =
+        |s: &Stall<'_>| (s.hanging.resent > 0 || is_running(part)) && s.waited() >= FIRST_RESEND;
     [true, false].into_iter().any(|forward| {
         hanging(part, forward).is_some_and(|s| young || again(&s) || is_hole(&s))
             || awaits_first_ack(part, forward)

@@ -1,6 +1,6 @@
 //! Everything a rule may look at.
 
-use super::attempt::{Attempt, Outcome, Part, outcome};
+use super::attempt::{Attempt, Outcome, Part, UNANSWERED, outcome};
 use super::codes;
 use super::datagrams;
 use super::endpoints::{self, Backend, Choice, Entry};
@@ -365,11 +365,28 @@ impl<'a> Case<'a> {
             if a.outcome == Outcome::Timeout && is_taken(a) {
                 a.outcome = Outcome::Pending;
             }
+            if a.outcome == Outcome::Ok && self.is_unconfirmed(a) {
+                a.outcome = Outcome::Pending;
+            }
         }
         attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
         datagrams::split(&mut attempts);
         attempts.sort_by_cached_key(|a| (a.began(), a.orig));
         attempts
+    }
+
+    /// The backend has not closed it, and its node, which was asked as well, had stopped looking before a stall could show
+    /// there: whether all that it answers arrives is not known.
+    fn is_unconfirmed(&self, a: &Attempt<'_>) -> bool {
+        let closed = |p: &Part<'_>| {
+            let mut answers = p.conn.sights_towards(false);
+            answers.any(|s| s.stats.fin.is_some())
+        };
+        let gone = self
+            .views
+            .iter()
+            .any(|v| v.now < a.began() + UNANSWERED && self.is_local(v, a.translated().dst));
+        a.orig.proto == Proto::TCP && gone && !a.parts.iter().any(closed)
     }
 
     /// A Service address was dialled on a port that the Service does not have.

@@ -142,6 +142,13 @@ impl Expect {
         self
     }
 
+    /// Some attempts may count as answered.
+    #[must_use]
+    pub fn or_degraded(mut self) -> Expect {
+        self.verdicts.push(Verdict::Degraded);
+        self
+    }
+
     /// Also by one of `planes`.
     #[must_use]
     pub fn and(mut self, planes: &'static [&'static str]) -> Expect {

@@ -10,7 +10,7 @@ use crate::flows::Sight;
 use crate::model::answer::{Basis, Plane, Severity};
 use crate::model::record::{Event, IcmpError};
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 /// Every path carries this much (RFC 791: 576 bytes for IPv4; RFC 8200: 1280 for IPv6). What is lost at or below it is
@@ -83,15 +83,17 @@ fn delivered(own: bool, icmp: &IcmpError) -> bool {
         }
 }
 
-/// What got through between two addresses while big packets did not: whoever answers it lives, and the way to it is open.
-struct Small<'c, 'a> {
-    /// Attempts by client and backend, the one whose handshake passed last first.
-    between: HashMap<(IpAddr, IpAddr), Vec<&'c Attempt<'a>>>,
+/// What got through on a way while big packets did not: whoever answers it lives, and the way to it is open.
+struct Small {
+    /// By client, backend and whether requests stall.
+    between: HashMap<(IpAddr, IpAddr, bool), Draft>,
+    /// The same by the backend's node: Pods of one node are reached the same way.
+    toward: HashMap<(IpAddr, String, bool), Draft>,
 }
 
-impl<'c, 'a> Small<'c, 'a> {
-    fn of(case: &'c Case<'a>) -> Small<'c, 'a> {
-        let mut between: HashMap<_, Vec<&Attempt<'a>>> = HashMap::new();
+impl Small {
+    fn of(case: &Case<'_>) -> Small {
+        let mut between: BTreeMap<_, Vec<&Attempt<'_>>> = BTreeMap::new();
         let stalled = |a: &Attempt<'_>| a.outcome == Outcome::Stalled;
         if case.attempts.iter().any(stalled) {
             for a in &case.attempts {
@@ -99,17 +101,55 @@ impl<'c, 'a> Small<'c, 'a> {
                 between.entry(ends).or_default().push(a);
             }
         }
-        for attempts in between.values_mut() {
+        let mut small = Small {
+            between: HashMap::new(),
+            toward: HashMap::new(),
+        };
+        for ((client, backend), mut attempts) in between {
             attempts.sort_by_cached_key(|a| Reverse(handshake(a).map(|(_, s)| s.stats.syn_ack)));
+            for forward in [true, false] {
+                let Some(draft) = passed_after(case, &attempts, forward) else {
+                    continue;
+                };
+                if let Some(node) = case.node_of(backend, attempts[0].began()) {
+                    small
+                        .toward
+                        .entry((client, node, forward))
+                        .and_modify(|d| {
+                            // Any will do, but always the same one.
+                            if draft.time < d.time {
+                                *d = draft.clone();
+                            }
+                        })
+                        .or_insert_with(|| draft.clone());
+                }
+                small.between.insert((client, backend, forward), draft);
+            }
         }
-        Small { between }
+        small
     }
 
-    /// Evidence: after the big packets began to vanish, something small passed both ways.
+    /// Evidence: after big packets began to vanish that way, something small passed both ways.
     fn passes(&self, case: &Case<'_>, a: &Attempt<'_>, stall: &Stall<'_>) -> Option<Draft> {
-        let others = self.between.get(&(a.client(), a.translated().dst))?;
-        handshake_after(case, others, stall).or_else(|| small_data_after(case, others, stall))
+        let (client, backend) = (a.client(), a.translated().dst);
+        let between = self.between.get(&(client, backend, stall.forward));
+        let toward = || {
+            let node = case.node_of(backend, a.began())?;
+            self.toward.get(&(client, node, stall.forward))
+        };
+        between.or_else(toward).cloned()
     }
+}
+
+/// Evidence that something small passed after the first of these attempts had stalled in that direction.
+fn passed_after(case: &Case<'_>, attempts: &[&Attempt<'_>], forward: bool) -> Option<Draft> {
+    let stalls = attempts
+        .iter()
+        .filter(|a| a.outcome == Outcome::Stalled)
+        .filter_map(|a| a.stall())
+        .filter(|s| s.forward == forward);
+    let first = stalls.min_by_key(|s| (s.since(), s.sight.key))?;
+    handshake_after(case, attempts, &first).or_else(|| small_data_after(case, attempts, &first))
 }
 
 /// A SYN reached the backend, and its SYN-ACK came so far that the client took it up.
