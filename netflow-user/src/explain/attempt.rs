@@ -391,8 +391,8 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
             Some(_) => Outcome::Refused,
             None if running && stalled => Outcome::Stalled,
             None => match unanswered(attempt, part, attempt.began()) {
-                // It was open before anybody looked, and may still be.
-                Outcome::Timeout if running => Outcome::Pending,
+                // One packet of what was open before anybody looked: the answer to it may be on its way.
+                Outcome::Timeout if running && attempt.sends() == 1 => Outcome::Pending,
                 outcome => outcome,
             },
         };
