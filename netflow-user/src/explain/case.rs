@@ -411,11 +411,13 @@ impl<'a> Case<'a> {
             let mut all = endpoints::backends(o, service, port, ipv6).into_iter();
             all.find(|b| b.address == to).map(|b| b.endpoint)
         };
-        versions.windows(2).any(|pair| {
-            let was = find(&pair[0]).is_some_and(|e| e.ready);
-            let is = find(&pair[1]).is_some_and(|e| !e.terminating);
-            was && !is
-        })
+        // A version read while it was being written may lack what is there again in the next.
+        let is_gone = |o: &'a Objects| !find(o).is_some_and(|e| !e.terminating);
+        versions.last().is_some_and(is_gone)
+            && versions.windows(2).any(|pair| {
+                let was = find(&pair[0]).is_some_and(|e| e.ready);
+                was && is_gone(&pair[1])
+            })
     }
 
     /// Clients that try port after port: what they meet at ports that the Service does not have is no fault.
