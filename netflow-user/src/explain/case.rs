@@ -412,7 +412,7 @@ impl<'a> Case<'a> {
             all.find(|b| b.address == to).map(|b| b.endpoint)
         };
         // A version read while it was being written may lack what is there again in the next.
-        let is_gone = |o: &'a Objects| !find(o).is_some_and(|e| !e.terminating);
+        let is_gone = |o: &'a Objects| find(o).is_none_or(|e| e.terminating);
         versions.last().is_some_and(is_gone)
             && versions.windows(2).any(|pair| {
                 let was = find(&pair[0]).is_some_and(|e| e.ready);

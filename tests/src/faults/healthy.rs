@@ -226,7 +226,7 @@ pub(super) fn transfer_on(world: &mut World) {
         *dial = Dial {
             count: 4,
             send: 200_000,
-            hold: Some(1),
+            hold: Some(10),
             ..dial.clone()
         };
     }
