@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// All objects of a cluster.
@@ -336,7 +336,7 @@ pub fn port_number(port: i32) -> u16 {
 }
 
 /// First address of a Pod.
-pub fn pod_ip(pod: &Pod) -> Option<Ipv4Addr> {
+pub fn pod_ip(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 

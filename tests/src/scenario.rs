@@ -15,7 +15,7 @@ use netflow_user::model::answer::{Basis, Severity, Verdict};
 use netflow_user::model::recording::Reader;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -225,7 +225,7 @@ impl Scenario {
             );
         }
         if !self.case.fault.is_node_wide() {
-            let to = SocketAddrV4::new(plan.second.vip, plan.second.ports[0].port);
+            let to = SocketAddr::new(plan.second.vip, plan.second.ports[0].port);
             dials.push((
                 client,
                 Dial {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -127,7 +127,7 @@ pub struct Dial {
     /// `tcp` or `udp`.
     pub proto: &'static str,
     /// Where to.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// Attempts.
     pub count: u32,
     /// Milliseconds between their starts.
@@ -150,7 +150,7 @@ pub struct Dial {
 
 impl Dial {
     /// A steady stream of small TCP connections.
-    pub fn tcp(to: SocketAddrV4) -> Dial {
+    pub fn tcp(to: SocketAddr) -> Dial {
         Dial {
             proto: "tcp",
             to,
@@ -191,17 +191,32 @@ impl Dial {
 pub struct Listen {
     /// `tcp`, `udp` or `reset`.
     pub kind: &'static str,
-    /// Bound address and port.
-    pub addr: SocketAddrV4,
+    /// Which addresses it is bound to.
+    pub on: Bound,
+    /// Port.
+    pub port: u16,
+}
+
+/// What a listener is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bound {
+    /// Every address.
+    Any,
+    /// The loopback address.
+    Loopback,
 }
 
 impl Listen {
     /// On all addresses.
     pub fn any(kind: &'static str, port: u16) -> Listen {
-        Listen {
-            kind,
-            addr: SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, port),
-        }
+        let on = Bound::Any;
+        Listen { kind, on, port }
+    }
+
+    /// On the loopback address.
+    pub fn loopback(kind: &'static str, port: u16) -> Listen {
+        let on = Bound::Loopback;
+        Listen { kind, on, port }
     }
 }
 
@@ -224,7 +239,7 @@ impl App {
         for listen in listens {
             args.extend([
                 "--listen".to_owned(),
-                format!("{}:{}", listen.kind, listen.addr),
+                format!("{}:{}", listen.kind, address(listen)),
             ]);
         }
         let app = App::start(lab, netns, &args)?;
@@ -354,6 +369,14 @@ impl Drop for App {
             let _ = child.wait();
         }
     }
+}
+
+fn address(listen: &Listen) -> SocketAddr {
+    let ip = match listen.on {
+        Bound::Any => Ipv4Addr::UNSPECIFIED,
+        Bound::Loopback => Ipv4Addr::LOCALHOST,
+    };
+    SocketAddr::new(ip.into(), listen.port)
 }
 
 fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {

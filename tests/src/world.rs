@@ -5,7 +5,7 @@ use crate::manifests::Objects;
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Listen};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 /// What a node's kube-proxy has written.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub enum Spot {
     /// On a node, by index.
     Node(usize),
     /// In the Pod with this address.
-    Pod(Ipv4Addr),
+    Pod(IpAddr),
 }
 
 /// Chain of a firewall rule.
@@ -59,7 +59,7 @@ pub struct Filter {
     /// Protocol, lower case.
     pub proto: &'static str,
     /// Destination address.
-    pub dst: Ipv4Addr,
+    pub dst: IpAddr,
     /// Destination port.
     pub dport: u16,
 }
@@ -81,7 +81,7 @@ pub enum Lost {
     /// All Pods of a node, by index.
     Node(usize),
     /// These Pods.
-    Pods(Vec<Ipv4Addr>),
+    Pods(Vec<IpAddr>),
 }
 
 /// The whole.
@@ -96,13 +96,13 @@ pub struct World {
     /// Whether a network plugin enforces the policies.
     pub enforced: bool,
     /// Sockets by Pod address.
-    pub listens: BTreeMap<Ipv4Addr, Vec<Listen>>,
+    pub listens: BTreeMap<IpAddr, Vec<Listen>>,
     /// Foreign firewall rules.
     pub filters: Vec<Filter>,
     /// The network between the nodes.
     pub between: Between,
     /// Pods whose address is gone.
-    pub gone: Vec<Ipv4Addr>,
+    pub gone: Vec<IpAddr>,
     /// Namespace and name asked about.
     pub asked: (String, String),
     /// Where the clients run.
@@ -150,13 +150,13 @@ impl World {
             gone: Vec::new(),
             asked: (service.namespace.clone(), service.name.clone()),
             client: Party::Client,
-            via_vip: vec![Dial::tcp(SocketAddrV4::new(service.vip, port.port))],
+            via_vip: vec![Dial::tcp(SocketAddr::new(service.vip, port.port))],
             via_pod: plan
                 .backends
                 .iter()
                 .map(|pod| Dial {
                     interval: 700,
-                    ..Dial::tcp(SocketAddrV4::new(pod.ip, port.target))
+                    ..Dial::tcp(SocketAddr::new(pod.ip, port.target))
                 })
                 .collect(),
             noise: Vec::new(),

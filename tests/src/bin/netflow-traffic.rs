@@ -5,9 +5,11 @@ use clap::{Args, Parser, Subcommand};
 use netflow_tests::traffic::{Attempt, Line, Outcome, Tally};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -54,10 +56,10 @@ struct Dial {
     proto: String,
     /// Where to.
     #[arg(long)]
-    to: SocketAddrV4,
+    to: SocketAddr,
     /// Own address (port 0: any).
     #[arg(long)]
-    bind: Option<SocketAddrV4>,
+    bind: Option<SocketAddr>,
     /// Attempts.
     #[arg(long, default_value_t = 1)]
     count: u32,
@@ -93,7 +95,7 @@ struct Dial {
 #[derive(Clone)]
 struct Listen {
     kind: Kind,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
 }
 
 #[derive(Clone, Copy)]
@@ -312,8 +314,11 @@ fn request(dial: &Dial) -> Vec<u8> {
 
 fn exchange_udp(dial: &Dial, attempt: &mut Attempt, end: Instant) -> Outcome {
     let run = |attempt: &mut Attempt| -> io::Result<()> {
-        let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
-        let socket = UdpSocket::bind(dial.bind.unwrap_or(any))?;
+        let any: IpAddr = match dial.to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind(dial.bind.unwrap_or(SocketAddr::new(any, 0)))?;
         socket.connect(dial.to)?;
         let wait = Duration::from_millis(dial.connect_timeout);
         socket.set_read_timeout(Some(wait))?;
@@ -350,17 +355,21 @@ fn exchange_tcp(dial: &Dial, attempt: &mut Attempt, end: Instant) -> Outcome {
 
 /// Connects from the wanted address within the wanted time.
 fn connect(dial: &Dial, end: Instant) -> io::Result<TcpStream> {
+    let family = match dial.to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
     let fd: OwnedFd = socket::socket(
-        AddressFamily::Inet,
+        family,
         SockType::Stream,
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         None,
     )?;
     if let Some(own) = dial.bind {
         socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        socket::bind(fd.as_raw_fd(), &SockaddrIn::from(own))?;
+        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(own))?;
     }
-    match socket::connect(fd.as_raw_fd(), &SockaddrIn::from(dial.to)) {
+    match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(dial.to)) {
         Ok(()) | Err(Errno::EINPROGRESS) => {}
         Err(e) => return Err(e.into()),
     }

@@ -9,7 +9,7 @@ use crate::traffic::{Dial, Listen, Outcome};
 use crate::world::{Filter, Hook, Lost, Party, Spot, World};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Healthy(Kind::Plain),
@@ -148,14 +148,13 @@ impl Fault for Healthy {
             }
             Kind::OtherPodGone => {
                 world.gone.push(plan.spare.ip);
-                let dial = Dial::tcp(SocketAddrV4::new(plan.spare.ip, plan.port().target));
+                let dial = Dial::tcp(SocketAddr::new(plan.spare.ip, plan.port().target));
                 world.noise.push((Party::Client, dial));
             }
             Kind::SidecarOnLoopback => {
-                let addr = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 15_000);
                 for pod in &plan.backends {
                     let listens = world.listens.entry(pod.ip).or_default();
-                    listens.push(Listen { kind: "tcp", addr });
+                    listens.push(Listen::loopback("tcp", 15_000));
                 }
             }
             Kind::SmallOnNarrowPath => {
@@ -233,12 +232,12 @@ pub(super) fn transfer_on(world: &mut World) {
 }
 
 /// A probe as a kubelet makes it: a connection every second that is closed at once.
-fn probe(ip: Ipv4Addr, port: u16) -> Dial {
+fn probe(ip: IpAddr, port: u16) -> Dial {
     Dial {
         interval: 1000,
         send: 4,
         receive: 0,
-        ..Dial::tcp(SocketAddrV4::new(ip, port))
+        ..Dial::tcp(SocketAddr::new(ip, port))
     }
 }
 
@@ -253,7 +252,7 @@ fn noisy(plan: &Plan, world: &mut World) {
                 sweep: 200,
                 count: 200,
                 interval: 20,
-                ..Dial::tcp(SocketAddrV4::new(plan.spare.ip, 8000))
+                ..Dial::tcp(SocketAddr::new(plan.spare.ip, 8000))
             },
         ),
         (
@@ -262,15 +261,12 @@ fn noisy(plan: &Plan, world: &mut World) {
                 sweep: 200,
                 count: 200,
                 interval: 20,
-                ..Dial::tcp(SocketAddrV4::new(plan.nodes[node].ip, 1))
+                ..Dial::tcp(SocketAddr::new(plan.nodes[node].ip, 1))
             },
         ),
         (
             Party::Client,
-            Dial::tcp(SocketAddrV4::new(
-                plan.second.vip,
-                plan.second.ports[0].port,
-            )),
+            Dial::tcp(SocketAddr::new(plan.second.vip, plan.second.ports[0].port)),
         ),
     ];
     for pod in &plan.seconds {
@@ -304,6 +300,6 @@ fn unrelated_drop(plan: &Plan, world: &mut World) {
         dst: plan.spare.ip,
         dport: port,
     });
-    let dial = Dial::tcp(SocketAddrV4::new(plan.spare.ip, port));
+    let dial = Dial::tcp(SocketAddr::new(plan.spare.ip, port));
     world.noise.push((Party::Client, dial));
 }

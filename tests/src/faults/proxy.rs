@@ -7,7 +7,7 @@ use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::{Programmed, World};
 use anyhow::Result;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &VipNotTranslated,
@@ -71,7 +71,7 @@ impl Fault for VipNotTranslatedOne {
 }
 
 /// Objects of a moment when the Service had the single endpoint `ip`.
-fn with_endpoint(plan: &Plan, objects: &Objects, ip: Ipv4Addr) -> Objects {
+fn with_endpoint(plan: &Plan, objects: &Objects, ip: IpAddr) -> Objects {
     let mut old = objects.clone();
     let own = |name: Option<&String>| name.is_some_and(|n| n.starts_with(&plan.service.name));
     for slice in old
@@ -98,7 +98,7 @@ impl Fault for ProxyRulesStale {
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         let pods = plan.nodes[plan.backend_node()].pods;
-        let free = pods.nth((1 << (32 - pods.len)) - 3);
+        let free = pods.nth_last(3);
         world.programmed[0] = Programmed::Old(Box::new(with_endpoint(plan, &world.objects, free)));
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::world::World;
 use anyhow::{Context, Result};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netflow_user::model::answer::Verdict;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &ServiceNotFound,
@@ -262,9 +262,8 @@ impl Fault for ListenerLoopbackOnly {
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         for pod in &plan.backends {
-            let addr = SocketAddrV4::new(Ipv4Addr::LOCALHOST, plan.port().target);
             let mut listens = others(plan);
-            listens.push(Listen { kind: "tcp", addr });
+            listens.push(Listen::loopback("tcp", plan.port().target));
             world.listen(pod, listens);
         }
         Ok(())
@@ -297,7 +296,7 @@ fn undefined_port(plan: &Plan) -> u16 {
 }
 
 fn to_vip(plan: &Plan, port: u16) -> Dial {
-    Dial::tcp(SocketAddrV4::new(plan.service.vip, port))
+    Dial::tcp(SocketAddr::new(plan.service.vip, port))
 }
 
 /// Only the nftables proxy rejects ports that a cluster IP does not have; with iptables the packet goes on untouched.

@@ -1,6 +1,7 @@
 //! A lab: two nodes with Pods, a router between them, a host outside. All of it in network namespaces of its own; the
 //! machine's own namespace is never touched.
 
+pub mod cidr;
 pub mod draw;
 pub mod netns;
 pub mod plan;
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use plan::{Placement, Plan, PodPlan, Unknown};
 use state::{Owner, State};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,9 +37,9 @@ pub struct Lab {
     /// How Services are proxied.
     pub mode: Mode,
     state: State,
-    servers: BTreeMap<Ipv4Addr, (Vec<Listen>, App)>,
+    servers: BTreeMap<IpAddr, (Vec<Listen>, App)>,
     /// Pods with firewall rules inside.
-    ruled: BTreeSet<Ipv4Addr>,
+    ruled: BTreeSet<IpAddr>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -183,11 +184,11 @@ impl Lab {
         self.set_listens(&world.listens)
     }
 
-    fn has_rules(&self, pod: Ipv4Addr) -> bool {
+    fn has_rules(&self, pod: IpAddr) -> bool {
         self.ruled.contains(&pod)
     }
 
-    fn set_has_rules(&mut self, pod: Ipv4Addr, rules: bool) {
+    fn set_has_rules(&mut self, pod: IpAddr, rules: bool) {
         if rules {
             self.ruled.insert(pod);
         } else {
@@ -195,7 +196,7 @@ impl Lab {
         }
     }
 
-    fn set_listens(&mut self, listens: &BTreeMap<Ipv4Addr, Vec<Listen>>) -> Result<()> {
+    fn set_listens(&mut self, listens: &BTreeMap<IpAddr, Vec<Listen>>) -> Result<()> {
         self.servers
             .retain(|ip, (now, _)| listens.get(ip) == Some(now));
         let pods: Vec<PodPlan> = self.plan.pods().cloned().collect();
@@ -210,7 +211,7 @@ impl Lab {
     }
 
     /// A Pod that is gone has neither address nor carrier.
-    fn set_gone(&self, gone: &[Ipv4Addr]) -> Result<()> {
+    fn set_gone(&self, gone: &[IpAddr]) -> Result<()> {
         for pod in self.plan.pods() {
             let (ns, ifname) = (self.pod(pod), &pod.ifname);
             let len = self.plan.nodes[pod.node].pods.len;

@@ -1,44 +1,8 @@
 //! What a lab looks like: every name, address, port and MTU, drawn from a seed.
 
+use super::cidr::Cidr;
 use super::draw::Draw;
-use std::fmt;
-use std::net::Ipv4Addr;
-
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    /// Network address.
-    pub base: Ipv4Addr,
-    /// Prefix length.
-    pub len: u8,
-}
-
-impl Cidr {
-    fn new(base: Ipv4Addr, len: u8) -> Cidr {
-        Cidr { base, len }
-    }
-
-    /// The `n`-th address.
-    pub fn nth(self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.base) + n)
-    }
-
-    /// The `n`-th network of prefix length `len` in this one.
-    fn part(self, n: u32, len: u8) -> Cidr {
-        Cidr::new(self.nth(n << (32 - len)), len)
-    }
-
-    /// Whether it holds `ip`.
-    pub fn contains(self, ip: Ipv4Addr) -> bool {
-        (u32::from(ip) ^ u32::from(self.base)) >> (32 - self.len) == 0
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.len)
-    }
-}
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Where the backends run, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,11 +32,11 @@ pub struct NodePlan {
     /// Kubernetes name.
     pub name: String,
     /// `InternalIP`.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Network between the node and the router.
     pub link: Cidr,
     /// The router's address on it.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// Uplink interface.
     pub uplink: String,
     /// Bridge of the Pods.
@@ -93,7 +57,7 @@ pub struct PodPlan {
     /// Index into [`Plan::nodes`].
     pub node: usize,
     /// Address.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Interface inside.
     pub ifname: String,
     /// Interface on the node.
@@ -123,7 +87,7 @@ pub struct ServicePlan {
     /// Name.
     pub name: String,
     /// Cluster IP.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// Ports (TCP).
     pub ports: Vec<PortPlan>,
 }
@@ -385,7 +349,7 @@ impl Workload<'_> {
     }
 }
 
-fn service(d: &mut Draw, namespace: &str, workload: &str, vip: Ipv4Addr) -> ServicePlan {
+fn service(d: &mut Draw, namespace: &str, workload: &str, vip: IpAddr) -> ServicePlan {
     let ports = d.between(1, 2);
     service_with(d, namespace, workload, vip, ports)
 }
@@ -394,7 +358,7 @@ fn service_with(
     d: &mut Draw,
     namespace: &str,
     workload: &str,
-    vip: Ipv4Addr,
+    vip: IpAddr,
     ports: u32,
 ) -> ServicePlan {
     let mut names = PORT_NAMES.to_vec();

@@ -1,7 +1,7 @@
 //! kube-proxy's iptables form (pkg/proxy/iptables), with the jumps that it puts into the built-in chains.
 
 use super::{ServicePort, hash};
-use crate::lab::plan::Cidr;
+use crate::lab::cidr::Cidr;
 
 /// Rules of the two tables that the proxy uses, in restore syntax.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

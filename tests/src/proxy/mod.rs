@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 /// How Services are proxied on the nodes of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -59,9 +59,9 @@ pub struct ServicePort {
     /// `tcp` or `udp`.
     pub proto: String,
     /// Cluster IP and port.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// Endpoints that get traffic.
-    pub endpoints: Vec<SocketAddrV4>,
+    pub endpoints: Vec<SocketAddr>,
 }
 
 impl ServicePort {
@@ -95,7 +95,7 @@ fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
-    let vip: Option<Ipv4Addr> = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok());
+    let vip: Option<IpAddr> = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok());
     let Some(vip) = vip else { return Vec::new() };
     let own = |slice: &&EndpointSlice| {
         slice.metadata.namespace == service.metadata.namespace
@@ -119,7 +119,7 @@ fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
                     .as_deref()
                     .unwrap_or("TCP")
                     .to_ascii_lowercase(),
-                vip: SocketAddrV4::new(vip, port_number(port.port)),
+                vip: SocketAddr::new(vip, port_number(port.port)),
                 endpoints: slices
                     .iter()
                     .filter(own)
@@ -131,7 +131,7 @@ fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
         .collect()
 }
 
-fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddrV4> {
+fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddr> {
     let mut ports = slice.ports.iter().flatten();
     let Some(port) = ports
         .find(|p| p.name.as_deref().unwrap_or_default() == port_name)
@@ -145,7 +145,7 @@ fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddrV4> {
         .iter()
         .filter(ready)
         .filter_map(|e| e.addresses.first()?.parse().ok())
-        .map(|ip| SocketAddrV4::new(ip, port_number(port)))
+        .map(|ip| SocketAddr::new(ip, port_number(port)))
         .collect()
 }
 

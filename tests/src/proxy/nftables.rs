@@ -2,8 +2,8 @@
 //! the newer one (a dnat map per Service and a set of hairpin connections).
 
 use super::{ServicePort, hash};
-use crate::lab::plan::Cidr;
-use std::net::SocketAddrV4;
+use crate::lab::cidr::Cidr;
+use std::net::SocketAddr;
 
 /// Which layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub fn render(
     ports: &[ServicePort],
     pod_cidr: Cidr,
     service_cidr: Cidr,
-    node_ip: std::net::Ipv4Addr,
+    node_ip: std::net::IpAddr,
     layout: Layout,
 ) -> String {
     let served: Vec<&ServicePort> = ports.iter().filter(|p| !p.endpoints.is_empty()).collect();
@@ -138,13 +138,13 @@ fn chain(port: &ServicePort) -> String {
     format!("service-{}-{base}", hash(&base, 8))
 }
 
-fn endpoint_chain(port: &ServicePort, endpoint: SocketAddrV4) -> String {
+fn endpoint_chain(port: &ServicePort, endpoint: SocketAddr) -> String {
     let base = format!("{}__{}/{}", base(port), endpoint.ip(), endpoint.port());
     format!("endpoint-{}-{base}", hash(&base, 8))
 }
 
 fn hairpins(port: &ServicePort) -> Vec<String> {
-    let row = |e: &SocketAddrV4| format!("{0} . {0} . {1} . {2}", e.ip(), port.proto, e.port());
+    let row = |e: &SocketAddr| format!("{0} . {0} . {1} . {2}", e.ip(), port.proto, e.port());
     port.endpoints.iter().map(row).collect()
 }
 
@@ -155,7 +155,7 @@ fn service(port: &ServicePort, pod_cidr: Cidr, layout: Layout) -> String {
         &port.proto,
         port.endpoints.len(),
     );
-    let numbered = |f: &dyn Fn(SocketAddrV4) -> String| {
+    let numbered = |f: &dyn Fn(SocketAddr) -> String| {
         let rows = port
             .endpoints
             .iter()
