@@ -59,7 +59,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
 
 /// Sets up, builds, and becomes the lab's program, so that signals reach it.
 pub fn become_lab(root: Root, args: &[OsString]) -> Result<ExitCode> {
-    setup::ensure(setup::For::Everything)?;
+    setup::ensure(setup::For::Lab)?;
     let mut lab = build(root)?;
     lab.args(args);
     let error = lab.exec();

@@ -1,7 +1,7 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 //!
-//! This crate depends on no other member: those need the tools that `setup` installs. It calls cargo and the
-//! programs that cargo built.
+//! This crate depends on no other member but the guest's first process: those need the tools that `setup` installs.
+//! It calls cargo and the programs that cargo built.
 
 mod bench;
 mod build_ebpf;
@@ -15,6 +15,7 @@ mod setup;
 mod table;
 mod test;
 mod timing;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -35,7 +36,8 @@ Start here:
   cargo xtask demo              break a Service in the lab and see netflow explain it (root)
   cargo xtask test              every check there is (root)
   cargo xtask test unit         the checks without the lab's scenarios
-  cargo xtask lab up            a lab that stays, to try netflow by hand (root)"
+  cargo xtask lab up            a lab that stays, to try netflow by hand (root)
+  cargo xtask vm run 6.12 -- CMD  any command on another kernel"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,6 +54,8 @@ enum Command {
     Test(test::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    #[command(subcommand)]
+    Vm(vm::Command),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Lab(command) => lab::run(&command),
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Vm(command) => vm::run(&command),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -47,7 +47,9 @@ pub enum For {
     /// Building, also the BPF object.
     Building,
     /// Building, and the tools that make up the lab's nodes.
-    Everything,
+    Lab,
+    /// The same, and the emulator with what unpacks its kernels.
+    Guests,
 }
 
 fn needs(scope: For) -> Vec<Box<dyn Need>> {
@@ -55,7 +57,11 @@ fn needs(scope: For) -> Vec<Box<dyn Need>> {
         vec![Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
     match scope {
         For::Building => {}
-        For::Everything => needs.push(Box::new(packages::Packages)),
+        For::Lab => needs.push(Box::new(packages::LAB)),
+        For::Guests => needs.extend(
+            [packages::LAB, packages::GUESTS]
+                .map(|packages| -> Box<dyn Need> { Box::new(packages) }),
+        ),
     }
     needs
 }
@@ -64,7 +70,7 @@ fn needs(scope: For) -> Vec<Box<dyn Need>> {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let began = Instant::now();
     let mut missing = 0;
-    for need in needs(For::Everything) {
+    for need in needs(For::Guests) {
         match need.check()? {
             State::Present => println!("{}: present", need.name()),
             State::Missing(what) if args.check => {

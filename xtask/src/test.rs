@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         "the test",
         "it makes network namespaces and loads BPF programs",
     )?;
-    setup::ensure(setup::For::Everything)?;
+    setup::ensure(setup::For::Lab)?;
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
     let total = outcomes
         .iter()

@@ -88,12 +88,20 @@ fn names(id: &str, package: &str) -> bool {
 
 /// `cargo build ARGS`, its progress and errors on stderr.
 pub fn build(args: &[&str]) -> Result<Built> {
+    compile("build", args, &[])
+}
+
+/// `cargo COMMAND ARGS -- FLAGS`, its progress and errors on stderr.
+pub fn compile(command: &str, args: &[&str], flags: &[&str]) -> Result<Built> {
     let mut cargo = cargo();
     cargo
-        .arg("build")
+        .arg(command)
         .args(args)
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());
+    if !flags.is_empty() {
+        cargo.arg("--").args(flags);
+    }
     let output = cargo
         .stderr(Stdio::inherit())
         .output()

@@ -1,4 +1,5 @@
-//! Debian packages: the tools that the lab and the tests make nodes and Pods with. netflow itself runs none of them.
+//! Debian packages: the tools that the lab and the tests make nodes, Pods and virtual machines with. netflow itself
+//! runs none of them.
 
 use super::{Need, State};
 use crate::process;
@@ -8,7 +9,10 @@ use std::fs;
 use std::process::Command;
 
 /// Program → Debian package.
-const TOOLS: [(&str, &str); 10] = [
+type Tool = (&'static str, &'static str);
+
+/// What the lab's nodes and Pods are made with.
+const TOOLS: &[Tool] = &[
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables-legacy-restore", "iptables"),
@@ -21,16 +25,40 @@ const TOOLS: [(&str, &str); 10] = [
     ("unshare", "util-linux"),
 ];
 
-/// The packages of [`TOOLS`].
-pub struct Packages;
+/// What boots another kernel, and unpacks and loads its modules.
+const EMULATOR: &[Tool] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("modprobe", "kmod"),
+    ("xz", "xz-utils"),
+];
+
+/// Packages that some part of the project needs.
+#[derive(Clone, Copy)]
+pub struct Packages {
+    what: &'static str,
+    tools: &'static [Tool],
+}
+
+/// Those of the lab.
+pub const LAB: Packages = Packages {
+    what: "the lab",
+    tools: TOOLS,
+};
+
+/// Those of the virtual machines.
+pub const GUESTS: Packages = Packages {
+    what: "virtual machines",
+    tools: EMULATOR,
+};
 
 impl Need for Packages {
     fn name(&self) -> String {
-        "Debian packages".to_owned()
+        format!("Debian packages for {}", self.what)
     }
 
     fn check(&self) -> Result<State> {
-        let absent: Vec<&str> = absent().map(|(tool, _)| tool).collect();
+        let absent: Vec<&str> = self.absent().map(|(tool, _)| tool).collect();
         Ok(if absent.is_empty() {
             State::Present
         } else {
@@ -40,7 +68,7 @@ impl Need for Packages {
 
     fn install(&self) -> Result<()> {
         if process::find("apt-get").is_none() {
-            let tools: Vec<&str> = absent().map(|(tool, _)| tool).collect();
+            let tools: Vec<&str> = self.absent().map(|(tool, _)| tool).collect();
             bail!(
                 "there is no apt-get; install these programs by other means: {}",
                 tools.join(", ")
@@ -54,32 +82,33 @@ impl Need for Packages {
             process::run(&mut apt_get(&["update"]))?;
             fresh = true;
         }
-        let first = process::run(&mut apt_install());
+        let first = process::run(&mut self.apt_install());
         if first.is_ok() || fresh {
             return first;
         }
         // the lists may name versions that the mirror no longer has
         process::run(&mut apt_get(&["update"]))?;
-        process::run(&mut apt_install())
+        process::run(&mut self.apt_install())
     }
 
     fn command(&self) -> String {
-        process::show(&apt_install())
+        process::show(&self.apt_install())
     }
 }
 
-fn absent() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TOOLS
-        .into_iter()
-        .filter(|(tool, _)| process::find(tool).is_none())
-}
+impl Packages {
+    fn absent(&self) -> impl Iterator<Item = Tool> {
+        let absent = |(tool, _): &Tool| process::find(tool).is_none();
+        self.tools.iter().copied().filter(absent)
+    }
 
-fn apt_install() -> Command {
-    let mut packages: Vec<&str> = absent().map(|(_, package)| package).collect();
-    packages.dedup();
-    let mut apt = apt_get(&["install", "-y", "--no-install-recommends"]);
-    apt.args(packages);
-    apt
+    fn apt_install(&self) -> Command {
+        let mut packages: Vec<&str> = self.absent().map(|(_, package)| package).collect();
+        packages.dedup();
+        let mut apt = apt_get(&["install", "-y", "--no-install-recommends"]);
+        apt.args(packages);
+        apt
+    }
 }
 
 fn apt_get(args: &[&str]) -> Command {
@@ -104,9 +133,11 @@ mod tests {
 
     #[test]
     fn programs_of_one_package_stand_together() {
-        let mut seen: Vec<&str> = TOOLS.iter().map(|(_, package)| *package).collect();
-        seen.dedup();
-        let once: std::collections::BTreeSet<_> = seen.iter().collect();
-        assert_eq!(once.len(), seen.len(), "so that apt-get is given each once");
+        for Packages { what, tools } in [LAB, GUESTS] {
+            let mut seen: Vec<&str> = tools.iter().map(|(_, package)| *package).collect();
+            seen.dedup();
+            let once: std::collections::BTreeSet<_> = seen.iter().collect();
+            assert_eq!(once.len(), seen.len(), "{what}: apt-get is given each once");
+        }
     }
 }

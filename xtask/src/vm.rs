@@ -1,0 +1,179 @@
+//! `cargo xtask vm`: other kernels than the machine's own.
+
+mod archive;
+mod cache;
+mod console;
+mod cpio;
+mod guest;
+mod image;
+mod initrd;
+mod line;
+mod modules;
+mod qemu;
+mod watch;
+
+use crate::setup;
+use crate::table::{self, Align};
+use crate::timing::Took;
+use anyhow::{Context, Result};
+use guest::{Ended, Guest};
+use image::Image;
+use line::{LINES, Line};
+use netflow_guest::Request;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use watch::{Limits, Outcome};
+
+/// Run a command on another kernel.
+///
+/// Debian's own kernels in an emulated machine (QEMU without KVM, so ten times slower than this one). A guest has
+/// this machine's file system, read-only, with a layer in memory above it: every program here runs unchanged there,
+/// and nothing that it writes remains.
+#[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  cargo xtask vm list                              the kernels
+  cargo xtask vm run 6.12 -- uname -a
+  cargo xtask vm run 5.10 -- target/debug/netflow doctor
+  cargo xtask vm run 6.1 -- sh -c 'ip netns add a && ip netns exec a nft list ruleset'
+
+A kernel is fetched from Debian's archive through apt the first time it is used, unpacked into
+$NETFLOW_CACHE (default: ~/.cache/netflow) and never installed. Removing that directory is safe.")]
+pub enum Command {
+    Run(Run),
+    List(List),
+}
+
+/// Run a command in a guest; its exit code is the command's.
+///
+/// The command runs as root in the current directory with this environment, without stdin, and has the kernel's
+/// modules (they load when they are needed), network namespaces, bpffs, tracefs, debugfs and cgroup2.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Exit codes besides the command's own (the shell's conventions):
+  124      the command did not end within --limit
+  125      the guest was lost: a panic, a stall, silence, no start; the end of its console is shown
+  126, 127 the command could not be run, was not found
+  128 + n  signal n ended the command")]
+pub struct Run {
+    /// Kernel: see `cargo xtask vm list`
+    #[arg(value_name = "KERNEL")]
+    line: &'static Line,
+    /// How long the command may take, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
+    limit: u64,
+    /// Memory of the guest, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY)]
+    memory: u32,
+    /// Program and arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// List the kernels, and which are fetched.
+#[derive(clap::Args)]
+pub struct List {}
+
+/// Memory of a guest in MiB: what is written lies in it as well.
+const MEMORY: u32 = 2560;
+
+/// What a guest may take besides its command, on a host that is busy with other things.
+const BOOT: Duration = Duration::from_mins(4);
+const SILENCE: Duration = Duration::from_mins(1);
+
+/// As timeout(1) and the shell have it.
+const TOO_LONG: u8 = 124;
+const LOST: u8 = 125;
+const SIGNAL: u8 = 128;
+
+/// The command.
+pub fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(run) => run_one(run),
+        Command::List(List {}) => list(),
+    }
+}
+
+fn run_one(run: &Run) -> Result<ExitCode> {
+    let Run {
+        line,
+        limit,
+        memory,
+        command,
+    } = run;
+    setup::ensure(setup::For::Guests)?;
+    let init = fs::read(initrd::build()?)?;
+    let image = Image::get(line)?;
+    let Image {
+        line,
+        release,
+        version,
+        ..
+    } = &image;
+    eprintln!("vm: kernel {line}: {release} ({version})");
+    let guest = Guest {
+        image: &image,
+        init: &init,
+        request: request(command.clone(), image.modules())?,
+        memory: *memory,
+        limits: Limits {
+            boot: BOOT,
+            silence: SILENCE,
+            command: Duration::from_secs(*limit),
+        },
+    };
+    let Ended {
+        outcome,
+        console,
+        boot,
+    } = guest.run(std::io::stdout(), std::io::stderr())?;
+    if let Some(boot) = boot {
+        eprintln!(
+            "vm: kernel {line}: the command started {} after power on",
+            Took(boot)
+        );
+    }
+    Ok(ExitCode::from(match outcome {
+        Outcome::Exited(code) => code,
+        Outcome::Killed(signal) => {
+            eprintln!("vm: signal {signal} ended the command");
+            SIGNAL.saturating_add(signal)
+        }
+        Outcome::TooLong => {
+            eprintln!("vm: the command did not end within {limit} s (--limit)\n{console}");
+            TOO_LONG
+        }
+        Outcome::Lost(loss) => {
+            eprintln!("vm: kernel {line}: {loss}; the end of its console:\n{console}");
+            LOST
+        }
+    }))
+}
+
+/// The command as it would run here and now.
+fn request(args: Vec<OsString>, modules: PathBuf) -> Result<Request> {
+    Ok(Request {
+        args,
+        env: std::env::vars_os().collect(),
+        cwd: std::env::current_dir().context("the current directory")?,
+        modules,
+    })
+}
+
+fn list() -> Result<ExitCode> {
+    let mut rows = Vec::new();
+    for line in &LINES {
+        let (release, state) = match Image::cached(line)? {
+            Some(image) => (image.release.clone(), format!("fetched, {}", image.version)),
+            None => (line.pinned.to_owned(), "not fetched".to_owned()),
+        };
+        rows.push([line.name.to_owned(), release, state, line.why.to_owned()]);
+    }
+    let heads = ["kernel", "release", "package", "why"].map(|head| (head, Align::Left));
+    print!("{}", table::render(heads, &rows));
+    println!("in {}", cache::kernels()?.display());
+    Ok(ExitCode::SUCCESS)
+}
