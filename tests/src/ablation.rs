@@ -96,15 +96,25 @@ impl Cited {
         }
         let mut tuples: Vec<Tuple> = record.tuple.into_iter().collect();
         let planes: &[Plane] = match &record.event {
-            Event::Nat { ct } | Event::CtEnd { ct } => {
+            Event::Nat { ct }
+            | Event::CtEnd { ct, .. }
+            | Event::CtInsertFailed { ct, .. }
+            | Event::CtClash { ct } => {
                 tuples.extend(both(ct));
                 &[Plane::Ct]
             }
+            Event::CtFull | Event::Ipvs { .. } => &[Plane::Ct],
             Event::Drop(drop) => {
                 tuples.extend(drop.ct.iter().flat_map(both));
                 tuples.extend(drop.quoted);
                 &[Plane::Drop, Plane::Mtu]
             }
+            Event::PmtuReceived { quoted, .. } => {
+                tuples.extend(*quoted);
+                &[Plane::Mtu]
+            }
+            Event::Fragmented { .. } => &[Plane::Mtu],
+            Event::ListenOverflow { .. } => &[Plane::Drop],
             Event::IcmpError(icmp) => {
                 tuples.extend(icmp.quoted);
                 &[Plane::Flow, Plane::Drop, Plane::Mtu]
@@ -121,7 +131,10 @@ impl Cited {
 
 fn translation(record: &Record) -> Option<&CtTuples> {
     match &record.event {
-        Event::Nat { ct } | Event::CtEnd { ct } => Some(ct),
+        Event::Nat { ct }
+        | Event::CtEnd { ct, .. }
+        | Event::CtInsertFailed { ct, .. }
+        | Event::CtClash { ct } => Some(ct),
         Event::Drop(drop) => drop.ct.as_ref(),
         Event::IcmpSent { ct, .. } => ct.as_ref(),
         _ => None,

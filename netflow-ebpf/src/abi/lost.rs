@@ -10,13 +10,13 @@ pub enum Lost {
     RingReset = 1,
     /// Ring full: the counters of a connection whose tuple was reused.
     RingFlowEnd = 2,
-    /// Ring full: an ICMP error seen by tc or generated.
+    /// Ring full: an ICMP error seen by tc or generated, a path MTU received or learnt, a packet fragmented.
     RingIcmp = 3,
     /// Ring full: a drop.
     RingDrop = 4,
     /// Ring full: a NAT record.
     RingNat = 5,
-    /// Ring full: a socket's retransmission, a route or neighbour failure.
+    /// Ring full: a socket's retransmission, a route or neighbour failure, what befell a conntrack entry, IPVS, a listener.
     RingOther = 6,
     /// Flow map full: packets of flows that could not get an entry.
     FlowMapFull = 7,
@@ -32,11 +32,13 @@ pub enum Lost {
     NoPorts = 12,
     /// A dropped packet whose headers could not be read: there is no record of it.
     DropNoTuple = 13,
+    /// A call whose return was not seen (or not asked for any more): what it answered is not known.
+    ReturnMissed = 14,
 }
 
 impl Lost {
     /// Number of counters.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 
     /// All, in the order of the array.
     pub const ALL: [Lost; Self::COUNT as usize] = [
@@ -54,6 +56,7 @@ impl Lost {
         Lost::FragmentNoPorts,
         Lost::NoPorts,
         Lost::DropNoTuple,
+        Lost::ReturnMissed,
     ];
 
     /// As results show it.
@@ -74,6 +77,7 @@ impl Lost {
             Lost::FragmentNoPorts => "packet:fragment-without-ports",
             Lost::NoPorts => "packet:transport-without-ports",
             Lost::DropNoTuple => "drop:no-tuple",
+            Lost::ReturnMissed => "kprobe:return-missed",
         }
     }
 

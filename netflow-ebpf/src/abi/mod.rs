@@ -19,10 +19,13 @@ pub use map::{CtSeen, DropKey, DropTail, IFACE_EMIT_EGRESS, IFACE_EMIT_INGRESS};
 pub use noise::{NOISE, Noise, NoisePlace, NoiseRule, REASON_ABSENT, RULE_RST_ONLY};
 pub use plain::Plain;
 pub use record::{
-    Ct, DROP_HAS_DST, DROP_HAS_SK, DropRecord, FibRecord, FlowEndRecord, Header, IcmpErrorRecord,
-    IcmpSentRecord, Kind, NatRecord, NeighborRecord, NeighborWaitRecord, SegmentRecord,
-    SocketRecord,
+    CT_CLASHED, CT_EVICTED, Ct, CtFullRecord, CtRecord, DROP_HAS_DST, DROP_HAS_SK, DropRecord,
+    FibRecord, FlowEndRecord, FragmentedRecord, Header, IPVS_DIRECT, IPVS_LOCAL, IPVS_NAT,
+    IPVS_NONE, IPVS_TUNNEL, IcmpErrorRecord, IcmpSentRecord, IpvsRecord, Kind,
+    ListenOverflowRecord, NAME, NatRecord, NeighborRecord, NeighborWaitRecord, PmtuLearnedRecord,
+    PmtuReceivedRecord, REJECT_NONE, REJECT_RESET, REJECT_UNREACHABLE, RULES_NFT, RULES_NONE,
+    RULES_XT, SegmentRecord, SocketRecord, Verdict,
 };
 
 /// Version of everything in this module; each record carries it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;

@@ -123,6 +123,7 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         (*record).dst_ifindex = 0;
         clear(&raw mut (*record).pad);
         clear(&raw mut (*record).quoted);
+        clear(&raw mut (*record).verdict);
         if let Some(Route { input, ifindex }) = route {
             (*record).dst_input = input;
             (*record).dst_ifindex = ifindex;

@@ -41,6 +41,7 @@ fn sent<R: Read>(skb: *const c_void, icmp_type: u8, code: u8) -> Option<()> {
         (*record).icmp_type = icmp_type;
         (*record).code = code;
         clear(&raw mut (*record).pad);
+        (*record).mtu = 0;
     }
     ring::submit(entry);
     Some(())

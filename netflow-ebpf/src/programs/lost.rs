@@ -24,12 +24,23 @@ pub fn record(kind: Kind) {
         Kind::Syn | Kind::SynAck | Kind::FirstPacket | Kind::Retransmit => Lost::RingSegment,
         Kind::Rst | Kind::ResetSent | Kind::ResetReceived => Lost::RingReset,
         Kind::FlowEnd => Lost::RingFlowEnd,
-        Kind::IcmpError | Kind::IcmpSent => Lost::RingIcmp,
+        Kind::IcmpError
+        | Kind::IcmpSent
+        | Kind::PmtuReceived
+        | Kind::PmtuLearned
+        | Kind::Fragmented => Lost::RingIcmp,
         Kind::Drop => Lost::RingDrop,
         Kind::Nat => Lost::RingNat,
-        Kind::TcpRetransmit | Kind::FibError | Kind::NeighborFailed | Kind::NeighborWait => {
-            Lost::RingOther
-        }
+        Kind::TcpRetransmit
+        | Kind::FibError
+        | Kind::NeighborFailed
+        | Kind::NeighborWait
+        | Kind::CtEnd
+        | Kind::CtInsertFailed
+        | Kind::CtClash
+        | Kind::CtFull
+        | Kind::Ipvs
+        | Kind::ListenOverflow => Lost::RingOther,
     });
 }
 

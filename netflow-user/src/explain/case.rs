@@ -569,8 +569,17 @@ impl<'a> Case<'a> {
     pub fn event(&self, part: Part<'_>, event: &ConnEvent, kind: &str, text: String) -> Draft {
         let (plane, hook) = match &event.record.event {
             Event::Drop(_) => (Plane::Drop, "kfree_skb"),
-            Event::Nat { .. } | Event::CtEnd { .. } => (Plane::Ct, "conntrack"),
+            Event::Nat { .. }
+            | Event::CtEnd { .. }
+            | Event::CtInsertFailed { .. }
+            | Event::CtClash { .. }
+            | Event::CtFull => (Plane::Ct, "conntrack"),
+            Event::Ipvs { .. } => (Plane::Ct, "ip_vs"),
             Event::IcmpSent { .. } => (Plane::Mtu, "icmp_send"),
+            Event::PmtuReceived { .. } => (Plane::Mtu, "icmp_rcv"),
+            Event::PmtuLearned { .. } => (Plane::Mtu, "route"),
+            Event::Fragmented { .. } => (Plane::Mtu, "ip_fragment"),
+            Event::ListenOverflow { .. } => (Plane::Drop, "listen"),
             Event::IcmpError(e) if e.is_too_big(part.conn.orig.dst.is_ipv6()) => {
                 (Plane::Mtu, hook_of(e.dir))
             }
@@ -589,7 +598,10 @@ impl<'a> Case<'a> {
         };
         let ct = match &event.record.event {
             Event::Drop(d) => d.ct,
-            Event::Nat { ct } | Event::CtEnd { ct } => Some(*ct),
+            Event::Nat { ct }
+            | Event::CtEnd { ct, .. }
+            | Event::CtInsertFailed { ct, .. }
+            | Event::CtClash { ct } => Some(*ct),
             Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
             _ => part.conn.ct,
         };

@@ -71,7 +71,10 @@ impl View {
                     self.now = self.now.max(record.time);
                     let loose = matches!(
                         record.event,
-                        Event::NeighborFailed { .. } | Event::FibError { .. }
+                        Event::NeighborFailed { .. }
+                            | Event::FibError { .. }
+                            | Event::PmtuLearned { .. }
+                            | Event::CtEnd { evicted: true, .. }
                     );
                     if loose && self.loose.len() < MAX_LOOSE {
                         self.loose.push((cite, record.clone()));

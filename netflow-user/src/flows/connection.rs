@@ -294,7 +294,7 @@ fn is_alike(a: &Record, b: &Record) -> bool {
     let same = (a.netns, a.ifindex, a.tuple) == (b.netns, b.ifindex, b.tuple);
     same && match (&a.event, &b.event) {
         (Event::Drop(a), Event::Drop(b)) => {
-            (&a.reason, &a.place, a.hook) == (&b.reason, &b.place, b.hook)
+            (&a.reason, &a.place, a.hook, &a.verdict) == (&b.reason, &b.place, b.hook, &b.verdict)
         }
         (Event::IcmpError(a), Event::IcmpError(b)) => a == b,
         (
@@ -309,6 +309,9 @@ fn is_alike(a: &Record, b: &Record) -> bool {
                 ..
             },
         ) => (a, c) == (b, d),
+        (Event::PmtuReceived { .. }, Event::PmtuReceived { .. })
+        | (Event::Fragmented { .. }, Event::Fragmented { .. })
+        | (Event::Ipvs { .. }, Event::Ipvs { .. }) => a.event == b.event,
         (Event::Nat { ct: a }, Event::Nat { ct: b }) => a == b,
         (Event::NeighborWait { ip: a, .. }, Event::NeighborWait { ip: b, .. }) => a == b,
         _ => true,

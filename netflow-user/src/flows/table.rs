@@ -76,7 +76,13 @@ impl Table {
         match &record.event {
             Event::FlowEnd { flow } => self.flow(record.time, flow),
             Event::Nat { ct } => self.nat(cite, record, *ct, true),
-            Event::CtEnd { .. } | Event::FibError { .. } | Event::NeighborFailed { .. } => {}
+            Event::CtEnd { .. }
+            | Event::FibError { .. }
+            | Event::NeighborFailed { .. }
+            | Event::PmtuLearned { .. } => {}
+            Event::CtInsertFailed { ct, .. } | Event::CtClash { ct } => {
+                self.attach(cite, record, &[Some(ct.orig), Some(ct.translated())]);
+            }
             Event::Syn(segment) => {
                 if let Some(tuple) = record.tuple {
                     self.syn(cite, record, tuple, segment.seq);
@@ -98,6 +104,10 @@ impl Table {
                 }
                 self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
             }
+            Event::PmtuReceived { quoted, .. } => {
+                let id = quoted.and_then(|t| self.find(&t, record.time));
+                self.push(id, cite, record);
+            }
             Event::IcmpError(e) => {
                 let id = e.quoted.and_then(|t| self.find(&t, record.time));
                 self.push(id, cite, record);
@@ -108,7 +118,11 @@ impl Table {
             | Event::Retransmit(_)
             | Event::TcpRetransmit { .. }
             | Event::ResetSent
-            | Event::ResetReceived => self.attach(cite, record, &[record.tuple]),
+            | Event::ResetReceived
+            | Event::CtFull
+            | Event::Fragmented { .. }
+            | Event::Ipvs { .. }
+            | Event::ListenOverflow { .. } => self.attach(cite, record, &[record.tuple]),
         }
     }
 

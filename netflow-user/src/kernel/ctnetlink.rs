@@ -89,7 +89,7 @@ impl CtEvents {
             let event = if kind == CT_NEW {
                 Event::Nat { ct }
             } else {
-                Event::CtEnd { ct }
+                Event::CtEnd { ct, evicted: false }
             };
             announced.records.push(Record {
                 time,

@@ -4,14 +4,19 @@ use super::clock::Clock;
 use super::kallsyms::Kallsyms;
 use super::reasons::{DropReasons, NOT_SPECIFIED};
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
-use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
+use crate::model::record::{
+    Drop, Event, IcmpError, IpvsMethod, NfFamily, NfHook, Record, Rejection, Rules, Segment,
+    Verdict,
+};
 use crate::model::{CtStatus, CtTuples, Proto, Tuple};
 use netflow_ebpf::{
-    self as abi, Addr, Ct, DROP_HAS_DST, DropRecord, FibRecord, FlowEndRecord, FlowValue, Header,
-    IcmpErrorRecord, IcmpSentRecord, Kind, NatRecord, NeighborRecord, NeighborWaitRecord, Plain,
-    REASON_ABSENT, SegmentRecord, SocketRecord, VERSION,
+    self as abi, Addr, CT_CLASHED, CT_EVICTED, Ct, CtRecord, DROP_HAS_DST, DropRecord, FibRecord,
+    FlowEndRecord, FlowValue, FragmentedRecord, Header, IcmpErrorRecord, IcmpSentRecord,
+    IpvsRecord, Kind, ListenOverflowRecord, NAME, NatRecord, NeighborRecord, NeighborWaitRecord,
+    Plain, PmtuLearnedRecord, PmtuReceivedRecord, REASON_ABSENT, SegmentRecord, SocketRecord,
+    VERSION,
 };
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +36,9 @@ pub enum DecodeError {
     /// A direction that is neither in nor out.
     #[error("direction {0}")]
     Direction(u8),
+    /// A way of IPVS that this version does not know.
+    #[error("IPVS method {0}")]
+    Method(u8),
 }
 
 /// What turns numbers into words.
@@ -96,6 +104,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
             Event::IcmpSent {
                 icmp_type: record.icmp_type,
                 code: record.code,
+                mtu: record.mtu,
                 ct: conntrack(&record.ct)?,
             }
         }
@@ -123,6 +132,33 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
                 ip: canonical(ip),
                 ct: conntrack(&ct)?,
             }
+        }
+        Kind::CtEnd | Kind::CtInsertFailed | Kind::CtClash => entry(kind, &read(bytes)?)?,
+        Kind::CtFull => Event::CtFull,
+        Kind::PmtuReceived => {
+            let record: PmtuReceivedRecord = read(bytes)?;
+            Event::PmtuReceived {
+                mtu: record.mtu,
+                quoted: tuple(&record.quoted)?,
+                socket: record.socket != 0,
+            }
+        }
+        Kind::PmtuLearned => {
+            let record: PmtuLearnedRecord = read(bytes)?;
+            Event::PmtuLearned {
+                dst: canonical(record.dst),
+                mtu: record.mtu,
+                link_mtu: record.link_mtu,
+            }
+        }
+        Kind::Fragmented => {
+            let FragmentedRecord { len, link_mtu, .. } = read(bytes)?;
+            Event::Fragmented { len, link_mtu }
+        }
+        Kind::Ipvs => ipvs(&read(bytes)?)?,
+        Kind::ListenOverflow => {
+            let ListenOverflowRecord { backlog, limit, .. } = read(bytes)?;
+            Event::ListenOverflow { backlog, limit }
         }
     };
     Ok(Record {
@@ -195,14 +231,56 @@ fn conntrack(ct: &Ct) -> Result<Option<CtTuples>, DecodeError> {
     }))
 }
 
+/// What befell a conntrack entry.
+fn entry(kind: Kind, record: &CtRecord) -> Result<Event, DecodeError> {
+    let ct = conntrack(&record.ct)?.ok_or(DecodeError::Family(0))?;
+    Ok(match kind {
+        Kind::CtEnd => Event::CtEnd {
+            ct,
+            evicted: record.flags & CT_EVICTED != 0,
+        },
+        Kind::CtInsertFailed => Event::CtInsertFailed {
+            ct,
+            clash: record.flags & CT_CLASHED != 0,
+        },
+        _ => Event::CtClash { ct },
+    })
+}
+
+fn ipvs(record: &IpvsRecord) -> Result<Event, DecodeError> {
+    let method = match record.method {
+        abi::IPVS_NAT => IpvsMethod::Nat,
+        abi::IPVS_DIRECT => IpvsMethod::Direct,
+        abi::IPVS_TUNNEL => IpvsMethod::Tunnel,
+        abi::IPVS_LOCAL => IpvsMethod::Local,
+        abi::IPVS_NONE => IpvsMethod::NoDestination,
+        other => return Err(DecodeError::Method(other)),
+    };
+    let to = (record.family != 0).then(|| SocketAddr::new(canonical(record.dst), record.dport));
+    Ok(Event::Ipvs { method, to })
+}
+
 fn dropped(record: &DropRecord, names: Names<'_>) -> Result<Drop, DecodeError> {
     let place = names.symbols.known(record.place);
     let reason = match record.reason {
         REASON_ABSENT => NOT_SPECIFIED.to_owned(),
         number => names.reasons.name(number),
     };
+    let by_netfilter = reason == "NETFILTER_DROP"
+        || reason == NOT_SPECIFIED && matches!(place.as_str(), "nf_hook_slow" | "nft_do_chain");
+    let verdict = if by_netfilter {
+        verdict(&record.verdict, &place)
+    } else {
+        None
+    };
+    let told = verdict.as_ref().filter(|v| v.family.is_some());
+    let hook = match told {
+        Some(_) => hook_numbered(record.verdict.hook),
+        None if by_netfilter => hook(record, names.symbols),
+        None => None,
+    };
     Ok(Drop {
-        hook: hook(record, &reason, &place, names.symbols),
+        hook,
         reason,
         place,
         flags: TcpFlags(record.tcp_flags),
@@ -211,6 +289,71 @@ fn dropped(record: &DropRecord, names: Names<'_>) -> Result<Drop, DecodeError> {
         ct: conntrack(&record.ct)?,
         quoted: tuple(&record.quoted)?,
         count: record.count.max(1),
+        verdict,
+    })
+}
+
+/// What the hooks of netfilter have noted about a packet that it dropped at `place`. Rules that were asked last are those that
+/// dropped it if they said so, or if the packet was dropped inside them (nftables does that since 6.8, `NF_DROP_REASON` in
+/// include/linux/netfilter.h, v6.18).
+fn verdict(noted: &abi::Verdict, place: &str) -> Option<Verdict> {
+    let family = family(noted.family);
+    let reject = match noted.reject {
+        abi::REJECT_UNREACHABLE => Some(Rejection::Unreachable { code: noted.code }),
+        abi::REJECT_RESET => Some(Rejection::Reset),
+        _ => None,
+    };
+    let by_rules = noted.sure != 0 || place == "nft_do_chain";
+    let rules = match noted.rules {
+        _ if !by_rules => None,
+        abi::RULES_NFT => Some(Rules::Nftables {
+            family: self::family(noted.table_family),
+            table: name(&noted.table)?,
+            chain: name(&noted.chain)?,
+        }),
+        abi::RULES_XT => Some(Rules::Iptables {
+            table: name(&noted.table)?,
+        }),
+        _ => None,
+    };
+    let known = family.is_some() || reject.is_some() || rules.is_some();
+    known.then_some(Verdict {
+        family,
+        input: noted.input,
+        output: noted.output,
+        rules,
+        reject,
+    })
+}
+
+/// A name that the kernel ends with a zero; `None` if there is none.
+fn name(bytes: &[u8; NAME]) -> Option<String> {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(NAME);
+    (end > 0).then(|| String::from_utf8_lossy(&bytes[..end]).into_owned())
+}
+
+/// `NFPROTO_*` (`include/uapi/linux/netfilter.h`, v6.18).
+fn family(number: u8) -> Option<NfFamily> {
+    Some(match number {
+        1 => NfFamily::Inet,
+        2 => NfFamily::Ip,
+        3 => NfFamily::Arp,
+        5 => NfFamily::Netdev,
+        7 => NfFamily::Bridge,
+        10 => NfFamily::Ip6,
+        _ => return None,
+    })
+}
+
+/// `enum nf_inet_hooks`; the first five are the same for bridges (`include/uapi/linux/netfilter_bridge.h`, v6.18).
+fn hook_numbered(number: u8) -> Option<NfHook> {
+    Some(match number {
+        0 => NfHook::Prerouting,
+        1 => NfHook::Input,
+        2 => NfHook::Forward,
+        3 => NfHook::Output,
+        4 => NfHook::Postrouting,
+        _ => return None,
     })
 }
 
@@ -218,12 +361,7 @@ fn dropped(record: &DropRecord, names: Names<'_>) -> Result<Drop, DecodeError> {
 /// packet is at. A packet without a route has not been routed yet. `ip_forward` and `ip_local_deliver` are what
 /// a route hands received packets to (`rt_dst_alloc` and its callers in `net/ipv4/route.c`, v6.18); from the output
 /// hook on `skb->dev` is the device it leaves by (`ip_output`), at the output hook of a local packet it is not set yet.
-fn hook(record: &DropRecord, reason: &str, place: &str, symbols: &Kallsyms) -> Option<NfHook> {
-    let by_a_rule = reason == "NETFILTER_DROP"
-        || reason == NOT_SPECIFIED && matches!(place, "nf_hook_slow" | "nft_do_chain");
-    if !by_a_rule {
-        return None;
-    }
+fn hook(record: &DropRecord, symbols: &Kallsyms) -> Option<NfHook> {
     let began_here = record.iif == 0;
     if record.flags & DROP_HAS_DST == 0 {
         return (!began_here).then_some(NfHook::Prerouting);
@@ -425,7 +563,7 @@ pub(super) mod tests {
     fn any_bytes_are_decoded_or_refused() {
         // A small generator of its own: the same bytes on every run.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut bytes = [0_u8; 320];
+        let mut bytes = [0_u8; size_of::<DropRecord>()];
         for round in 0..20_000 {
             for byte in &mut bytes {
                 state ^= state << 13;
@@ -435,7 +573,7 @@ pub(super) mod tests {
             }
             let mut start = Header::read(&bytes).unwrap();
             start.version = VERSION;
-            start.kind = (round % 18) as u8;
+            start.kind = (round % 28) as u8;
             start.tuple.family = [0, 4, 6, 7][round % 4];
             bytes[..72].copy_from_slice(start.bytes());
             let _ = decode(&bytes);
@@ -524,6 +662,118 @@ pub(super) mod tests {
             hook_of(&|r| r.reason = REASON_ABSENT),
             Some(NfHook::Prerouting)
         );
+    }
+
+    fn named(name: &str) -> [u8; NAME] {
+        let mut bytes = [0; NAME];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        bytes
+    }
+
+    fn verdict_of(change: &dyn Fn(&mut DropRecord)) -> (Option<NfHook>, Option<Verdict>) {
+        let mut record = drop_record();
+        change(&mut record);
+        let Event::Drop(dropped) = decode(record.bytes()).unwrap().event else {
+            panic!("a drop");
+        };
+        (dropped.hook, dropped.verdict)
+    }
+
+    #[test]
+    fn the_rules_that_dropped_it() {
+        let noted = |r: &mut DropRecord| {
+            r.verdict.family = 2;
+            r.verdict.hook = 2;
+            r.verdict.output = 8;
+            r.verdict.rules = abi::RULES_NFT;
+            r.verdict.table_family = 1;
+            r.verdict.table = named("filter");
+            r.verdict.chain = named("forward");
+        };
+        let (hook, verdict) = verdict_of(&noted);
+        let verdict = verdict.unwrap();
+        assert_eq!(hook, Some(NfHook::Forward));
+        assert_eq!((verdict.family, verdict.output), (Some(NfFamily::Ip), 8));
+        let forward = Rules::Nftables {
+            family: Some(NfFamily::Inet),
+            table: "filter".to_owned(),
+            chain: "forward".to_owned(),
+        };
+        assert_eq!(verdict.rules, Some(forward));
+        assert_eq!(verdict.reject, None);
+        // Dropped by the hook's caller, after rules that said nothing of the kind.
+        let later = |r: &mut DropRecord| {
+            noted(r);
+            r.place = 0x99;
+        };
+        assert_eq!(verdict_of(&later).1.unwrap().rules, None);
+        let table = |r: &mut DropRecord| {
+            later(r);
+            r.verdict.rules = abi::RULES_XT;
+            r.verdict.sure = 1;
+        };
+        let iptables = Rules::Iptables {
+            table: "filter".to_owned(),
+        };
+        assert_eq!(verdict_of(&table).1.unwrap().rules, Some(iptables));
+        // Notes of a packet that was dropped elsewhere later on mean nothing.
+        let elsewhere = |r: &mut DropRecord| {
+            table(r);
+            r.reason = 3;
+        };
+        assert_eq!(verdict_of(&elsewhere), (None, None));
+    }
+
+    #[test]
+    fn a_rejection_without_its_hook() {
+        let noted = |r: &mut DropRecord| {
+            r.verdict.reject = abi::REJECT_UNREACHABLE;
+            r.verdict.code = 13;
+        };
+        let (hook, verdict) = verdict_of(&noted);
+        assert_eq!(hook, Some(NfHook::Prerouting));
+        let verdict = verdict.unwrap();
+        assert_eq!(verdict.reject, Some(Rejection::Unreachable { code: 13 }));
+        assert_eq!((verdict.family, verdict.rules), (None, None));
+    }
+
+    #[test]
+    fn entries_and_ipvs() {
+        let bytes = CtRecord {
+            header: header(Kind::CtInsertFailed),
+            ct: drop_record().ct,
+            flags: CT_CLASHED,
+            ..CtRecord::zero()
+        };
+        let event = decode(bytes.bytes()).unwrap().event;
+        assert!(matches!(event, Event::CtInsertFailed { clash: true, ct } if ct.is_dnat()));
+        let mut bytes = IpvsRecord {
+            header: header(Kind::Ipvs),
+            dst: v4(10, 1, 0, 9),
+            dport: 8080,
+            method: abi::IPVS_DIRECT,
+            family: 4,
+            ..IpvsRecord::zero()
+        };
+        let to = "10.1.0.9:8080".parse().unwrap();
+        assert_eq!(
+            decode(bytes.bytes()).unwrap().event,
+            Event::Ipvs {
+                method: IpvsMethod::Direct,
+                to: Some(to)
+            }
+        );
+        bytes.method = abi::IPVS_NONE;
+        bytes.family = 0;
+        assert_eq!(
+            decode(bytes.bytes()).unwrap().event,
+            Event::Ipvs {
+                method: IpvsMethod::NoDestination,
+                to: None
+            }
+        );
+        bytes.method = 77;
+        assert_eq!(decode(bytes.bytes()), Err(DecodeError::Method(77)));
     }
 
     #[test]

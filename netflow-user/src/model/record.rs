@@ -3,7 +3,7 @@
 use super::flow::{Direction, FlowSnapshot, TcpFlags};
 use super::{CtTuples, Time, Tuple};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Something the kernel told us through the ring, with where and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,13 +56,36 @@ pub enum Event {
     CtEnd {
         /// Both tuples.
         ct: CtTuples,
+        /// It had to make room for another, in a table that was full (`early_drop`).
+        #[serde(default)]
+        evicted: bool,
     },
-    /// The kernel of this namespace generated an ICMP error for `Record::tuple` (`icmp_send`).
+    /// A new connection found no place in the conntrack table (`__nf_conntrack_confirm` says drop): its packet is dropped, which is
+    /// a record of its own.
+    CtInsertFailed {
+        /// The entry that was not inserted.
+        ct: CtTuples,
+        /// Another entry had one of its tuples, and they could not be made one.
+        #[serde(default)]
+        clash: bool,
+    },
+    /// Two packets of one connection raced for an entry, and the kernel sorted it out (`nf_ct_resolve_clash`).
+    CtClash {
+        /// The entry that the packet goes on with.
+        ct: CtTuples,
+    },
+    /// No conntrack entry could be had for the packet of `Record::tuple`: the table is full and nothing in it may be evicted
+    /// (`__nf_conntrack_alloc` says `-ENOMEM`). The packet is dropped.
+    CtFull,
+    /// The kernel of this namespace generated an ICMP error for `Record::tuple` (`icmp_send`, `icmp6_send`).
     IcmpSent {
         /// ICMP type.
         icmp_type: u8,
         /// ICMP code.
         code: u8,
+        /// The MTU told (ICMP 3/4, `ICMPv6` 2), 0 = not known.
+        #[serde(default)]
+        mtu: u32,
         /// Conntrack of the packet complained about.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ct: Option<CtTuples>,
@@ -99,6 +122,68 @@ pub enum Event {
         /// The neighbour that did not answer.
         ip: IpAddr,
     },
+    /// The IP stack of this namespace took in a "fragmentation needed" or "packet too big", `Record::tuple` (`icmp_unreach`,
+    /// `icmpv6_notify`).
+    PmtuReceived {
+        /// The MTU it tells.
+        mtu: u32,
+        /// The packet that was too big.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quoted: Option<Tuple>,
+        /// TCP found the socket here that had sent it (`tcp_v4_err`, `tcp_v6_err`).
+        #[serde(default)]
+        socket: bool,
+    },
+    /// The IP stack of this namespace learnt a path MTU (`update_or_create_fnhe`, `rt6_do_update_pmtu`).
+    PmtuLearned {
+        /// Destination.
+        dst: IpAddr,
+        /// The path MTU from now on.
+        mtu: u32,
+        /// MTU of the interface that the route leads to, `Record::ifindex`; 0 = not known.
+        #[serde(default)]
+        link_mtu: u32,
+    },
+    /// The packet of `Record::tuple` was cut into fragments before it left by `Record::ifindex` (`ip_do_fragment`, `ip6_fragment`).
+    Fragmented {
+        /// IP packet length before.
+        len: u32,
+        /// MTU of the interface, 0 = not known.
+        #[serde(default)]
+        link_mtu: u32,
+    },
+    /// IPVS sent the first packet of a connection on, or had nowhere to send it. `Record::tuple` is the packet's before that.
+    Ipvs {
+        /// How it was sent.
+        method: IpvsMethod,
+        /// To where; `None` with [`IpvsMethod::NoDestination`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<SocketAddr>,
+    },
+    /// The queue of a listening socket is full: the packet of `Record::tuple`, a SYN or the ACK that would have completed
+    /// a handshake, was given up (`tcp_conn_request`, `tcp_v4_syn_recv_sock`, `tcp_v6_syn_recv_sock`).
+    ListenOverflow {
+        /// Connections that wait to be accepted.
+        backlog: u32,
+        /// As many may wait.
+        limit: u32,
+    },
+}
+
+/// How IPVS sends a packet to the destination that it has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpvsMethod {
+    /// Its destination is rewritten (masquerading).
+    Nat,
+    /// As it is, to the destination's link-layer address (direct routing).
+    Direct,
+    /// Inside another packet.
+    Tunnel,
+    /// The destination is this machine.
+    Local,
+    /// Not at all: there was none to choose (`ip_vs_leave`).
+    NoDestination,
 }
 
 /// What the tc program saw of one packet.
@@ -184,6 +269,96 @@ pub struct Drop {
     /// How many packets this record stands for (≥ 1).
     #[serde(default = "one")]
     pub count: u32,
+    /// Whose verdict it was, where netfilter's own functions were listened to. They are listened to from the first such drop on, so
+    /// that one has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+/// What netfilter said of a packet that it dropped. The hook is [`Drop::hook`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Family of the hook; `None` = the hook was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<NfFamily>,
+    /// Interface that it came in through, 0 = none.
+    #[serde(default)]
+    pub input: u32,
+    /// Interface that it was about to leave through, 0 = none.
+    #[serde(default)]
+    pub output: u32,
+    /// The rules that dropped it; `None` = not rules but netfilter itself (conntrack, IPVS), or it was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Rules>,
+    /// How the sender was told (`nf_send_unreach`, `nf_send_reset` and their IPv6 forms); `None` = not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reject: Option<Rejection>,
+}
+
+/// A set of rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Rules {
+    /// A base chain of nftables, or a chain that it jumps to.
+    Nftables {
+        /// Family of the table, where it could be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        family: Option<NfFamily>,
+        /// Table.
+        table: String,
+        /// Base chain.
+        chain: String,
+    },
+    /// The chain of the hook in a table of iptables or ip6tables, or a chain that it jumps to.
+    Iptables {
+        /// Table.
+        table: String,
+    },
+}
+
+/// How a rule told the sender that its packet is not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "with", rename_all = "kebab-case")]
+pub enum Rejection {
+    /// An ICMP or `ICMPv6` "unreachable", which a rate limit may have held back.
+    Unreachable {
+        /// Its code.
+        code: u8,
+    },
+    /// A TCP reset.
+    Reset,
+}
+
+/// `NFPROTO_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NfFamily {
+    /// IPv4 and IPv6 alike.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// ARP.
+    Arp,
+    /// At a device.
+    Netdev,
+    /// Bridged frames.
+    Bridge,
+    /// IPv6.
+    Ip6,
+}
+
+impl NfFamily {
+    /// As `nft` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            NfFamily::Inet => "inet",
+            NfFamily::Ip => "ip",
+            NfFamily::Arp => "arp",
+            NfFamily::Netdev => "netdev",
+            NfFamily::Bridge => "bridge",
+            NfFamily::Ip6 => "ip6",
+        }
+    }
 }
 
 fn one() -> u32 {

@@ -406,6 +406,7 @@ impl Story {
             ct,
             quoted: None,
             count: 1,
+            verdict: None,
         };
         self.record(at, netns, CLIENT_VETH, Some(t), Event::Drop(drop));
     }

@@ -3,7 +3,9 @@ use super::*;
 use crate::model::feed::Start;
 use crate::model::flow::{Direction, TcpFlags};
 use crate::model::objects::{Objects, Pod, Service, ServicePort, TargetPort};
-use crate::model::record::{Drop, Event, NfHook, Record, Segment};
+use crate::model::record::{
+    Drop, Event, IpvsMethod, NfFamily, NfHook, Record, Rejection, Rules, Segment, Verdict,
+};
 use crate::model::{Input, Proto, Time, Tuple};
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
@@ -274,12 +276,27 @@ fn any_event() -> impl Strategy<Value = Event> {
         ct: None,
         quoted: Some(quoted),
         count: 1,
+        verdict: Some(Verdict {
+            family: Some(NfFamily::Ip),
+            input: seq,
+            output: 0,
+            rules: Some(Rules::Iptables {
+                table: "filter".into(),
+            }),
+            reject: Some(Rejection::Unreachable { code: 13 }),
+        }),
+    });
+    let ipvs = any::<Option<std::net::SocketAddrV4>>().prop_map(|to| Event::Ipvs {
+        method: IpvsMethod::NoDestination,
+        to: to.map(Into::into),
     });
     prop_oneof![
         segment.clone().prop_map(Event::Syn),
         segment.prop_map(Event::FirstPacket),
         drop.prop_map(Event::Drop),
+        ipvs,
         Just(Event::ResetReceived),
+        Just(Event::CtFull),
         any::<(std::net::IpAddr, i32, u32)>().prop_map(|(dst, err, table)| Event::FibError {
             dst,
             err,
