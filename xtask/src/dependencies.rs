@@ -1,7 +1,7 @@
 //! What we depend on: licences, sources, duplicate versions. Needs no network.
 
 use crate::object;
-use crate::test::Tally;
+use crate::tally::Tally;
 use crate::workspace;
 use anyhow::{Context, Result};
 use cargo_metadata::{Metadata, Package};

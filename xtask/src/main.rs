@@ -13,6 +13,7 @@ mod process;
 mod root;
 mod setup;
 mod table;
+mod tally;
 mod test;
 mod timing;
 mod vm;

@@ -1,19 +1,17 @@
 //! `cargo xtask test`: every check there is.
 
-mod tally;
-
 use crate::dependencies;
 use crate::lab;
 use crate::process;
 use crate::root::{self, Root};
 use crate::setup;
 use crate::table::{self, Align};
+use crate::tally::{self, Tally};
 use crate::timing::Took;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
-pub use tally::Tally;
 
 /// Run the checks; the last line is `N passed, N failed`.
 ///
