@@ -230,7 +230,7 @@ impl<'a> Case<'a> {
     }
 
     /// Which traffic policy an attempt is under.
-    fn entry(&self, a: &Attempt<'_>) -> Entry {
+    pub fn entry(&self, a: &Attempt<'_>) -> Entry {
         if !matches!(a.via, Via::NodePort | Via::Lb | Via::ExternalIp) {
             return Entry::Internal;
         }

@@ -87,6 +87,7 @@ pub static ALL: &[&Code] = &[
     &service::PROTOCOL_MISMATCH,
     &service::NO_ENDPOINTS_SELECTOR,
     &service::NO_ENDPOINTS_NOT_READY,
+    &proxy::ETP_LOCAL_NO_ENDPOINT,
     &proxy::VIP_NOT_TRANSLATED,
     &proxy::PROXY_RULES_STALE,
     &proxy::BACKEND_GONE,

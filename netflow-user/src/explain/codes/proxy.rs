@@ -112,3 +112,48 @@ pub(super) static BACKEND_GONE: Code = Code {
     ],
     confusable: &["proxy-rules-stale", "lost-beyond-node", "one-bad-endpoint"],
 };
+
+pub(super) static ETP_LOCAL_NO_ENDPOINT: Code = Code {
+    code: "etp-local-no-endpoint",
+    title: "externalTrafficPolicy: Local, and the node has no endpoint",
+    severity: Severity::Critical,
+    hop: Hop::Dnat,
+    family: Family::Proxy,
+    meaning: "Traffic from outside came to a node that has no endpoint of the Service, and externalTrafficPolicy: Local \
+              lets the node use no other. Its proxy drops the packets without an answer, so that a load balancer tries \
+              another node; who dials the node itself waits in vain.",
+    looked_at: "Packets from outside to the node, what the node did with them, where the Service's endpoints are placed.",
+    check: &[
+        CheckStep {
+            text: "The policy, and the port on which load balancers ask whether a node has endpoints",
+            command: "kubectl get svc {svc} -n {ns} -o jsonpath='{.spec.externalTrafficPolicy} {.spec.healthCheckNodePort}'",
+        },
+        CheckStep {
+            text: "The nodes that have endpoints",
+            command: "kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o wide",
+        },
+        RULES,
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Dial nodes that have endpoints; let the load balancer ask healthCheckNodePort",
+            command: "",
+            changes: Changes::Nothing,
+        },
+        FixStep {
+            text: "Give every node that is dialled an endpoint (a DaemonSet, or topology spread constraints)",
+            command: "",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "Let every node serve; the Pods then see the node's address instead of the client's",
+            command: "kubectl patch svc {svc} -n {ns} -p '{\"spec\":{\"externalTrafficPolicy\":\"Cluster\"}}'",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &[
+        "firewall-drop",
+        "vip-not-translated",
+        "no-endpoints-not-ready",
+    ],
+};

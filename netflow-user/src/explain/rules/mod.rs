@@ -21,6 +21,7 @@ type Rule = fn(&Case<'_>, &mut Report);
 const RULES: &[Rule] = &[
     service::port_undefined,
     service::no_endpoints,
+    proxy::no_local_endpoint,
     proxy::vip_not_translated,
     proxy::rules_stale,
     filter::policy_denied,

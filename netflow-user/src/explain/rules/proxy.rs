@@ -3,6 +3,7 @@
 use super::service::{answer_of_node, dialled, drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
+use crate::explain::endpoints::{self, Choice, ChoiceRule, Entry};
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
@@ -14,6 +15,60 @@ use crate::model::node::ProxyService;
 use crate::model::record::{Event, IcmpError, Record};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+
+/// Under externalTrafficPolicy: Local the node drops what comes from outside, having no endpoint of its own.
+pub fn no_local_endpoint(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "etp-local-no-endpoint",
+        Basis::Observed,
+        |a| {
+            if a.is_translated() || case.entry(a) != Entry::External {
+                return None;
+            }
+            let choices = case.choices(a, case.port_of_attempt(a)?);
+            let none_local = |c: &Choice<'_>| c.rule == ChoiceRule::NoneLocal;
+            let mut evidence = died_here(case, a);
+            if choices.is_empty() || !choices.iter().all(none_local) || evidence.is_empty() {
+                return None;
+            }
+            evidence.extend(dialled(case, a));
+            let key = format!("{}|{}", a.parts[0].node.name(), a.orig.destination());
+            Some(Because { key, evidence })
+        },
+        |of| {
+            let a = of[0];
+            let (node, service) = (a.parts[0].node.name(), full_name(case));
+            let nodes: BTreeSet<&str> = endpoint_nodes(case, a).collect();
+            let nodes = nodes.into_iter().collect::<Vec<_>>().join(", ");
+            let summary = format!(
+                "{node} drops what comes from outside to {}: {service} has externalTrafficPolicy: Local and no endpoint on this node; its endpoints are on {nodes}",
+                a.orig.destination()
+            );
+            let text = format!(
+                "{service}: externalTrafficPolicy Local, ready endpoints on {nodes}, none on {node}"
+            );
+            let placement = Draft::objects("placement", text);
+            Saying {
+                evidence: std::iter::once(placement).chain(rules_draft(a)).collect(),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+/// Nodes with endpoints that could be used if the policy were not Local.
+fn endpoint_nodes<'a>(case: &Case<'a>, a: &Attempt<'_>) -> impl Iterator<Item = &'a str> {
+    let port = case.port_of_attempt(a);
+    let ipv6 = a.orig.dst.is_ipv6();
+    let (objects, service) = case.then(a.began());
+    let all = port.map(|port| endpoints::backends(objects, service, port, ipv6));
+    let usable = all
+        .into_iter()
+        .flatten()
+        .filter(|b| b.endpoint.ready || b.drains());
+    usable.map(|b| b.endpoint.node.as_deref().unwrap_or("an unknown node"))
+}
 
 /// Packets to the Service pass the node as they came, or die there with no rule that translates them, though there are
 /// endpoints for such a client.
@@ -475,12 +530,17 @@ fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
 }
 
 /// No route, or one that says unreachable, prohibit or blackhole: what is left of a Pod where its CNI gave it a route
-/// of its own (`ip_error`, net/ipv4/route.c; `ip6_pkt_drop`, net/ipv6/route.c, v6.18).
+/// of its own (`ip_error`, net/ipv4/route.c; `ip6_pkt_drop`, net/ipv6/route.c; `dst_discard_out`, net/core/dst.c, v6.18).
 fn is_route_failure(drop: &crate::model::record::Drop) -> bool {
     drop.reason.ends_with("NOROUTES")
         || matches!(
             drop.place.as_str(),
-            "ip_error" | "ip6_pkt_drop" | "ip6_pkt_discard" | "ip6_pkt_prohibit" | "dst_discard"
+            "ip_error"
+                | "ip6_pkt_drop"
+                | "ip6_pkt_discard"
+                | "ip6_pkt_prohibit"
+                | "dst_discard"
+                | "dst_discard_out"
         )
 }
 
