@@ -1,7 +1,7 @@
 //! One broken Service, explained on the terminal by the real netflow.
 
 use crate::faults::{self, At, Fault, Form, Vantage};
-use crate::lab::plan::{Placement, Plan};
+use crate::lab::plan::{Family, Network, Placement, Plan, Shape};
 use crate::lab::{Lab, Life};
 use crate::netflow::{self, Running};
 use crate::proxy::Mode;
@@ -21,11 +21,16 @@ pub fn unknown(name: &str) -> String {
 }
 
 /// Runs the demo; says whether netflow found what was broken.
-pub fn run(name: &str, mode: Mode, seed: u64) -> Result<bool> {
+pub fn run(name: &str, mode: Mode, family: Family, seed: u64) -> Result<bool> {
     let fault = faults::find(name).with_context(|| unknown(name))?;
     netflow::binary()?;
-    let placement = fault.placements()[0];
-    let plan = Plan::draw(seed, placement);
+    let (placement, network) = (fault.placements()[0], Network::Bridge);
+    let shape = Shape {
+        placement,
+        family,
+        network,
+    };
+    let plan = Plan::draw(seed, shape);
     let mut world = World::healthy(&plan, mode);
     fault.inflict(&plan, &mut world)?;
     step(&format!(
@@ -40,6 +45,8 @@ pub fn run(name: &str, mode: Mode, seed: u64) -> Result<bool> {
         placement,
         mode,
         form: Form::Fresh,
+        family,
+        network,
     };
     let both = placement == Placement::Cross
         && fault.expect(at(Vantage::Client)).codes != fault.expect(at(Vantage::Together)).codes;

@@ -3,9 +3,9 @@
 use crate::lab::plan::{Plan, PodPlan, ServicePlan};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus,
-    ObjectReference, Pod, PodCondition, PodIP, PodSpec, PodStatus, Service, ServicePort,
-    ServiceSpec,
+    Container, ContainerPort, HostIP, Namespace, Node, NodeAddress, NodeCondition, NodeSpec,
+    NodeStatus, ObjectReference, Pod, PodCondition, PodIP, PodSpec, PodStatus, Service,
+    ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -51,8 +51,8 @@ impl Objects {
             nodes: (0..plan.nodes.len()).map(|n| node(plan, n)).collect(),
             pods,
             services: vec![
-                service(&plan.service, &plan.backends[0].label),
-                service(&plan.second, &plan.seconds[0].label),
+                service(plan, &plan.service, &plan.backends[0].label),
+                service(plan, &plan.second, &plan.seconds[0].label),
             ],
             slices: Vec::new(),
             policies: Vec::new(),
@@ -66,13 +66,19 @@ impl Objects {
         self.slices = self
             .services
             .iter()
-            .map(|service| {
+            .flat_map(|service| {
                 let members: Vec<&Pod> = self
                     .pods
                     .iter()
                     .filter(|pod| selects(service, pod))
                     .collect();
-                slice(service, &members)
+                let families = service
+                    .spec
+                    .iter()
+                    .flat_map(|s| s.ip_families.iter().flatten());
+                families
+                    .map(|family| slice(service, family, &members))
+                    .collect::<Vec<_>>()
             })
             .collect();
     }
@@ -178,6 +184,12 @@ fn node(plan: &Plan, n: usize) -> Node {
         type_: kind.to_owned(),
         address,
     };
+    let pods = plan.in_cluster_order(node.nets().map(|net| net.pods.to_string()));
+    let own = node
+        .nets()
+        .map(|net| address("InternalIP", net.ip.to_string()));
+    let mut addresses = plan.in_cluster_order(own);
+    addresses.push(address("Hostname", node.name.clone()));
     Node {
         metadata: ObjectMeta {
             name: Some(node.name.clone()),
@@ -188,15 +200,12 @@ fn node(plan: &Plan, n: usize) -> Node {
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            pod_cidr: Some(node.pods.to_string()),
-            pod_cidrs: Some(vec![node.pods.to_string()]),
+            pod_cidr: pods.first().cloned(),
+            pod_cidrs: Some(pods),
             ..NodeSpec::default()
         }),
         status: Some(NodeStatus {
-            addresses: Some(vec![
-                address("InternalIP", node.ip.to_string()),
-                address("Hostname", node.name.clone()),
-            ]),
+            addresses: Some(addresses),
             conditions: Some(vec![NodeCondition {
                 type_: "Ready".to_owned(),
                 status: "True".to_owned(),
@@ -209,6 +218,9 @@ fn node(plan: &Plan, n: usize) -> Node {
 
 fn pod(plan: &Plan, pod: &PodPlan, ports: &[u16]) -> Pod {
     let (kind, owner) = &pod.owner;
+    let ips = plan.in_cluster_order(pod.ips().map(|ip| ip.to_string()));
+    let host = plan.nodes[pod.node].nets();
+    let host_ips = plan.in_cluster_order(host.map(|net| net.ip.to_string()));
     let container_ports = ports
         .iter()
         .map(|p| ContainerPort {
@@ -245,11 +257,10 @@ fn pod(plan: &Plan, pod: &PodPlan, ports: &[u16]) -> Pod {
         }),
         status: Some(PodStatus {
             phase: Some("Running".to_owned()),
-            pod_ip: Some(pod.ip.to_string()),
-            pod_ips: Some(vec![PodIP {
-                ip: pod.ip.to_string(),
-            }]),
-            host_ip: Some(plan.nodes[pod.node].ip.to_string()),
+            pod_ip: ips.first().cloned(),
+            pod_ips: Some(ips.into_iter().map(|ip| PodIP { ip }).collect()),
+            host_ip: host_ips.first().cloned(),
+            host_ips: Some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
             conditions: Some(
                 ["PodScheduled", "Initialized", "ContainersReady", "Ready"]
                     .map(condition)
@@ -293,8 +304,10 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|c| c.status == "True")
 }
 
-fn service(plan: &ServicePlan, label: &(String, String)) -> Service {
-    let ports = plan
+fn service(plan: &Plan, service: &ServicePlan, label: &(String, String)) -> Service {
+    let vips = plan.in_cluster_order(service.vips());
+    let policy = ["SingleStack", "RequireDualStack"][vips.len() - 1];
+    let ports = service
         .ports
         .iter()
         .map(|p| ServicePort {
@@ -306,13 +319,13 @@ fn service(plan: &ServicePlan, label: &(String, String)) -> Service {
         })
         .collect();
     Service {
-        metadata: meta(&plan.namespace, &plan.name),
+        metadata: meta(&service.namespace, &service.name),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
-            cluster_ip: Some(plan.vip.to_string()),
-            cluster_ips: Some(vec![plan.vip.to_string()]),
-            ip_families: Some(vec!["IPv4".to_owned()]),
-            ip_family_policy: Some("SingleStack".to_owned()),
+            cluster_ip: vips.first().map(ToString::to_string),
+            cluster_ips: Some(vips.iter().map(ToString::to_string).collect()),
+            ip_families: Some(vips.iter().map(|ip| family(*ip).to_owned()).collect()),
+            ip_family_policy: Some(policy.to_owned()),
             selector: Some(BTreeMap::from([label.clone()])),
             ports: Some(ports),
             ..ServiceSpec::default()
@@ -335,14 +348,22 @@ pub fn port_number(port: i32) -> u16 {
     u16::try_from(port).unwrap_or(0)
 }
 
-/// First address of a Pod.
-pub fn pod_ip(pod: &Pod) -> Option<IpAddr> {
-    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+/// Addresses of a Pod.
+pub fn pod_ips(pod: &Pod) -> Vec<IpAddr> {
+    let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+    ips.filter_map(|ip| ip.ip.parse().ok()).collect()
 }
 
-fn slice(service: &Service, pods: &[&Pod]) -> EndpointSlice {
+/// The family of an address, in the API's words.
+pub fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// A slice holds addresses of one family.
+fn slice(service: &Service, family: &str, pods: &[&Pod]) -> EndpointSlice {
     let name = service.metadata.name.clone().unwrap_or_default();
     let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    let suffix = if family == "IPv4" { "x7k2p" } else { "q9w4z" };
     let ports = service
         .spec
         .iter()
@@ -360,8 +381,8 @@ fn slice(service: &Service, pods: &[&Pod]) -> EndpointSlice {
         })
         .collect();
     EndpointSlice {
-        address_type: "IPv4".to_owned(),
-        endpoints: pods.iter().copied().map(endpoint).collect(),
+        address_type: family.to_owned(),
+        endpoints: pods.iter().map(|pod| endpoint(pod, family)).collect(),
         metadata: ObjectMeta {
             labels: Some(BTreeMap::from([
                 ("kubernetes.io/service-name".to_owned(), name.clone()),
@@ -370,16 +391,21 @@ fn slice(service: &Service, pods: &[&Pod]) -> EndpointSlice {
                     "endpointslice-controller.k8s.io".to_owned(),
                 ),
             ])),
-            ..meta(&namespace, &format!("{name}-x7k2p"))
+            ..meta(&namespace, &format!("{name}-{suffix}"))
         },
         ports: Some(ports),
     }
 }
 
-fn endpoint(pod: &Pod) -> Endpoint {
+fn endpoint(pod: &Pod, of: &str) -> Endpoint {
     let ready = is_ready(pod);
+    let own = |ip: &IpAddr| family(*ip) == of;
     Endpoint {
-        addresses: pod_ip(pod).iter().map(ToString::to_string).collect(),
+        addresses: pod_ips(pod)
+            .into_iter()
+            .filter(own)
+            .map(|ip| ip.to_string())
+            .collect(),
         conditions: Some(EndpointConditions {
             ready: Some(ready),
             serving: Some(ready),
@@ -399,11 +425,19 @@ fn endpoint(pod: &Pod) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::plan::Placement;
+    use crate::lab::plan::{Family, Network, Placement, Shape};
+
+    fn shape(placement: Placement) -> Shape {
+        Shape {
+            placement,
+            family: Family::Dual,
+            network: Network::Veth,
+        }
+    }
 
     #[test]
     fn slices_hold_the_backends_and_their_readiness() -> Result<()> {
-        let plan = Plan::draw(11, Placement::Cross);
+        let plan = Plan::draw(11, shape(Placement::Cross));
         let mut objects = Objects::of(&plan);
         make_unready(
             objects.pod_mut(&plan.backends[0])?,
@@ -418,12 +452,18 @@ mod tests {
             .collect();
         assert_eq!(ready.len(), plan.backends.len());
         assert_eq!(ready[..2], [Some(false), Some(true)]);
+        let types: Vec<&str> = objects.slices[..2]
+            .iter()
+            .map(|s| s.address_type.as_str())
+            .collect();
+        let families = plan.in_cluster_order(plan.service.vips().map(family));
+        assert_eq!(types, families);
         Ok(())
     }
 
     #[test]
     fn yaml_says_the_same_as_the_objects() -> Result<()> {
-        let objects = Objects::of(&Plan::draw(5, Placement::Same));
+        let objects = Objects::of(&Plan::draw(5, shape(Placement::Same)));
         for (_, items) in objects.documents()? {
             for item in items {
                 let text = serde_saphyr::to_string(&item)?;

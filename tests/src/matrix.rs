@@ -1,10 +1,11 @@
-//! Which cases are run: all of them, or so few that every pair of proxy, placement, traffic form and fault is met.
+//! Which cases are run: all of them, or so few that every pair of fault, proxy, placement, traffic form, address
+//! family and network is met.
 
 use crate::faults::{self, Fault, Form};
 use crate::lab::draw::Draw;
-use crate::lab::plan::Placement;
+use crate::lab::plan::{Family, Network, Placement, Shape};
 use crate::proxy::Mode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// One scenario.
 #[derive(Clone, Copy)]
@@ -17,6 +18,10 @@ pub struct Case {
     pub placement: Placement,
     /// How traffic runs.
     pub form: Form,
+    /// Which addresses there are.
+    pub family: Family,
+    /// How Pods are connected.
+    pub network: Network,
     /// Seed of the lab.
     pub seed: u64,
 }
@@ -29,25 +34,40 @@ impl Case {
             mode,
             placement,
             form,
+            family,
+            network,
             ..
         } = self;
         format!(
-            "{}/{mode}/{}/{}",
+            "{}/{mode}/{}/{}/{}/{}",
             fault.name(),
             placement.name(),
-            form.name()
+            form.name(),
+            family.name(),
+            network.name()
         )
     }
 
-    fn pairs(&self) -> [(String, String); 6] {
+    /// The shape of its lab.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            placement: self.placement,
+            family: self.family,
+            network: self.network,
+        }
+    }
+
+    fn pairs(&self) -> Vec<(&'static str, &'static str)> {
         let values = [
             self.fault.name(),
             self.mode.name(),
             self.placement.name(),
             self.form.name(),
+            self.family.name(),
+            self.network.name(),
         ];
-        [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
-            .map(|(a, b)| (values[a].to_owned(), values[b].to_owned()))
+        let later = |i: usize| values[i + 1..].iter().map(move |b| (values[i], *b));
+        (0..values.len()).flat_map(later).collect()
     }
 }
 
@@ -57,15 +77,21 @@ pub fn full(seed: u64) -> Vec<Case> {
     let mut cases = Vec::new();
     for fault in faults::all() {
         for mode in Mode::ALL {
-            for placement in fault.placements() {
-                for form in fault.forms() {
-                    let seed = draw.number() % 1_000_000;
+            for form in fault.forms() {
+                for shape in fault.shapes() {
+                    let Shape {
+                        placement,
+                        family,
+                        network,
+                    } = shape;
                     cases.push(Case {
                         fault,
                         mode,
-                        placement: *placement,
+                        placement,
                         form: *form,
-                        seed,
+                        family,
+                        network,
+                        seed: draw.number() % 1_000_000,
                     });
                 }
             }
@@ -74,14 +100,24 @@ pub fn full(seed: u64) -> Vec<Case> {
     cases
 }
 
-/// A subset in which every pair of values that occurs in `cases` occurs; chosen greedily.
-pub fn pairwise(cases: &[Case]) -> Vec<Case> {
+/// A subset in which every pair of values that occurs in `cases` occurs; chosen greedily, and among equals by `seed`.
+pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
+    let mut draw = Draw::new(seed);
     let pairs: Vec<_> = cases.iter().map(Case::pairs).collect();
-    let mut open: BTreeSet<_> = pairs.iter().flatten().cloned().collect();
+    let mut open: HashSet<_> = pairs.iter().flatten().copied().collect();
+    let mut left: Vec<usize> = (0..cases.len()).collect();
+    let mut order: Vec<usize> = cases.iter().map(|_| draw.take(&mut left)).collect();
     let mut chosen = BTreeSet::new();
     while !open.is_empty() {
-        let gain = |i: &usize| pairs[*i].iter().filter(|p| open.contains(*p)).count();
-        let Some(best) = (0..cases.len()).rev().max_by_key(gain) else {
+        let gain = |i: usize| pairs[i].iter().filter(|p| open.contains(*p)).count();
+        // What adds nothing now never will.
+        let gains: Vec<(usize, usize)> = order.iter().map(|i| (gain(*i), *i)).collect();
+        order = gains
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(_, i)| *i)
+            .collect();
+        let Some((_, best)) = gains.into_iter().max_by_key(|(n, _)| *n) else {
             break;
         };
         for pair in &pairs[best] {
@@ -99,8 +135,10 @@ mod tests {
     #[test]
     fn the_subset_meets_every_pair_and_is_much_smaller() {
         let all = full(1);
-        let some = pairwise(&all);
+        let some = pairwise(&all, 1);
         let pairs = |cases: &[Case]| cases.iter().flat_map(Case::pairs).collect::<BTreeSet<_>>();
+        let of = |fault: &str| some.iter().filter(|c| c.fault.name() == fault).count();
+        assert!(all.iter().all(|c| of(c.fault.name()) >= 2));
         assert_eq!(pairs(&some), pairs(&all));
         assert!(
             some.len() * 3 < all.len(),

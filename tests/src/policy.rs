@@ -1,6 +1,7 @@
 //! NetworkPolicy as a node's network plugin enforces it: on FORWARD, after DNAT, for the Pods placed on the node.
 
-use crate::manifests::{Objects, pod_ip, port_number};
+use crate::manifests::{Objects, pod_ips, port_number};
+use crate::proxy::nftables::family as nft_family;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -45,13 +46,15 @@ pub fn fences(objects: &Objects, node: &str) -> Vec<Fence> {
     let mut fences = Vec::new();
     for pod in objects.pods.iter().filter(here) {
         for way in [Way::Ingress, Way::Egress] {
-            fences.extend(fence(objects, pod, way));
+            for ip in pod_ips(pod) {
+                fences.extend(fence(objects, pod, ip, way));
+            }
         }
     }
     fences
 }
 
-fn fence(objects: &Objects, pod: &Pod, way: Way) -> Option<Fence> {
+fn fence(objects: &Objects, pod: &Pod, ip: IpAddr, way: Way) -> Option<Fence> {
     let policies: Vec<&NetworkPolicy> = objects
         .policies
         .iter()
@@ -66,13 +69,19 @@ fn fence(objects: &Objects, pod: &Pod, way: Way) -> Option<Fence> {
             "{namespace}/{}",
             pod.metadata.name.as_deref().unwrap_or_default()
         ),
-        ip: pod_ip(pod)?,
+        ip,
         way,
         admitted: policies
             .iter()
             .flat_map(|p| admitted(objects, namespace, p, way))
+            .filter(|a| a.peer.as_ref().is_none_or(|p| is_v6(p) == ip.is_ipv6()))
             .collect(),
     })
+}
+
+/// Whether an address or network in rule syntax is an IPv6 one.
+fn is_v6(net: &str) -> bool {
+    net.contains(':')
 }
 
 fn restricts(policy: &NetworkPolicy, way: Way) -> bool {
@@ -164,7 +173,7 @@ fn networks(objects: &Objects, namespace: &str, peer: &NetworkPolicyPeer) -> Vec
         .iter()
         .filter(|p| in_namespace(p.metadata.namespace.as_deref().unwrap_or_default()))
         .filter(|p| matches(peer.pod_selector.as_ref(), p.metadata.labels.as_ref()))
-        .filter_map(pod_ip)
+        .flat_map(pod_ips)
         .map(|ip| ip.to_string())
         .collect()
 }
@@ -206,10 +215,16 @@ fn matches(selector: Option<&LabelSelector>, labels: Option<&BTreeMap<String, St
         })
 }
 
-/// iptables chains and rules; `word` makes the chain names the plugin's own. The jumps go to the top of FORWARD.
-pub fn iptables(fences: &[Fence], word: &str) -> (Vec<String>, Vec<String>) {
+/// Neighbour solicitation and advertisement (RFC 4861), which between Pods of one bridge pass the rules as well: no
+/// plugin denies them.
+const NEIGHBOR_DISCOVERY: [u8; 2] = [135, 136];
+
+/// iptables (or ip6tables) chains and rules; `word` makes the chain names the plugin's own. The jumps go to the top of
+/// FORWARD.
+pub fn iptables(fences: &[Fence], word: &str, v6: bool) -> (Vec<String>, Vec<String>) {
     let (mut chains, mut jumps, mut rules) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, fence) in fences.iter().enumerate() {
+    let own = fences.iter().filter(|f| f.ip.is_ipv6() == v6);
+    for (i, fence) in own.enumerate() {
         let chain = format!("{}-POD-{i}", word.to_uppercase());
         let (own, peer) = match fence.way {
             Way::Ingress => ("-d", "-s"),
@@ -219,6 +234,11 @@ pub fn iptables(fences: &[Fence], word: &str) -> (Vec<String>, Vec<String>) {
         rules.push(format!(
             "-A {chain} -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
         ));
+        if v6 {
+            rules.extend(NEIGHBOR_DISCOVERY.map(|kind| {
+                format!("-A {chain} -p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN")
+            }));
+        }
         for admitted in &fence.admitted {
             let from = admitted
                 .peer
@@ -249,15 +269,20 @@ pub fn nftables(fences: &[Fence], word: &str) -> String {
             Way::Ingress => ("daddr", "saddr"),
             Way::Egress => ("saddr", "daddr"),
         };
-        jumps.push(format!("    ip {own} {} jump pod-{i}", fence.ip));
+        let ip = nft_family(fence.ip);
+        jumps.push(format!("    {ip} {own} {} jump pod-{i}", fence.ip));
         chains.push(format!(
             "  chain pod-{i} {{\n    ct state established,related return"
         ));
+        if fence.ip.is_ipv6() {
+            let [solicit, advert] = NEIGHBOR_DISCOVERY;
+            chains.push(format!("    icmpv6 type {{ {solicit}, {advert} }} return"));
+        }
         for admitted in &fence.admitted {
             let from = admitted
                 .peer
                 .as_ref()
-                .map_or(String::new(), |p| format!("ip {peer} {p} "));
+                .map_or(String::new(), |p| format!("{ip} {peer} {p} "));
             let port = match &admitted.port {
                 None => String::new(),
                 Some((proto, None)) => format!("meta l4proto {proto} "),

@@ -5,9 +5,9 @@ use crate::matrix::Case;
 use crate::scenario::Row;
 use std::collections::BTreeSet;
 
-const WIDTHS: [usize; 6] = [32, 16, 6, 9, 24, 6];
+const WIDTHS: [usize; 8] = [32, 16, 6, 9, 7, 7, 24, 6];
 
-fn line(cells: [&str; 6], last: &str) -> String {
+fn line(cells: [&str; 8], last: &str) -> String {
     let padded = cells
         .iter()
         .zip(WIDTHS)
@@ -21,7 +21,9 @@ fn line(cells: [&str; 6], last: &str) -> String {
 /// Head of the table.
 pub fn head() -> String {
     line(
-        ["scenario", "proxy", "where", "traffic", "says", "s"],
+        [
+            "scenario", "proxy", "where", "traffic", "family", "network", "says", "s",
+        ],
         "result",
     )
 }
@@ -46,6 +48,8 @@ pub fn row(row: &Row) -> String {
             case.mode.name(),
             case.placement.name(),
             case.form.name(),
+            case.family.name(),
+            case.network.name(),
             top,
             &seconds,
         ],
@@ -61,6 +65,8 @@ pub fn unproved(cases: &[Case]) -> Vec<&'static str> {
         mode,
         placement,
         form,
+        family,
+        network,
         ..
     } in cases
     {
@@ -70,6 +76,8 @@ pub fn unproved(cases: &[Case]) -> Vec<&'static str> {
                 placement: *placement,
                 mode: *mode,
                 form: *form,
+                family: *family,
+                network: *network,
             };
             let expect = fault.expect(at);
             // Only what must be said proves a code, not what may be.
@@ -92,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_subset_holds_every_code() {
-        let cases = matrix::pairwise(&matrix::full(9));
+        let cases = matrix::pairwise(&matrix::full(9), 9);
         assert_eq!(unproved(&cases), Vec::<&str>::new());
         let without: Vec<Case> = cases
             .into_iter()

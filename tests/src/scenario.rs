@@ -8,7 +8,7 @@ use crate::lab::{Lab, Life, netns};
 use crate::matrix::Case;
 use crate::netflow::{self, Ended, Running};
 use crate::traffic::{App, Dial, Line};
-use crate::world::World;
+use crate::world::{Party, World};
 use anyhow::{Context, Result, bail, ensure};
 use netflow_user::model::Input;
 use netflow_user::model::answer::{Basis, Severity, Verdict};
@@ -80,7 +80,7 @@ impl Heard {
 
 impl Scenario {
     fn new(case: Case) -> Result<Scenario> {
-        let plan = Plan::draw(case.seed, case.placement);
+        let plan = Plan::draw(case.seed, case.shape());
         let mut world = World::healthy(&plan, case.mode);
         case.fault.inflict(&plan, &mut world)?;
         let mut lab = Lab::up(plan, case.mode, Life::Owned)?;
@@ -151,6 +151,8 @@ impl Scenario {
             mode,
             placement,
             form,
+            family,
+            network,
             ..
         } = self.case;
         At {
@@ -158,6 +160,8 @@ impl Scenario {
             placement,
             mode,
             form,
+            family,
+            network,
         }
     }
 
@@ -225,9 +229,10 @@ impl Scenario {
             );
         }
         if !self.case.fault.is_node_wide() {
-            let to = SocketAddr::new(plan.second.vip, plan.second.ports[0].port);
+            let vip = plan.second.other_vip.unwrap_or(plan.second.vip);
+            let to = SocketAddr::new(vip, plan.second.ports[0].port);
             dials.push((
-                client,
+                lab.party(Party::Client),
                 Dial {
                     interval: 500,
                     ..Dial::tcp(to)

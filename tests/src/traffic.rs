@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -239,7 +239,11 @@ impl App {
         for listen in listens {
             args.extend([
                 "--listen".to_owned(),
-                format!("{}:{}", listen.kind, address(listen)),
+                format!(
+                    "{}:{}",
+                    listen.kind,
+                    SocketAddr::new(lab.plan.bind(listen.on), listen.port)
+                ),
             ]);
         }
         let app = App::start(lab, netns, &args)?;
@@ -369,14 +373,6 @@ impl Drop for App {
             let _ = child.wait();
         }
     }
-}
-
-fn address(listen: &Listen) -> SocketAddr {
-    let ip = match listen.on {
-        Bound::Any => Ipv4Addr::UNSPECIFIED,
-        Bound::Loopback => Ipv4Addr::LOCALHOST,
-    };
-    SocketAddr::new(ip.into(), listen.port)
 }
 
 fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {

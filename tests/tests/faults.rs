@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netflow_tests::faults::{self, Fault};
-use netflow_tests::lab::plan::{Placement, Plan};
+use netflow_tests::lab::plan::{Family, Plan, Shape};
 use netflow_tests::lab::{Lab, Life};
 use netflow_tests::parallel;
 use netflow_tests::proxy::Mode;
@@ -59,8 +59,8 @@ fn dial(lab: &mut Lab, world: &World, meanwhile: Option<&World>) -> Result<Tally
     Ok(client.finish(Duration::from_secs(20)))
 }
 
-fn check(fault: &dyn Fault, mode: Mode, placement: Placement, seed: u64) -> Result<()> {
-    let plan = Plan::draw(seed, placement);
+fn check(fault: &dyn Fault, mode: Mode, shape: Shape, seed: u64) -> Result<()> {
+    let plan = Plan::draw(seed, shape);
     let healthy = World::healthy(&plan, mode);
     let mut world = healthy.clone();
     fault.inflict(&plan, &mut world)?;
@@ -90,14 +90,19 @@ fn the_client_sees_what_the_fault_does() -> Result<()> {
     let mut cases = Vec::new();
     for (i, fault) in faults::all().into_iter().enumerate() {
         for (m, mode) in Mode::ALL.into_iter().enumerate() {
-            // Each fault meets every mode and every placement, not every pair of them.
+            // Each fault meets every mode, placement, family and network, not every pair of them.
             let placement = fault.placements()[(i + m) % fault.placements().len()];
-            cases.push((fault, mode, placement, 500 + i as u64));
+            let shape = Shape {
+                placement,
+                family: Family::ALL[(i / 2 + m) % Family::ALL.len()],
+                network: fault.networks()[(i / 6 + m) % fault.networks().len()],
+            };
+            cases.push((fault, mode, shape, 500 + i as u64));
         }
     }
-    let results = parallel::map(&cases, 8, |(fault, mode, placement, seed)| {
-        check(*fault, *mode, *placement, *seed)
-            .with_context(|| format!("{} {mode} {} seed {seed}", fault.name(), placement.name()))
+    let results = parallel::map(&cases, 8, |(fault, mode, shape, seed)| {
+        check(*fault, *mode, *shape, *seed)
+            .with_context(|| format!("{} {mode} {} seed {seed}", fault.name(), shape.name()))
     });
     let failed: Vec<String> = results
         .into_iter()

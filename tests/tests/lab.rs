@@ -1,7 +1,7 @@
 //! The lab itself: a healthy Service works in every proxy mode, and nothing is left behind. Needs root.
 
 use anyhow::Result;
-use netflow_tests::lab::plan::{Placement, Plan};
+use netflow_tests::lab::plan::{Plan, Shape};
 use netflow_tests::lab::{Lab, Life, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::traffic::{App, Dial};
@@ -17,11 +17,11 @@ fn small(dial: &Dial) -> Dial {
 }
 
 #[test]
-fn a_healthy_service_works_in_every_mode_and_placement() -> Result<()> {
+fn a_healthy_service_works_in_every_mode_and_shape() -> Result<()> {
     for (seed, mode) in (100..).zip(Mode::ALL) {
-        for placement in Placement::ALL {
+        for shape in Shape::all() {
             let started = Instant::now();
-            let plan = Plan::draw(seed, placement);
+            let plan = Plan::draw(seed, shape);
             let world = World::healthy(&plan, mode);
             let mut lab = Lab::up(plan, mode, Life::Owned)?;
             lab.apply(&world)?;
@@ -32,7 +32,7 @@ fn a_healthy_service_works_in_every_mode_and_placement() -> Result<()> {
                 assert_eq!(
                     (tally.ok, tally.attempts),
                     (6, 6),
-                    "{mode} {placement:?} {dial:?}: {tally:?}"
+                    "{mode} {shape:?} {dial:?}: {tally:?}"
                 );
             }
             let names = [lab.node(0), lab.router(), client];
@@ -41,7 +41,7 @@ fn a_healthy_service_works_in_every_mode_and_placement() -> Result<()> {
                 names.iter().all(|n| !netns::path(n).exists()),
                 "{names:?} are still there"
             );
-            eprintln!("{mode} {placement:?}: up in {up:?}");
+            eprintln!("{mode} {shape:?}: up in {up:?}");
         }
     }
     Ok(())

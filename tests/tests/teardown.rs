@@ -1,7 +1,7 @@
 //! Nothing of a lab outlives its owner: neither a killed one nor one that is told to end. Needs root.
 
 use anyhow::{Context, Result, ensure};
-use netflow_tests::lab::plan::{Placement, Plan};
+use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
 use netflow_tests::lab::state::{self, Owner};
 use netflow_tests::lab::{Lab, Life, need_root, netns};
 use netflow_tests::proxy::Mode;
@@ -31,7 +31,12 @@ fn a_lab_goes_when_its_owner_is_dead_and_not_before() -> Result<()> {
     need_root()?;
     let _guard = ONE_AT_A_TIME.lock();
     let mut owner = Command::new("sleep").arg("600").spawn()?;
-    let plan = Plan::draw(77, Placement::Cross);
+    let shape = Shape {
+        placement: Placement::Cross,
+        family: Family::Dual,
+        network: Network::Vxlan,
+    };
+    let plan = Plan::draw(77, shape);
     let world = World::healthy(&plan, Mode::Nftables);
     let mut lab = Lab::up(plan, Mode::Nftables, Life::Owned)?;
     lab.apply(&world)?;
@@ -69,7 +74,11 @@ fn mute_netflow() -> Result<PathBuf> {
 
 fn start_scenario(netflow: &PathBuf) -> Result<Child> {
     Command::new(env!("CARGO_BIN_EXE_netflow-lab"))
-        .args(["scenarios", "--only", "healthy/nftables/same/fresh"])
+        .args([
+            "scenarios",
+            "--only",
+            "healthy/nftables/same/fresh/ipv4/bridge",
+        ])
         .env("NETFLOW_BIN", netflow)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -3,13 +3,14 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use netflow_tests::lab::draw::Draw;
-use netflow_tests::lab::plan::{Placement, Plan};
+use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
 use netflow_tests::lab::state::{self, State};
 use netflow_tests::lab::{self, Lab, Life, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::world::World;
 use netflow_tests::{demo, faults, matrix, parallel, report, scenario};
 use nix::sys::signal::{SigSet, Signal};
+use std::net::IpAddr;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -50,6 +51,12 @@ enum Action {
         /// Backends on the client's node.
         #[arg(long)]
         same_node: bool,
+        /// Which addresses there are.
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
+        /// How Pods are connected.
+        #[arg(long, value_enum, default_value = "bridge")]
+        network: Network,
     },
     /// Takes every lab down that stays, and leftovers.
     Down,
@@ -69,13 +76,16 @@ enum Action {
         /// Draws the lab.
         #[arg(long)]
         seed: Option<u64>,
+        /// Which addresses there are.
+        #[arg(long, value_enum, default_value = "ipv4")]
+        family: Family,
     },
     /// Proves every code on real packets and prints a table.
     Scenarios {
         /// Every combination instead of a subset that meets every pair.
         #[arg(long)]
         full: bool,
-        /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC contains this.
+        /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK contains this.
         #[arg(long)]
         only: Option<String>,
         /// Draws every lab.
@@ -153,21 +163,33 @@ fn run(action: Action) -> Result<ExitCode> {
             proxy,
             seed,
             same_node,
+            family,
+            network,
         } => {
             let placement = if same_node {
                 Placement::Same
             } else {
                 Placement::Cross
             };
-            up(fault.as_deref(), proxy, seed, placement)?;
+            let shape = Shape {
+                placement,
+                family,
+                network,
+            };
+            up(fault.as_deref(), proxy, seed, shape)?;
         }
         Action::Down => down()?,
         Action::Status => status()?,
         Action::Exec { place, command } => return exec(&place, &command),
         Action::Demo {
-            fault, proxy, seed, ..
+            fault,
+            proxy,
+            seed,
+            family,
+            ..
         } => {
-            let right = demo::run(&fault, proxy, seed.unwrap_or_else(Draw::fresh_seed))?;
+            let seed = seed.unwrap_or_else(Draw::fresh_seed);
+            let right = demo::run(&fault, proxy, family, seed)?;
             return Ok(ExitCode::from(u8::from(!right)));
         }
         Action::Scenarios {
@@ -196,7 +218,7 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
     let all = matrix::full(seed);
     let mut cases = match only {
         // A pattern chooses from everything, or what it names might not be in the subset.
-        None if !full => matrix::pairwise(&all),
+        None if !full => matrix::pairwise(&all, seed),
         _ => all,
     };
     cases.retain(|c| only.is_none_or(|o| c.name().contains(o)));
@@ -229,9 +251,9 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
     bad == 0
 }
 
-fn up(fault: Option<&str>, mode: Mode, seed: Option<u64>, placement: Placement) -> Result<()> {
+fn up(fault: Option<&str>, mode: Mode, seed: Option<u64>, shape: Shape) -> Result<()> {
     let seed = seed.unwrap_or_else(Draw::fresh_seed);
-    let plan = Plan::draw(seed, placement);
+    let plan = Plan::draw(seed, shape);
     let mut world = World::healthy(&plan, mode);
     if let Some(name) = fault {
         let fault = faults::find(name).with_context(|| demo::unknown(name))?;
@@ -254,22 +276,25 @@ fn show(lab: &Lab) {
         lab.manifests().display()
     );
     for (n, node) in plan.nodes.iter().enumerate() {
-        say!("node {}  {}  netns {}", node.name, node.ip, lab.node(n));
+        let ips = words(node.nets().map(|net| net.ip));
+        say!("node {}  {ips}  netns {}", node.name, lab.node(n));
         for pod in plan.pods().filter(|p| p.node == n) {
-            say!("  pod {}/{}  {}", pod.namespace, pod.name, pod.ip);
+            let ips = words(pod.ips());
+            say!("  pod {}/{}  {ips}", pod.namespace, pod.name);
         }
     }
     for service in [&plan.service, &plan.second] {
         for port in &service.ports {
-            let (ns, name, vip) = (&service.namespace, &service.name, service.vip);
-            say!(
-                "service {ns}/{name}  {vip}:{} -> {}",
-                port.port,
-                port.target
-            );
+            let (ns, name) = (&service.namespace, &service.name);
+            let (vips, port, target) = (words(service.vips()), port.port, port.target);
+            say!("service {ns}/{name}  {vips} port {port} -> {target}");
         }
     }
     say!("client {}", plan.client.name);
+}
+
+fn words(ips: impl Iterator<Item = IpAddr>) -> String {
+    ips.map(|ip| ip.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 fn down() -> Result<()> {

@@ -4,12 +4,13 @@
 
 mod healthy;
 mod network;
+mod nodeport;
 mod policy;
 mod proxy;
 mod service;
 mod variant;
 
-use crate::lab::plan::{Placement, Plan};
+use crate::lab::plan::{Family, Network, Placement, Plan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::World;
@@ -168,6 +169,10 @@ pub struct At {
     pub mode: Mode,
     /// How traffic runs.
     pub form: Form,
+    /// Which addresses there are.
+    pub family: Family,
+    /// How Pods are connected.
+    pub network: Network,
 }
 
 impl At {
@@ -215,6 +220,18 @@ pub trait Fault: Sync {
         &Placement::ALL
     }
 
+    /// Networks in which it makes sense.
+    fn networks(&self) -> &'static [Network] {
+        &Network::ALL
+    }
+
+    /// Shapes of labs in which it makes sense.
+    fn shapes(&self) -> Vec<Shape> {
+        let (placements, networks) = (self.placements(), self.networks());
+        let fits = |s: &Shape| placements.contains(&s.placement) && networks.contains(&s.network);
+        Shape::all().into_iter().filter(fits).collect()
+    }
+
     /// Traffic forms in which it makes sense.
     fn forms(&self) -> &'static [Form] {
         &Form::WITH_TRAFFIC
@@ -244,6 +261,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         policy::ALL,
         network::ALL,
         healthy::ALL,
+        nodeport::ALL,
         variant::ALL,
     ]
     .concat()
@@ -255,7 +273,7 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
 }
 
 /// Codes that this part of the catalogue must prove.
-pub const CODES: [&str; 18] = [
+pub const CODES: [&str; 19] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
@@ -274,6 +292,7 @@ pub const CODES: [&str; 18] = [
     "pmtu-learned",
     "lost-beyond-node",
     "never-arrived",
+    "etp-local-no-endpoint",
 ];
 
 /// How a packet for an address that nothing on the node handles ends: it leaves by the default route.
@@ -305,8 +324,8 @@ mod tests {
     fn every_fault_changes_the_world_of_every_seed() -> Result<()> {
         for fault in all().into_iter().filter(|f| f.name() != "healthy") {
             for seed in 0..40 {
-                for placement in fault.placements() {
-                    let plan = Plan::draw(seed, *placement);
+                for shape in fault.shapes() {
+                    let plan = Plan::draw(seed, shape);
                     let healthy = World::healthy(&plan, Mode::Nftables);
                     let mut world = healthy.clone();
                     fault.inflict(&plan, &mut world)?;

@@ -1,7 +1,7 @@
 //! What lies between the nodes.
 
 use super::{At, Expect, Fault, Form, Vantage, beyond};
-use crate::lab::plan::{Placement, Plan};
+use crate::lab::plan::{Network, Placement, Plan};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
 use crate::world::{Lost, World};
@@ -71,6 +71,9 @@ impl Fault for MtuBlackhole {
     fn placements(&self) -> &'static [Placement] {
         CROSS
     }
+    fn networks(&self) -> &'static [Network] {
+        &Network::ROUTED
+    }
 }
 
 struct MtuBlackholeReplies;
@@ -96,6 +99,9 @@ impl Fault for MtuBlackholeReplies {
     }
     fn placements(&self) -> &'static [Placement] {
         CROSS
+    }
+    fn networks(&self) -> &'static [Network] {
+        &Network::ROUTED
     }
 }
 
@@ -124,6 +130,9 @@ impl Fault for PmtuLearned {
     }
     fn placements(&self) -> &'static [Placement] {
         CROSS
+    }
+    fn networks(&self) -> &'static [Network] {
+        &Network::ROUTED
     }
     /// What was learned before netflow looked is no event any more.
     fn forms(&self) -> &'static [Form] {
@@ -226,5 +235,8 @@ impl Fault for NeverArrived {
     }
     fn placements(&self) -> &'static [Placement] {
         CROSS
+    }
+    fn networks(&self) -> &'static [Network] {
+        &Network::ROUTED
     }
 }

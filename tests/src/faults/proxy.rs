@@ -2,11 +2,12 @@
 
 use super::{At, Expect, Fault, Vantage, beyond, leaked};
 use crate::lab::plan::{Placement, Plan};
-use crate::manifests::Objects;
+use crate::manifests::{Objects, family};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::{Programmed, World};
 use anyhow::Result;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::net::IpAddr;
 
 pub(super) const ALL: &[&dyn Fault] = &[
@@ -73,12 +74,11 @@ impl Fault for VipNotTranslatedOne {
 /// Objects of a moment when the Service had the single endpoint `ip`.
 fn with_endpoint(plan: &Plan, objects: &Objects, ip: IpAddr) -> Objects {
     let mut old = objects.clone();
-    let own = |name: Option<&String>| name.is_some_and(|n| n.starts_with(&plan.service.name));
-    for slice in old
-        .slices
-        .iter_mut()
-        .filter(|s| own(s.metadata.name.as_ref()))
-    {
+    let own = |slice: &EndpointSlice| {
+        let name = slice.metadata.name.as_ref();
+        slice.address_type == family(ip) && name.is_some_and(|n| n.starts_with(&plan.service.name))
+    };
+    for slice in old.slices.iter_mut().filter(|s| own(s)) {
         slice.endpoints.truncate(1);
         for endpoint in &mut slice.endpoints {
             endpoint.addresses = vec![ip.to_string()];

@@ -1,7 +1,7 @@
 //! The same faults with another protocol or another client.
 
 use super::{At, Expect, Fault, Form, find, rejected};
-use crate::lab::plan::{Placement, Plan};
+use crate::lab::plan::{Network, Placement, Plan};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::{Party, World};
@@ -156,6 +156,9 @@ impl Fault for Variant {
     }
     fn placements(&self) -> &'static [Placement] {
         self.plain().placements()
+    }
+    fn networks(&self) -> &'static [Network] {
+        self.plain().networks()
     }
     fn forms(&self) -> &'static [Form] {
         &Form::WITH_TRAFFIC

@@ -19,6 +19,20 @@ impl Cidr {
         Cidr { base, len }
     }
 
+    /// The one address.
+    pub fn host(ip: IpAddr) -> Cidr {
+        Cidr::new(ip, width(ip))
+    }
+
+    /// The whole of its family.
+    #[must_use]
+    pub fn everything(self) -> Cidr {
+        match self.base {
+            IpAddr::V4(_) => Cidr::new(Ipv4Addr::UNSPECIFIED, 0),
+            IpAddr::V6(_) => Cidr::new(Ipv6Addr::UNSPECIFIED, 0),
+        }
+    }
+
     /// The `n`-th address.
     pub fn nth(self, n: u32) -> IpAddr {
         self.at(u128::from(n))

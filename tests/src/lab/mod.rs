@@ -1,18 +1,21 @@
 //! A lab: two nodes with Pods, a router between them, a host outside. All of it in network namespaces of its own; the
 //! machine's own namespace is never touched.
 
+mod between;
 pub mod cidr;
 pub mod draw;
 pub mod netns;
 pub mod plan;
+mod pods;
 mod rules;
 pub mod state;
 
-use crate::proxy::Mode;
+use crate::proxy::{Mode, nftables};
 use crate::traffic::{App, Listen};
 use crate::world::{Between, Lost, Party, World};
 use anyhow::{Context, Result, bail};
-use plan::{Placement, Plan, PodPlan, Unknown};
+use cidr::Cidr;
+use plan::{Network, NodeNet, Plan, PodPlan, Shape, Unknown};
 use state::{Owner, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -86,7 +89,7 @@ impl Lab {
                     Life::Stays => None,
                 },
                 seed: plan.seed,
-                placement: plan.placement.name().to_owned(),
+                shape: plan.shape.name(),
                 proxy: mode.name().to_owned(),
                 fault: String::new(),
             },
@@ -212,23 +215,18 @@ impl Lab {
 
     /// A Pod that is gone has neither address nor carrier.
     fn set_gone(&self, gone: &[IpAddr]) -> Result<()> {
-        for pod in self.plan.pods() {
-            let (ns, ifname) = (self.pod(pod), &pod.ifname);
-            let len = self.plan.nodes[pod.node].pods.len;
-            let lines = if gone.contains(&pod.ip) {
-                vec![
-                    format!("addr flush dev {ifname}"),
-                    format!("link set {ifname} down"),
-                ]
-            } else {
-                let gateway = self.plan.nodes[pod.node].pods.nth(1);
-                vec![
-                    format!("addr replace {}/{len} dev {ifname}", pod.ip),
-                    format!("link set {ifname} up"),
-                    format!("route replace default via {gateway} dev {ifname}"),
-                ]
-            };
-            netns::batch(&ns, &lines)?;
+        for n in 0..2 {
+            let pods = self.plan.pods().filter(|p| p.node == n);
+            let (gone, there): (Vec<_>, Vec<_>) = pods.partition(|p| gone.contains(&p.ip));
+            for pod in &gone {
+                netns::batch(&self.pod(pod), &pods::gone(pod))?;
+            }
+            for pod in &there {
+                netns::batch(&self.pod(pod), &pods::inside(&self.plan, pod))?;
+            }
+            let lines = gone.iter().map(|pod| pods::detach(&self.plan, pod));
+            let lines = lines.chain(there.iter().map(|pod| pods::attach(&self.plan, pod)));
+            netns::batch(&self.node(n), &lines.flatten().collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -236,19 +234,17 @@ impl Lab {
     fn set_between(&self, between: &Between) -> Result<()> {
         netns::batch(&self.router(), &self.router_routes(between.path_mtu))?;
         let lost = between.lost.as_ref().map_or(String::new(), |lost| {
-            let swallowed = match lost {
-                Lost::Node(n) => self.plan.nodes[*n].pods.to_string(),
-                Lost::Pods(ips) => {
-                    ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                }
-            };
+            let drop = |to: &Cidr| format!("{} daddr {to} drop\n", nftables::family(to.base));
+            let rules: Vec<String> = self.swallowed(lost).iter().map(drop).collect();
             format!(
-                "table ip path {{ chain forward {{ type filter hook forward priority 0; ip daddr {{ {swallowed} }} drop\n}}\n}}\n"
+                "table inet path {{ chain forward {{ type filter hook forward priority 0;\n{}}}\n}}\n",
+                rules.concat()
             )
         });
         let mute = if between.mute {
-            "table ip mute { chain output { type filter hook output priority 0; \
-             icmp type destination-unreachable icmp code frag-needed drop\n}\n}\n"
+            "table inet mute { chain output { type filter hook output priority 0;\n\
+             icmp type destination-unreachable icmp code frag-needed drop\n\
+             icmpv6 type packet-too-big drop\n}\n}\n"
         } else {
             ""
         };
@@ -256,20 +252,39 @@ impl Lab {
         netns::within(&self.router(), || netns::feed("nft", &["-f", "-"], &rules))
     }
 
+    /// Destinations that the router drops.
+    fn swallowed(&self, lost: &Lost) -> Vec<Cidr> {
+        match lost {
+            Lost::Node(n) => {
+                let nets = self.plan.nodes[*n].nets();
+                match self.plan.shape.network {
+                    Network::Bridge | Network::Veth => nets.map(|net| net.pods).collect(),
+                    // Here Pods' packets are inside the nodes' own.
+                    Network::Vxlan => nets.map(|net| Cidr::host(net.ip)).collect(),
+                }
+            }
+            Lost::Pods(ips) => {
+                let hit = self.plan.pods().filter(|p| ips.contains(&p.ip));
+                hit.flat_map(PodPlan::ips).map(Cidr::host).collect()
+            }
+        }
+    }
+
     /// The router's routes. A small path MTU is a property of the routes, so that the router accepts big packets and
     /// finds them too big only when it sends them on, as at a narrower link.
     fn router_routes(&self, path_mtu: Option<u32>) -> Vec<String> {
         let mtu = path_mtu.map_or(String::new(), |m| format!(" mtu lock {m}"));
-        self.plan
-            .nodes
-            .iter()
-            .map(|n| {
-                format!(
-                    "route replace {} via {} dev {}{mtu}",
-                    n.pods, n.ip, n.router_if
-                )
-            })
-            .collect()
+        let mut lines = Vec::new();
+        for node in &self.plan.nodes {
+            for NodeNet { ip, pods, .. } in node.nets() {
+                let route = match self.plan.shape.network {
+                    Network::Bridge | Network::Veth => format!("{pods} via {ip}"),
+                    Network::Vxlan => Cidr::host(ip).to_string(),
+                };
+                lines.push(format!("route replace {route} dev {}{mtu}", node.router_if));
+            }
+        }
+        lines
     }
 
     fn build(&self) -> Result<()> {
@@ -280,24 +295,36 @@ impl Lab {
             .map(|n| format!("netns add {n}"))
             .collect();
         netns::manage(&adds, false)?;
+        for ns in &self.state.namespaces {
+            // Link-local addresses are usable at once, as they are long since where a Pod runs.
+            netns::sysctl(ns, &[("net.ipv6.conf.default.accept_dad", "0")])?;
+        }
         netns::batch(&self.router(), &self.links())?;
+        netns::sysctl(&self.router(), &FORWARDING)?;
         netns::batch(&self.router(), &self.router_setup())?;
-        netns::sysctl(&self.router(), &[("net.ipv4.ip_forward", "1")])?;
         netns::batch(&self.outside(), &self.outside_setup())?;
         for n in 0..2 {
+            netns::sysctl(&self.node(n), &FORWARDING)?;
             netns::sysctl(
                 &self.node(n),
                 &[
-                    ("net.ipv4.ip_forward", "1"),
                     ("net.bridge.bridge-nf-call-iptables", "1"),
+                    ("net.bridge.bridge-nf-call-ip6tables", "1"),
                 ],
             )?;
             netns::batch(&self.node(n), &self.node_setup(n))?;
+            let fdb = between::fdb(&self.plan, n);
+            if !fdb.is_empty() {
+                let args = ["-n", &self.node(n), "-batch", "-"];
+                netns::feed("bridge", &args, &fdb)?;
+            }
         }
         for pod in self.plan.pods() {
-            netns::batch(&self.pod(pod), &self.pod_setup(pod))?;
+            netns::batch(&self.pod(pod), &["link set lo up".to_owned()])?;
+            let node = self.node(pod.node);
+            netns::sysctl(&node, &pods::answering(&self.plan, pod))?;
         }
-        Ok(())
+        self.set_gone(&[])
     }
 
     /// Every veth pair, made directly in the namespaces that hold its ends.
@@ -340,71 +367,52 @@ impl Lab {
     fn router_setup(&self) -> Vec<String> {
         let mut lines = vec![
             "link set lo up".to_owned(),
-            format!("addr add {}/24 dev to-outside", self.plan.outside.nth(1)),
             "link set to-outside up".to_owned(),
         ];
-        for node in &self.plan.nodes {
-            lines.push(format!(
-                "addr add {}/{} dev {}",
-                node.gateway, node.link.len, node.router_if
+        for networks in self.plan.networks() {
+            lines.push(address(
+                networks.outside.nth(1),
+                networks.outside,
+                "to-outside",
             ));
+        }
+        for node in &self.plan.nodes {
             lines.push(format!("link set {} up", node.router_if));
+            for net in node.nets() {
+                lines.push(address(net.gateway, net.link, &node.router_if));
+            }
         }
         lines.extend(self.router_routes(None));
         if self.plan.unknown == Unknown::Swallow {
-            lines.push("route add blackhole default".to_owned());
+            for networks in self.plan.networks() {
+                let everything = networks.outside.everything();
+                lines.push(format!("route add blackhole {everything}"));
+            }
         }
         lines
     }
 
     fn outside_setup(&self) -> Vec<String> {
-        vec![
-            "link set lo up".to_owned(),
-            format!("addr add {}/24 dev eth0", self.plan.outside.nth(2)),
-            "link set eth0 up".to_owned(),
-            format!("route add default via {}", self.plan.outside.nth(1)),
-        ]
-    }
-
-    fn node_setup(&self, n: usize) -> Vec<String> {
-        let (node, other) = (&self.plan.nodes[n], &self.plan.nodes[1 - n]);
-        let (bridge, uplink) = (&node.bridge, &node.uplink);
-        let mut lines = vec![
-            "link set lo up".to_owned(),
-            format!("addr add {}/{} dev {uplink}", node.ip, node.link.len),
-            format!("link set {uplink} up"),
-            format!("route add default via {}", node.gateway),
-            format!("route add {} via {}", other.pods, node.gateway),
-            format!("link add {bridge} mtu {} type bridge", self.plan.pod_mtu),
-            format!(
-                "addr add {}/{} dev {bridge}",
-                node.pods.nth(1),
-                node.pods.len
-            ),
-            format!("link set {bridge} up"),
-        ];
-        for pod in self.plan.pods().filter(|p| p.node == n) {
-            lines.push(format!("link set {} master {bridge} up", pod.veth));
-            lines.push(format!(
-                "link set {} type bridge_slave hairpin on",
-                pod.veth
-            ));
+        let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
+        for networks in self.plan.networks() {
+            let outside = networks.outside;
+            lines.push(address(outside.nth(2), outside, "eth0"));
+            lines.push(format!("route add default via {}", outside.nth(1)));
         }
         lines
     }
 
-    fn pod_setup(&self, pod: &PodPlan) -> Vec<String> {
-        let node = &self.plan.nodes[pod.node];
-        vec![
-            "link set lo up".to_owned(),
-            format!("addr add {}/{} dev {}", pod.ip, node.pods.len, pod.ifname),
-            format!("link set {} up", pod.ifname),
-            format!(
-                "route add default via {} dev {}",
-                node.pods.nth(1),
-                pod.ifname
-            ),
-        ]
+    fn node_setup(&self, n: usize) -> Vec<String> {
+        let (node, plan) = (&self.plan.nodes[n], &self.plan);
+        let uplink = &node.uplink;
+        let mut lines = vec!["link set lo up".to_owned(), format!("link set {uplink} up")];
+        for net in node.nets() {
+            lines.push(address(net.ip, net.link, uplink));
+            lines.push(format!("route add default via {}", net.gateway));
+        }
+        lines.extend(pods::on_node(plan, n));
+        lines.extend(between::to_other(plan, n));
+        lines
     }
 
     /// Notes which fault the lab has, for `status`.
@@ -440,12 +448,9 @@ impl Lab {
 
     /// The lab of a state that is up already; its plan is drawn again.
     pub fn reopen(state: &State) -> Result<Lab> {
-        let placement = Placement::ALL
-            .into_iter()
-            .find(|p| p.name() == state.placement)
-            .context("unknown placement in the state")?;
+        let shape = Shape::parse(&state.shape).context("unknown shape in the state")?;
         Ok(Lab {
-            plan: Plan::draw(state.seed, placement),
+            plan: Plan::draw(state.seed, shape),
             mode: Mode::parse(&state.proxy).context("unknown proxy mode in the state")?,
             state: state.clone(),
             servers: BTreeMap::new(),
@@ -470,6 +475,22 @@ impl Drop for Lab {
             eprintln!("netflow-lab: taking the lab down: {e:#}");
         }
     }
+}
+
+/// Makes a namespace a router.
+const FORWARDING: [(&str, &str); 2] = [
+    ("net.ipv4.ip_forward", "1"),
+    ("net.ipv6.conf.all.forwarding", "1"),
+];
+
+/// A line of `ip` that gives an interface an address.
+fn address(ip: IpAddr, net: Cidr, ifname: &str) -> String {
+    format!("addr add {ip}/{} dev {ifname}{}", net.len, nodad(ip))
+}
+
+/// Nobody else has the address, and it is wanted at once.
+fn nodad(ip: IpAddr) -> &'static str {
+    if ip.is_ipv6() { " nodad" } else { "" }
 }
 
 fn pod_namespace(prefix: &str, pod: &PodPlan) -> String {

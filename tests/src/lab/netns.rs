@@ -76,10 +76,10 @@ pub fn manage(lines: &[String], force: bool) -> Result<()> {
 }
 
 /// Sets sysctls (dotted names) in namespace `name`.
-pub fn sysctl(name: &str, values: &[(&str, &str)]) -> Result<()> {
+pub fn sysctl<K: AsRef<str> + Sync>(name: &str, values: &[(K, &str)]) -> Result<()> {
     within(name, || {
         for (key, value) in values {
-            let file = format!("/proc/sys/{}", key.replace('.', "/"));
+            let file = format!("/proc/sys/{}", key.as_ref().replace('.', "/"));
             std::fs::write(&file, value).with_context(|| file.clone())?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Rule sets of nodes and Pods, loaded as a whole.
 
-use super::plan::PodPlan;
+use super::plan::{Networks, Plan, PodPlan};
 use super::{Lab, netns};
 use crate::policy;
 use crate::proxy::{Mode, iptables, nftables, service_ports};
@@ -9,49 +9,60 @@ use anyhow::Result;
 
 /// Replaces every rule of node `n`.
 pub fn node(lab: &Lab, world: &World, n: usize) -> Result<()> {
-    let plan = &lab.plan;
-    let name = &plan.nodes[n].name;
+    let name = &lab.plan.nodes[n].name;
     let fences = if world.enforced {
         policy::fences(&world.objects, name)
     } else {
         Vec::new()
     };
     let filters = filters_at(world, &Spot::Node(n));
-    let ports = world.seen_by_proxy(n).map(service_ports);
-    let input = match world.mode {
+    let ns = lab.node(n);
+    match world.mode {
         Mode::IptablesLegacy | Mode::IptablesNft => {
-            let proxy = ports
-                .map(|p| iptables::render(&p, plan.pod_cidr))
-                .unwrap_or_default();
-            let (chains, rules) = policy::iptables(&fences, &plan.word);
-            iptables::Rules {
-                filter_chains: [chains, proxy.filter_chains].concat(),
-                filter: [iptables_filters(&filters), rules, proxy.filter].concat(),
-                ..proxy
+            for networks in lab.plan.networks() {
+                let v6 = networks.pods.base.is_ipv6();
+                let proxy = world
+                    .seen_by_proxy(n)
+                    .map(|objects| {
+                        iptables::render(&service_ports(objects, v6, name), networks.pods)
+                    })
+                    .unwrap_or_default();
+                let (chains, rules) = policy::iptables(&fences, &lab.plan.word, v6);
+                let rules = iptables::Rules {
+                    filter_chains: [chains, proxy.filter_chains].concat(),
+                    filter: [iptables_filters(&filters, v6), rules, proxy.filter].concat(),
+                    ..proxy
+                };
+                restore(&ns, world.mode, v6, &rules)?;
             }
-            .restore()
+            Ok(())
         }
         Mode::Nftables => {
-            let layout = if plan.dnat_maps {
-                nftables::Layout::DnatMaps
-            } else {
-                nftables::Layout::EndpointChains
-            };
-            let proxy = ports.map(|p| {
-                nftables::render(
-                    &p,
-                    plan.pod_cidr,
-                    plan.service_cidr,
-                    plan.nodes[n].ip,
-                    layout,
-                )
-            });
-            nft_filters(&filters, &plan.word)
-                + &policy::nftables(&fences, &plan.word)
-                + &proxy.unwrap_or_default()
+            let own = nft_filters(&filters, &lab.plan.word)
+                + &policy::nftables(&fences, &lab.plan.word)
+                + &nft_proxy(&lab.plan, world, n);
+            nft(&ns, &own)
         }
+    }
+}
+
+/// The tables of node `n`'s nftables proxiers, of which there is one for each family.
+fn nft_proxy(plan: &Plan, world: &World, n: usize) -> String {
+    let Some(objects) = world.seen_by_proxy(n) else {
+        return String::new();
     };
-    load(&lab.node(n), world.mode, &input)
+    let layout = if plan.dnat_maps {
+        nftables::Layout::DnatMaps
+    } else {
+        nftables::Layout::EndpointChains
+    };
+    let networks = plan.networks().zip(plan.nodes[n].nets());
+    networks
+        .map(|(Networks { pods, services, .. }, net)| {
+            let ports = service_ports(objects, net.ip.is_ipv6(), &plan.nodes[n].name);
+            nftables::render(&ports, pods, services, net.ip, layout)
+        })
+        .collect()
 }
 
 /// Replaces every rule inside the Pods.
@@ -62,34 +73,45 @@ pub fn pods(lab: &mut Lab, world: &World) -> Result<()> {
         if filters.is_empty() && !lab.has_rules(pod.ip) {
             continue;
         }
-        let input = match world.mode {
-            Mode::Nftables => nft_filters(&filters, &lab.plan.word),
-            Mode::IptablesLegacy | Mode::IptablesNft => iptables::Rules {
-                filter: iptables_filters(&filters),
-                ..iptables::Rules::default()
+        let ns = lab.pod(pod);
+        match world.mode {
+            Mode::Nftables => nft(&ns, &nft_filters(&filters, &lab.plan.word))?,
+            Mode::IptablesLegacy | Mode::IptablesNft => {
+                let v6 = pod.ip.is_ipv6();
+                let rules = iptables::Rules {
+                    filter: iptables_filters(&filters, v6),
+                    ..iptables::Rules::default()
+                };
+                restore(&ns, world.mode, v6, &rules)?;
             }
-            .restore(),
-        };
-        load(&lab.pod(pod), world.mode, &input)?;
+        }
         lab.set_has_rules(pod.ip, !filters.is_empty());
     }
     Ok(())
 }
 
-fn load(ns: &str, mode: Mode, input: &str) -> Result<()> {
-    let wait = &["--wait", "10"][..];
-    netns::within(ns, || match mode {
-        Mode::IptablesLegacy => netns::feed("iptables-legacy-restore", wait, input),
-        Mode::IptablesNft => netns::feed("iptables-nft-restore", wait, input),
-        Mode::Nftables => netns::feed("nft", &["-f", "-"], &format!("flush ruleset\n{input}")),
+fn restore(ns: &str, mode: Mode, v6: bool, rules: &iptables::Rules) -> Result<()> {
+    let program = match (v6, mode) {
+        (false, Mode::IptablesLegacy) => "iptables-legacy-restore",
+        (true, Mode::IptablesLegacy) => "ip6tables-legacy-restore",
+        (false, _) => "iptables-nft-restore",
+        (true, _) => "ip6tables-nft-restore",
+    };
+    netns::within(ns, || {
+        netns::feed(program, &["--wait", "10"], &rules.restore())
     })
+}
+
+fn nft(ns: &str, rules: &str) -> Result<()> {
+    let input = format!("flush ruleset\n{rules}");
+    netns::within(ns, || netns::feed("nft", &["-f", "-"], &input))
 }
 
 fn filters_at<'a>(world: &'a World, spot: &Spot) -> Vec<&'a Filter> {
     world.filters.iter().filter(|f| f.spot == *spot).collect()
 }
 
-fn iptables_filters(filters: &[&Filter]) -> Vec<String> {
+fn iptables_filters(filters: &[&Filter], v6: bool) -> Vec<String> {
     let line = |f: &&Filter| {
         let Filter {
             hook,
@@ -103,7 +125,8 @@ fn iptables_filters(filters: &[&Filter]) -> Vec<String> {
             hook.chain()
         )
     };
-    filters.iter().map(line).collect()
+    let own = filters.iter().filter(|f| f.dst.is_ipv6() == v6);
+    own.map(line).collect()
 }
 
 fn nft_filters(filters: &[&Filter], word: &str) -> String {
@@ -115,9 +138,9 @@ fn nft_filters(filters: &[&Filter], word: &str) -> String {
             dport,
             ..
         } = f;
-        let hook = hook.chain().to_lowercase();
+        let (hook, ip) = (hook.chain().to_lowercase(), nftables::family(*dst));
         format!(
-            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; ip daddr {dst} {proto} dport {dport} counter drop\n}}\n}}\n"
+            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; {ip} daddr {dst} {proto} dport {dport} counter drop\n}}\n}}\n"
         )
     };
     filters.iter().map(line).collect()

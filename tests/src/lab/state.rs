@@ -23,10 +23,10 @@ pub struct State {
     pub namespaces: Vec<String>,
     /// Who takes it down; `None`: it stays until `down`.
     pub owner: Option<Owner>,
-    /// Seed and placement, to draw the plan again.
+    /// Seed and shape, to draw the plan again.
     pub seed: u64,
-    /// `same` or `cross`.
-    pub placement: String,
+    /// Name of the shape.
+    pub shape: String,
     /// Proxy mode.
     pub proxy: String,
     /// Fault, for `status`.

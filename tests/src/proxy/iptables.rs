@@ -1,7 +1,8 @@
 //! kube-proxy's iptables form (pkg/proxy/iptables), with the jumps that it puts into the built-in chains.
 
-use super::{ServicePort, hash};
+use super::{ServicePort, Turned, hash};
 use crate::lab::cidr::Cidr;
+use std::net::SocketAddr;
 
 /// Rules of the two tables that the proxy uses, in restore syntax.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,14 +42,23 @@ impl Rules {
     }
 }
 
+const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP";
+
 /// The proxy's rules for `ports`.
 pub fn render(ports: &[ServicePort], pod_cidr: Cidr) -> Rules {
     let mut rules = frame();
+    if pod_cidr.base.is_ipv4() {
+        // There is no such rule for IPv6: the kernel has no route_localnet there.
+        rules.filter.push(LOCALNET.to_owned());
+    }
     for port in ports {
         if port.endpoints.is_empty() {
             rules.filter.push(no_endpoints(port));
         } else {
             service(&mut rules, port, pod_cidr);
+        }
+        if let Some(number) = port.node_port {
+            node_port(&mut rules, port, number, pod_cidr);
         }
     }
     rules.nat.push(
@@ -83,7 +93,6 @@ fn frame() -> Rules {
             "-A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL",
             "-A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES",
             "-A OUTPUT -j KUBE-FIREWALL",
-            "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
             "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
             "-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark --mark 0x4000/0x4000 -j ACCEPT",
             "-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -117,9 +126,14 @@ fn no_endpoints(port: &ServicePort) -> String {
     )
 }
 
+fn chain(kind: &str, port: &ServicePort) -> String {
+    let ServicePort { proto, .. } = port;
+    format!("KUBE-{kind}-{}", hash(&(port.full_name() + proto), 16))
+}
+
 fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr) {
     let (name, proto) = (port.full_name(), &port.proto);
-    let chain = format!("KUBE-SVC-{}", hash(&format!("{name}{proto}"), 16));
+    let chain = chain("SVC", port);
     let (ip, dport) = (port.vip.ip(), port.vip.port());
     let matches = format!(
         "-m comment --comment \"{name} cluster IP\" -m {proto} -p {proto} -d {ip} --dport {dport}"
@@ -131,21 +145,9 @@ fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr) {
     rules.nat.push(format!(
         "-A {chain} {matches} ! -s {pod_cidr} -j KUBE-MARK-MASQ"
     ));
-    let count = port.endpoints.len();
-    for (i, endpoint) in port.endpoints.iter().enumerate() {
-        let target = format!("KUBE-SEP-{}", hash(&format!("{name}{proto}{endpoint}"), 16));
-        let left = count - i;
-        let chance = if left > 1 {
-            format!(
-                "-m statistic --mode random --probability {:.10} ",
-                1.0 / left as f64
-            )
-        } else {
-            String::new()
-        };
-        rules.nat.push(format!(
-            "-A {chain} -m comment --comment \"{name} -> {endpoint}\" {chance}-j {target}"
-        ));
+    spread(rules, port, &chain, &port.endpoints);
+    for endpoint in &port.endpoints {
+        let target = target(port, *endpoint);
         rules.nat.push(format!(
             "-A {target} -m comment --comment {name} -s {} -j KUBE-MARK-MASQ",
             endpoint.ip()
@@ -155,4 +157,75 @@ fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr) {
         ));
         rules.nat_chains.push(target);
     }
+}
+
+/// Chain of an endpoint.
+fn target(port: &ServicePort, endpoint: SocketAddr) -> String {
+    let base = format!("{}{}{endpoint}", port.full_name(), port.proto);
+    format!("KUBE-SEP-{}", hash(&base, 16))
+}
+
+/// Chooses one of `endpoints` by chance.
+fn spread(rules: &mut Rules, port: &ServicePort, chain: &str, endpoints: &[SocketAddr]) {
+    let name = port.full_name();
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let left = endpoints.len() - i;
+        let chance = if left > 1 {
+            format!(
+                "-m statistic --mode random --probability {:.10} ",
+                1.0 / left as f64
+            )
+        } else {
+            String::new()
+        };
+        rules.nat.push(format!(
+            "-A {chain} -m comment --comment \"{name} -> {endpoint}\" {chance}-j {}",
+            target(port, *endpoint)
+        ));
+    }
+}
+
+fn node_port(rules: &mut Rules, port: &ServicePort, number: u16, pod_cidr: Cidr) {
+    let (name, proto) = (port.full_name(), &port.proto);
+    let matches = format!("-m {proto} -p {proto} --dport {number}");
+    if let Some((turned, why)) = port.turned_away() {
+        let verdict = match turned {
+            Turned::Reject => "REJECT",
+            Turned::Drop => "DROP",
+        };
+        rules.filter.push(format!(
+            "-A KUBE-EXTERNAL-SERVICES -m comment --comment \"{name} {why}\" -m addrtype --dst-type LOCAL {matches} -j {verdict}"
+        ));
+    }
+    if port.endpoints.is_empty() {
+        return;
+    }
+    let (external, all) = (chain("EXT", port), chain("SVC", port));
+    rules.nat.push(format!(
+        "-A KUBE-NODEPORTS -m comment --comment {name} {matches} -j {external}"
+    ));
+    let mut outside = |comment: &str, rule: &str| {
+        rules.nat.push(format!(
+            "-A {external} -m comment --comment \"{comment} {name} external destinations\" {rule}"
+        ));
+    };
+    if port.external_local {
+        let local = "-m addrtype --src-type LOCAL";
+        outside("pod traffic for", &format!("-s {pod_cidr} -j {all}"));
+        outside(
+            "masquerade LOCAL traffic for",
+            &format!("{local} -j KUBE-MARK-MASQ"),
+        );
+        outside("route LOCAL traffic for", &format!("{local} -j {all}"));
+        if !port.local.is_empty() {
+            let own = chain("SVL", port);
+            rules.nat.push(format!("-A {external} -j {own}"));
+            spread(rules, port, &own, &port.local);
+            rules.nat_chains.push(own);
+        }
+    } else {
+        outside("masquerade traffic for", "-j KUBE-MARK-MASQ");
+        rules.nat.push(format!("-A {external} -j {all}"));
+    }
+    rules.nat_chains.push(external);
 }

@@ -3,7 +3,7 @@
 pub mod iptables;
 pub mod nftables;
 
-use crate::manifests::{Objects, port_number};
+use crate::manifests::{Objects, family, port_number};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use sha2::{Digest, Sha256};
@@ -62,9 +62,35 @@ pub struct ServicePort {
     pub vip: SocketAddr,
     /// Endpoints that get traffic.
     pub endpoints: Vec<SocketAddr>,
+    /// Those of them on the proxy's own node.
+    pub local: Vec<SocketAddr>,
+    /// Port on every node.
+    pub node_port: Option<u16>,
+    /// Traffic from outside goes to the node's own endpoints only.
+    pub external_local: bool,
+}
+
+/// How a proxy turns traffic away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// It answers with ICMP.
+    Reject,
+    /// It says nothing: a load balancer will find another node.
+    Drop,
 }
 
 impl ServicePort {
+    /// What becomes of traffic from outside that no endpoint takes, and why, where that is so.
+    pub fn turned_away(&self) -> Option<(Turned, &'static str)> {
+        if self.endpoints.is_empty() {
+            Some((Turned::Reject, "has no endpoints"))
+        } else if self.external_local && self.local.is_empty() {
+            Some((Turned::Drop, "has no local endpoints"))
+        } else {
+            None
+        }
+    }
+
     /// `namespace/name:port`, or `namespace/name` for a port without name.
     pub fn full_name(&self) -> String {
         let ServicePort {
@@ -81,24 +107,28 @@ impl ServicePort {
     }
 }
 
-/// All Service ports with a cluster IP.
-pub fn service_ports(objects: &Objects) -> Vec<ServicePort> {
+/// All Service ports with a cluster IP of one family, as the proxier of that family on `node` knows them.
+pub fn service_ports(objects: &Objects, v6: bool, node: &str) -> Vec<ServicePort> {
     objects
         .services
         .iter()
-        .flat_map(|s| ports_of(s, &objects.slices))
+        .flat_map(|s| ports_of(s, &objects.slices, v6, node))
         .collect()
 }
 
-fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
+fn ports_of(service: &Service, slices: &[EndpointSlice], v6: bool, node: &str) -> Vec<ServicePort> {
     let name = service.metadata.name.clone().unwrap_or_default();
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
-    let vip: Option<IpAddr> = spec.cluster_ip.as_ref().and_then(|ip| ip.parse().ok());
+    let vips = spec.cluster_ips.iter().flatten();
+    let vip = vips
+        .filter_map(|ip| ip.parse().ok())
+        .find(|ip: &IpAddr| ip.is_ipv6() == v6);
     let Some(vip) = vip else { return Vec::new() };
     let own = |slice: &&EndpointSlice| {
-        slice.metadata.namespace == service.metadata.namespace
+        slice.address_type == family(vip)
+            && slice.metadata.namespace == service.metadata.namespace
             && slice
                 .metadata
                 .labels
@@ -111,6 +141,11 @@ fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
         .flatten()
         .map(|port| {
             let port_name = port.name.clone().unwrap_or_default();
+            let slices = slices.iter().filter(own);
+            let endpoints: Vec<(SocketAddr, bool)> = slices
+                .flat_map(|slice| endpoints_of(slice, &port_name, node))
+                .collect();
+            let local = endpoints.iter().filter(|(_, local)| *local);
             ServicePort {
                 namespace: service.metadata.namespace.clone().unwrap_or_default(),
                 service: name.clone(),
@@ -120,18 +155,18 @@ fn ports_of(service: &Service, slices: &[EndpointSlice]) -> Vec<ServicePort> {
                     .unwrap_or("TCP")
                     .to_ascii_lowercase(),
                 vip: SocketAddr::new(vip, port_number(port.port)),
-                endpoints: slices
-                    .iter()
-                    .filter(own)
-                    .flat_map(|slice| endpoints_of(slice, &port_name))
-                    .collect(),
+                local: local.map(|(to, _)| *to).collect(),
+                endpoints: endpoints.iter().map(|(to, _)| *to).collect(),
+                node_port: port.node_port.map(port_number),
+                external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
                 port_name,
             }
         })
         .collect()
 }
 
-fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddr> {
+/// Endpoints that get traffic, and whether they are on `node`.
+fn endpoints_of(slice: &EndpointSlice, port_name: &str, node: &str) -> Vec<(SocketAddr, bool)> {
     let mut ports = slice.ports.iter().flatten();
     let Some(port) = ports
         .find(|p| p.name.as_deref().unwrap_or_default() == port_name)
@@ -144,8 +179,11 @@ fn endpoints_of(slice: &EndpointSlice, port_name: &str) -> Vec<SocketAddr> {
         .endpoints
         .iter()
         .filter(ready)
-        .filter_map(|e| e.addresses.first()?.parse().ok())
-        .map(|ip| SocketAddr::new(ip, port_number(port)))
+        .filter_map(|e| {
+            let ip = e.addresses.first()?.parse().ok()?;
+            let local = e.node_name.as_deref() == Some(node);
+            Some((SocketAddr::new(ip, port_number(port)), local))
+        })
         .collect()
 }
 

@@ -1,9 +1,9 @@
-//! kube-proxy's nftables form (pkg/proxy/nftables): table `ip kube-proxy`, in the older layout (a chain per endpoint) or
+//! kube-proxy's nftables form (pkg/proxy/nftables): table `ip kube-proxy` or `ip6 kube-proxy`, in the older layout (a chain per endpoint) or
 //! the newer one (a dnat map per Service and a set of hairpin connections).
 
-use super::{ServicePort, hash};
+use super::{ServicePort, Turned, hash};
 use crate::lab::cidr::Cidr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Which layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +14,25 @@ pub enum Layout {
     DnatMaps,
 }
 
-/// Table `ip kube-proxy` in nft syntax.
+/// nft's word for the family of an address.
+pub fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "ip" } else { "ip6" }
+}
+
+/// Table `ip kube-proxy` or `ip6 kube-proxy` in nft syntax.
 pub fn render(
     ports: &[ServicePort],
     pod_cidr: Cidr,
     service_cidr: Cidr,
-    node_ip: std::net::IpAddr,
+    node_ip: IpAddr,
     layout: Layout,
 ) -> String {
+    let ip = family(node_ip);
+    let addr = if node_ip.is_ipv4() {
+        "ipv4_addr"
+    } else {
+        "ipv6_addr"
+    };
     let served: Vec<&ServicePort> = ports.iter().filter(|p| !p.endpoints.is_empty()).collect();
     let rejected: Vec<&ServicePort> = ports.iter().filter(|p| p.endpoints.is_empty()).collect();
     let chains: String = served
@@ -29,6 +40,27 @@ pub fn render(
         .map(|p| service(p, pod_cidr, layout))
         .collect();
     let key = |p: &ServicePort| format!("{} . {} . {}", p.vip.ip(), p.proto, p.vip.port());
+    let external_chains: String = served
+        .iter()
+        .filter(|p| p.node_port.is_some())
+        .map(|p| external(p, pod_cidr, layout))
+        .collect();
+    let node_ports = served.iter().filter_map(|p| {
+        let (number, proto) = (p.node_port?, &p.proto);
+        Some(format!(
+            "{proto} . {number} : goto {}",
+            named("external", p)
+        ))
+    });
+    let no_endpoint_node_ports = ports.iter().filter_map(|p| {
+        let (number, (turned, _)) = (p.node_port?, p.turned_away()?);
+        let verdict = match turned {
+            Turned::Reject => "goto reject-chain",
+            Turned::Drop => "drop",
+        };
+        let (proto, name) = (&p.proto, p.full_name());
+        Some(format!("{proto} . {number} comment \"{name}\" : {verdict}"))
+    });
     let cluster_ips = ports.iter().map(|p| p.vip.ip().to_string());
     let service_ips = served
         .iter()
@@ -44,28 +76,30 @@ pub fn render(
         Layout::EndpointChains => (String::new(), String::new()),
         Layout::DnatMaps => (
             format!(
-                "  set hairpin-connections {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; comment \"service hairpin connections\"; {} }}\n",
+                "  set hairpin-connections {{ type {addr} . {addr} . inet_proto . inet_service; comment \"service hairpin connections\"; {} }}\n",
                 elements(served.iter().flat_map(|p| hairpins(p)))
             ),
-            "    ct status & dnat == dnat ip saddr . ip daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random\n".to_owned(),
+            format!(
+                "    ct status & dnat == dnat {ip} saddr . {ip} daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random\n"
+            ),
         ),
     };
     let cluster_masquerade = match layout {
         Layout::EndpointChains => String::new(),
         Layout::DnatMaps => format!(
-            "    ip daddr @cluster-ips ip saddr != {pod_cidr} meta mark set meta mark | 0x4000 comment \"masquerade clusterIP traffic from outside cluster\"\n"
+            "    {ip} daddr @cluster-ips {ip} saddr != {pod_cidr} meta mark set meta mark | 0x4000 comment \"masquerade clusterIP traffic from outside cluster\"\n"
         ),
     };
     format!(
-        r#"table ip kube-proxy {{
+        r#"table {ip} kube-proxy {{
   comment "rules for kube-proxy"
-{hairpin_set}  set cluster-ips {{ type ipv4_addr; comment "Active ClusterIPs"; {cluster_ips} }}
-  set nodeport-ips {{ type ipv4_addr; comment "IPs that accept NodePort traffic"; elements = {{ {node_ip} }} }}
-  map firewall-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; comment "destinations that are subject to LoadBalancerSourceRanges"; }}
-  map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; comment "vmap to drop or reject packets to service nodeports with no endpoints"; }}
-  map no-endpoint-services {{ type ipv4_addr . inet_proto . inet_service : verdict; comment "vmap to drop or reject packets to services with no endpoints"; {no_endpoints} }}
-  map service-nodeports {{ type inet_proto . inet_service : verdict; comment "NodePort traffic"; }}
-  map service-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; comment "ClusterIP, ExternalIP and LoadBalancer IP traffic"; {service_ips} }}
+{hairpin_set}  set cluster-ips {{ type {addr}; comment "Active ClusterIPs"; {cluster_ips} }}
+  set nodeport-ips {{ type {addr}; comment "IPs that accept NodePort traffic"; elements = {{ {node_ip} }} }}
+  map firewall-ips {{ type {addr} . inet_proto . inet_service : verdict; comment "destinations that are subject to LoadBalancerSourceRanges"; }}
+  map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; comment "vmap to drop or reject packets to service nodeports with no endpoints"; {no_endpoint_node_ports} }}
+  map no-endpoint-services {{ type {addr} . inet_proto . inet_service : verdict; comment "vmap to drop or reject packets to services with no endpoints"; {no_endpoints} }}
+  map service-nodeports {{ type inet_proto . inet_service : verdict; comment "NodePort traffic"; {node_ports} }}
+  map service-ips {{ type {addr} . inet_proto . inet_service : verdict; comment "ClusterIP, ExternalIP and LoadBalancer IP traffic"; {service_ips} }}
   chain mark-for-masquerade {{ meta mark set meta mark | 0x4000; }}
   chain masquerading {{
 {masquerading}    meta mark & 0x4000 == 0 return
@@ -73,16 +107,16 @@ pub fn render(
     masquerade fully-random
   }}
   chain reject-chain {{ comment "helper for @no-endpoint-services / @no-endpoint-nodeports"; reject; }}
-{chains}  chain services {{
-{cluster_masquerade}    ip daddr . meta l4proto . th dport vmap @service-ips
-    ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
+{chains}{external_chains}  chain services {{
+{cluster_masquerade}    {ip} daddr . meta l4proto . th dport vmap @service-ips
+    {ip} daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
   }}
-  chain firewall-check {{ ip daddr . meta l4proto . th dport vmap @firewall-ips; }}
-  chain service-endpoints-check {{ ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
-  chain nodeport-endpoints-check {{ ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports; }}
+  chain firewall-check {{ {ip} daddr . meta l4proto . th dport vmap @firewall-ips; }}
+  chain service-endpoints-check {{ {ip} daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
+  chain nodeport-endpoints-check {{ {ip} daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports; }}
   chain cluster-ips-check {{
-    ip daddr @cluster-ips reject comment "Reject traffic to invalid ports of ClusterIPs"
-    ip daddr {{ {service_cidr} }} drop comment "Drop traffic to unallocated ClusterIPs"
+    {ip} daddr @cluster-ips reject comment "Reject traffic to invalid ports of ClusterIPs"
+    {ip} daddr {{ {service_cidr} }} drop comment "Drop traffic to unallocated ClusterIPs"
   }}
   chain filter-prerouting-pre-dnat {{ type filter hook prerouting priority -110; ct state new jump firewall-check; }}
   chain filter-output-pre-dnat {{ type filter hook output priority -110; ct state new jump firewall-check; }}
@@ -108,6 +142,8 @@ pub fn render(
 "#,
         cluster_ips = elements(cluster_ips.collect::<std::collections::BTreeSet<_>>()),
         no_endpoints = elements(no_endpoints),
+        node_ports = elements(node_ports),
+        no_endpoint_node_ports = elements(no_endpoint_node_ports),
         service_ips = elements(service_ips),
     )
 }
@@ -133,13 +169,19 @@ fn base(port: &ServicePort) -> String {
     format!("{namespace}/{service}/{proto}/{port_name}")
 }
 
-fn chain(port: &ServicePort) -> String {
+fn named(kind: &str, port: &ServicePort) -> String {
     let base = base(port);
-    format!("service-{}-{base}", hash(&base, 8))
+    format!("{kind}-{}-{base}", hash(&base, 8))
+}
+
+fn chain(port: &ServicePort) -> String {
+    named("service", port)
 }
 
 fn endpoint_chain(port: &ServicePort, endpoint: SocketAddr) -> String {
-    let base = format!("{}__{}/{}", base(port), endpoint.ip(), endpoint.port());
+    // A chain name holds no colon.
+    let ip = endpoint.ip().to_string().replace(':', ".");
+    let base = format!("{}__{ip}/{}", base(port), endpoint.port());
     format!("endpoint-{}-{base}", hash(&base, 8))
 }
 
@@ -149,41 +191,74 @@ fn hairpins(port: &ServicePort) -> Vec<String> {
 }
 
 fn service(port: &ServicePort, pod_cidr: Cidr, layout: Layout) -> String {
-    let (name, vip, proto, count) = (
-        chain(port),
-        port.vip.ip(),
-        &port.proto,
-        port.endpoints.len(),
-    );
+    let (name, vip, ip) = (chain(port), port.vip.ip(), family(port.vip.ip()));
+    let choice = choice(port, &port.endpoints, layout);
+    match layout {
+        Layout::EndpointChains => {
+            let chains: String = port.endpoints.iter().map(|e| endpoint(port, *e)).collect();
+            chains
+                + &format!(
+                    "  chain {name} {{\n    {ip} daddr {vip} {ip} saddr != {pod_cidr} jump mark-for-masquerade\n    {choice}\n  }}\n"
+                )
+        }
+        Layout::DnatMaps => format!("  chain {name} {{\n    {choice}\n  }}\n"),
+    }
+}
+
+fn endpoint(port: &ServicePort, to: SocketAddr) -> String {
+    let (chain, own, ip) = (endpoint_chain(port, to), to.ip(), family(to.ip()));
+    format!(
+        "  chain {chain} {{\n    {ip} saddr {own} jump mark-for-masquerade\n    meta l4proto {} dnat to {to}\n  }}\n",
+        port.proto
+    )
+}
+
+/// The rule that chooses one of `endpoints` by chance.
+fn choice(port: &ServicePort, endpoints: &[SocketAddr], layout: Layout) -> String {
+    let count = endpoints.len();
     let numbered = |f: &dyn Fn(SocketAddr) -> String| {
-        let rows = port
-            .endpoints
-            .iter()
-            .enumerate()
-            .map(|(i, e)| format!("{i} : {}", f(*e)));
+        let rows = endpoints.iter().enumerate();
+        let rows = rows.map(|(i, e)| format!("{i} : {}", f(*e)));
         rows.collect::<Vec<_>>().join(", ")
     };
     match layout {
         Layout::EndpointChains => {
-            let chains: Vec<String> = port
-                .endpoints
-                .iter()
-                .map(|e| {
-                    let (chain, ip) = (endpoint_chain(port, *e), e.ip());
-                    format!("  chain {chain} {{\n    ip saddr {ip} jump mark-for-masquerade\n    meta l4proto {proto} dnat to {e}\n  }}\n")
-                })
-                .collect();
             let targets = numbered(&|e| format!("goto {}", endpoint_chain(port, e)));
-            chains.concat()
-                + &format!(
-                    "  chain {name} {{\n    ip daddr {vip} ip saddr != {pod_cidr} jump mark-for-masquerade\n    numgen random mod {count} vmap {{ {targets} }}\n  }}\n"
-                )
+            format!("numgen random mod {count} vmap {{ {targets} }}")
         }
         Layout::DnatMaps => {
             let targets = numbered(&|e| format!("{} . {}", e.ip(), e.port()));
             format!(
-                "  chain {name} {{\n    meta l4proto {proto} dnat ip to numgen random mod {count} map {{ {targets} }}\n  }}\n"
+                "meta l4proto {} dnat {} to numgen random mod {count} map {{ {targets} }}",
+                port.proto,
+                family(port.vip.ip())
             )
         }
     }
+}
+
+/// Where traffic from outside goes first; under the Local policy only to endpoints of the node.
+fn external(port: &ServicePort, pod_cidr: Cidr, layout: Layout) -> String {
+    let (name, all, ip) = (named("external", port), chain(port), family(port.vip.ip()));
+    if !port.external_local {
+        return format!("  chain {name} {{\n    jump mark-for-masquerade\n    goto {all}\n  }}\n");
+    }
+    let own = named("local", port);
+    let (chain, goto) = if port.local.is_empty() {
+        (String::new(), String::new())
+    } else {
+        let choice = choice(port, &port.local, layout);
+        (
+            format!("  chain {own} {{\n    {choice}\n  }}\n"),
+            format!("    goto {own}\n"),
+        )
+    };
+    format!(
+        r#"{chain}  chain {name} {{
+    {ip} saddr {pod_cidr} goto {all} comment "short-circuit pod traffic"
+    fib saddr type local jump mark-for-masquerade comment "masquerade local traffic"
+    fib saddr type local goto {all} comment "short-circuit local traffic"
+{goto}  }}
+"#
+    )
 }

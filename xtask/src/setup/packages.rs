@@ -15,8 +15,11 @@ type Tool = (&'static str, &'static str);
 const TOOLS: &[Tool] = &[
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+    ("bridge", "iproute2"),
     ("iptables-legacy-restore", "iptables"),
     ("iptables-nft-restore", "iptables"),
+    ("ip6tables-legacy-restore", "iptables"),
+    ("ip6tables-nft-restore", "iptables"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("ping", "iputils-ping"),
