@@ -57,7 +57,19 @@ fn of_node(view: &View) -> Vec<Blind> {
             ),
         )
     });
-    lost.chain(unread).chain(evicted).chain(skipped).collect()
+    let unjoined = (view.table.unjoined() > 0).then(|| {
+        let n = view.table.unjoined();
+        blind(
+            "records-unjoined".to_owned(),
+            "flow".to_owned(),
+            format!("{n} ICMP errors quote packets of connections that nothing else told of"),
+        )
+    });
+    lost.chain(unread)
+        .chain(evicted)
+        .chain(skipped)
+        .chain(unjoined)
+        .collect()
 }
 
 /// What a lower tier loses. IPVS concerns only a node that runs it.

@@ -3,9 +3,10 @@
 use super::datagrams::Datagrams;
 use super::progress::{Hanging, Progress};
 use crate::model::flow::{FlowKey, FlowStats};
-use crate::model::record::{Event, Record};
+use crate::model::record::{Event, IcmpError, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::mem::discriminant;
+use std::time::Duration;
 
 /// Which input a fact came from, so that an answer can name (and a test can remove) exactly what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,12 @@ pub struct Connection {
     pub ct_new: bool,
     /// Initial sequence number of the client's SYN.
     pub isn: Option<u32>,
+    /// When its SYN was sent.
+    pub(super) syn: Option<Time>,
+    /// When conntrack called it new.
+    pub(super) new: Option<Time>,
+    /// What conntrack showed of it, and when.
+    pub(super) views: Vec<CtView>,
     /// First sign of it.
     pub began: Time,
     /// Latest sign of it.
@@ -100,6 +107,33 @@ pub struct Connection {
     pub(super) progress: [Progress; 2],
 }
 
+/// Conntrack's entry as some record or dump showed it, the first and the latest time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CtView {
+    ct: CtTuples,
+    /// Conntrack announced it as new.
+    told: bool,
+    /// It did not stand before.
+    begins: bool,
+    first: (Time, Cite),
+    last: (Time, Cite),
+}
+
+/// Whether all views are of one entry.
+fn alike(some: &[CtView], others: &[CtView]) -> bool {
+    let mut entries = some.iter().chain(others).map(|v| (v.ct.orig, v.ct.reply));
+    entries
+        .next()
+        .is_none_or(|one| entries.all(|other| other == one))
+}
+
+/// Different views kept of one entry: its status has few bits that change.
+const MAX_VIEWS: usize = 16;
+
+/// What the node does with a first packet before an interface shows it, and the grain of the kernel's ticks: within it,
+/// what comes before a connection's start is still its own.
+pub(super) const GRAIN: Duration = Duration::from_millis(10);
+
 /// Events kept that are alike in all but time: a storm of one kind leaves room for the others.
 const MAX_ALIKE: usize = 4;
 /// Events kept of one kind.
@@ -113,6 +147,9 @@ impl Connection {
             ct_cite: None,
             ct_new: false,
             isn: None,
+            syn: None,
+            new: None,
+            views: Vec::new(),
             began: at,
             last: at,
             opened: false,
@@ -208,7 +245,7 @@ impl Connection {
         }
         match latest {
             Some(i) if alike >= MAX_ALIKE => {
-                let more = self.events[i].more + 1;
+                let more = self.events[i].more + 1 + event.more;
                 self.events[i] = ConnEvent { more, ..event };
             }
             _ if of_kind >= MAX_OF_KIND => self.events_skipped += 1,
@@ -254,14 +291,261 @@ impl Connection {
         self.last = self.last.max(old.last);
         self.opened |= old.opened;
         self.isn = self.isn.or(old.isn);
-        for sight in old.sights {
-            if !self.sights.iter().any(|s| s.key == sight.key) {
-                self.sights.push(sight);
-            }
+        self.syn = earliest(self.syn, old.syn);
+        for view in old.views {
+            self.add_view(view);
+        }
+        self.retell();
+        for Sight { key, stats } in old.sights {
+            self.see(key, &stats);
         }
         self.events_skipped += old.events_skipped;
         for event in old.events {
             self.push(event);
+        }
+    }
+
+    /// Takes in an entry of the flow map. What comes late does not undo what is newer.
+    pub(super) fn see(&mut self, key: FlowKey, stats: &FlowStats) {
+        match self.sights.iter_mut().find(|s| s.key == key) {
+            Some(known) if known.stats.last > stats.last => {}
+            Some(known) => known.stats = stats.clone(),
+            None => self.sights.push(Sight {
+                key,
+                stats: stats.clone(),
+            }),
+        }
+    }
+
+    /// When it began, where that is known: what came before is of whoever had its tuples then.
+    pub(super) fn start(&self) -> Option<Time> {
+        self.syn.or(self.new)
+    }
+
+    /// Where it stands among the connections that used its tuples one after another.
+    pub(super) fn place(&self) -> Time {
+        self.start().unwrap_or(self.began)
+    }
+
+    /// Notes when its SYN was sent.
+    pub(super) fn opened_at(&mut self, time: Time) {
+        self.syn = earliest(self.syn, Some(time));
+        self.began = self.began.min(time);
+    }
+
+    /// Notes which way it goes, where that was a guess.
+    pub(super) fn turn_towards(&mut self, forward: Tuple) {
+        if self.direction_guessed && self.orig.inverse() == forward {
+            self.orig = forward;
+            self.progress.reverse();
+        }
+        self.direction_guessed = false;
+    }
+
+    /// Takes in how conntrack showed its entry.
+    /// `told`: conntrack announced it as new; `begins`: it did not stand before.
+    pub(super) fn view(&mut self, ct: CtTuples, told: bool, begins: bool, at: (Time, Cite)) {
+        let view = CtView {
+            ct,
+            told,
+            begins,
+            first: at,
+            last: at,
+        };
+        self.add_view(view);
+        self.retell();
+    }
+
+    fn add_view(&mut self, view: CtView) {
+        let CtView {
+            ct,
+            told,
+            begins,
+            first,
+            last,
+        } = view;
+        let room = self.views.len() < MAX_VIEWS;
+        match self
+            .views
+            .iter_mut()
+            .find(|v| (v.ct, v.told, v.begins) == (ct, told, begins))
+        {
+            Some(known) => {
+                known.first = known.first.min(first);
+                known.last = known.last.max(last);
+            }
+            None if room => self.views.push(view),
+            None => {}
+        }
+    }
+
+    /// What all views together say. A later view of the same entry knows more: confirmed, reply seen.
+    fn retell(&mut self) {
+        self.views.sort_by_key(|v| v.first);
+        self.ct = None;
+        for CtView { ct, .. } in &self.views {
+            let known = self.ct.map_or(0, |known| known.status.0);
+            if known & ct.status.0 == known {
+                self.ct = Some(*ct);
+            }
+        }
+        self.ct_cite = self.views.first().map(|v| v.first.1);
+        self.ct_new = self.views.iter().any(|v| v.told);
+        let begun = self.views.iter().filter(|v| v.begins);
+        self.new = begun.map(|v| v.first.0).min();
+        self.began = self.new.map_or(self.began, |new| new.min(self.began));
+        match self.ct {
+            Some(ct) => {
+                self.orig = ct.orig;
+                self.direction_guessed = false;
+            }
+            None if !self.is_told_of(&self.orig) => {
+                let opening = |s: &&Sight| s.stats.syn.is_some();
+                let sight = self.sights.iter().find(opening).or(self.sights.first());
+                let event = || self.events.iter().find_map(|e| e.record.tuple);
+                self.orig = sight
+                    .map(|s| s.key.tuple)
+                    .or_else(event)
+                    .unwrap_or(self.orig);
+            }
+            None => {}
+        }
+    }
+
+    fn is_told_of(&self, tuple: &Tuple) -> bool {
+        let is_it = |t: &Tuple| t == tuple || *t == tuple.inverse();
+        self.sights.iter().any(|s| is_it(&s.key.tuple))
+            || self
+                .events
+                .iter()
+                .any(|e| tuples_of(&e.record).iter().flatten().any(is_it))
+    }
+
+    /// Two connections that used one tuple, this one first: once it is known when the `later` one began, each gets what
+    /// was told in its time.
+    pub(super) fn part_from(&mut self, later: &mut Connection, start: Time) {
+        let from = self.place();
+        let is_later = |t: Time| t + GRAIN >= start;
+        let is_earlier = |t: Time| t + GRAIN < start && t + GRAIN >= from;
+        let leaves = |v: &CtView| later.claims(&v.ct) && is_later(v.first.0);
+        let (left, kept): (Vec<CtView>, _) = self.views.iter().partition(|v| leaves(v));
+        let comes = |v: &CtView| self.claims(&v.ct) && is_earlier(v.last.0);
+        let (came, stayed): (Vec<CtView>, _) = later.views.iter().partition(|v| comes(v));
+        // One connection has one entry: what would be a second one stays where it is.
+        if alike(&kept, &came) && alike(&stayed, &left) {
+            self.views = kept.into_iter().chain(came).collect();
+            later.views = stayed.into_iter().chain(left).collect();
+            self.share(later, is_later);
+        }
+        self.retell();
+        later.retell();
+        self.cede(later, is_later);
+        later.cede(self, is_earlier);
+    }
+
+    /// A view that was told before and after the later connection began is of both.
+    fn share(&mut self, later: &mut Connection, is_later: impl Fn(Time) -> bool) {
+        for view in &mut self.views {
+            let CtView {
+                ct, first, last, ..
+            } = *view;
+            if is_later(last.0) && !is_later(first.0) && later.claims(&ct) {
+                view.last = first;
+                later.add_view(CtView {
+                    first: last,
+                    last,
+                    ..*view
+                });
+            }
+        }
+    }
+
+    /// Whether an entry of conntrack can be its own.
+    fn claims(&self, ct: &CtTuples) -> bool {
+        ct.orig == self.orig || (self.ct.is_none() && ct.translated() == self.orig)
+    }
+
+    /// Moves what was told of it by tuples of `other`, at a time that `is_theirs`, over to that connection.
+    pub(super) fn cede(&mut self, other: &mut Connection, is_theirs: impl Fn(Time) -> bool) {
+        let concerns = |t: &Tuple| other.leg(t).is_some();
+        // A sequence number, or conntrack, can say that it is not theirs.
+        let same_isn = |isn: Option<u32>| isn.is_none() || other.isn.is_none() || isn == other.isn;
+        let same_ct = |ct: Option<CtTuples>| match (ct, other.ct) {
+            (Some(ct), Some(own)) => (ct.orig, ct.reply) == (own.orig, own.reply),
+            _ => true,
+        };
+        let is_moved = |ConnEvent { record, .. }: &ConnEvent| {
+            is_theirs(record.time)
+                && tuples_of(record).iter().flatten().any(concerns)
+                && same_isn(isn_of(record))
+                && same_ct(ct_of(record))
+        };
+        let (events, kept): (Vec<ConnEvent>, _) = self.events.drain(..).partition(is_moved);
+        self.events = kept;
+        let is_moved = |s: &Sight| {
+            let isn = s.stats.syn.map(|_| s.stats.isn);
+            is_theirs(moment(&s.stats)) && concerns(&s.key.tuple) && same_isn(isn)
+        };
+        let (sights, kept): (Vec<Sight>, _) = self.sights.drain(..).partition(is_moved);
+        self.sights = kept;
+        if events.is_empty() && sights.is_empty() {
+            return;
+        }
+        // A view goes with the record that showed it.
+        let is_moved = |v: &CtView| events.iter().any(|e| e.cite == v.first.1);
+        let (views, kept): (Vec<CtView>, _) = self.views.iter().partition(|v| is_moved(v));
+        self.views = kept;
+        for view in views {
+            if alike(&other.views, &[view]) {
+                other.add_view(view);
+            }
+        }
+        other.retell();
+        for Sight { key, stats } in sights {
+            other.began = other.began.min(stats.first);
+            other.last = other.last.max(stats.last);
+            other.see(key, &stats);
+        }
+        for event in events {
+            other.push(event);
+        }
+        for conn in [&mut *self, other] {
+            conn.progress = Default::default();
+            conn.take_stock(conn.last);
+        }
+        self.recount();
+        self.retell();
+    }
+
+    /// Takes out what came by tuples that turned out not to be its own.
+    pub(super) fn orphans(&mut self) -> (Vec<ConnEvent>, Vec<Sight>) {
+        let is_own = |t: &Tuple| self.leg(t).is_some();
+        let is_orphan = |e: &&ConnEvent| !tuples_of(&e.record).iter().flatten().any(is_own);
+        let events: Vec<ConnEvent> = self.events.iter().filter(is_orphan).cloned().collect();
+        let is_orphan = |s: &&Sight| !is_own(&s.key.tuple);
+        let sights: Vec<Sight> = self.sights.iter().filter(is_orphan).cloned().collect();
+        if !events.is_empty() || !sights.is_empty() {
+            self.events.retain(|e| !events.contains(e));
+            self.sights.retain(|s| !sights.contains(s));
+            self.recount();
+        }
+        (events, sights)
+    }
+
+    /// Whether all that was told of it has turned out to be of others.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.sights.is_empty() && self.views.is_empty()
+    }
+
+    /// First and latest sign of what is left.
+    fn recount(&mut self) {
+        let events = self.events.iter().map(|e| (e.record.time, e.record.time));
+        let sights = self.sights.iter().map(|s| (s.stats.first, s.stats.last));
+        let start = self.start().map(|t| (t, t));
+        let signs = events.chain(sights).chain(start);
+        if let Some((first, last)) = signs.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+            self.began = first;
+            self.last = last;
         }
     }
 
@@ -286,6 +570,49 @@ impl Connection {
             matches!(e.record.event, Event::Drop(_))
                 && e.record.tuple.is_some_and(|t| self.leg(&t).is_some())
         })
+    }
+}
+
+fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    [a, b].into_iter().flatten().min()
+}
+
+/// A moment at which an entry of the flow map was its connection's. One that no handshake began goes on when the tuple is
+/// used again: it is the latest's.
+pub(super) fn moment(stats: &FlowStats) -> Time {
+    stats.syn.or(stats.syn_ack).unwrap_or(stats.last)
+}
+
+/// Tuples by which a record finds its connection: the packet's own, that of its conntrack entry, that of the packet it
+/// complains about.
+pub(super) fn tuples_of(record: &Record) -> [Option<Tuple>; 3] {
+    let ct = ct_of(record);
+    match &record.event {
+        Event::Drop(drop) => [record.tuple, ct.map(|ct| ct.orig), drop.quoted],
+        // Its own tuple is that of the error.
+        Event::IcmpError(IcmpError { quoted, .. }) | Event::PmtuReceived { quoted, .. } => {
+            [None, None, *quoted]
+        }
+        Event::CtInsertFailed { ct, .. } | Event::CtClash { ct } => {
+            [record.tuple, Some(ct.orig), Some(ct.translated())]
+        }
+        _ => [record.tuple, ct.map(|ct| ct.orig), None],
+    }
+}
+
+fn ct_of(record: &Record) -> Option<CtTuples> {
+    match &record.event {
+        Event::Drop(drop) => drop.ct,
+        Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
+        Event::Nat { ct } => Some(*ct),
+        _ => None,
+    }
+}
+
+fn isn_of(record: &Record) -> Option<u32> {
+    match &record.event {
+        Event::Syn(segment) => Some(segment.seq),
+        _ => None,
     }
 }
 

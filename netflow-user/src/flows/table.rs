@@ -1,8 +1,8 @@
 //! The join: every record and every sweep finds its connection.
 
-use super::connection::{Cite, ConnEvent, Connection, Sight};
+use super::connection::{Cite, ConnEvent, Connection, GRAIN, Leg, Sight, moment, tuples_of};
 use crate::model::flow::FlowSnapshot;
-use crate::model::record::{Event, Record};
+use crate::model::record::{Event, IcmpError, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -11,6 +11,12 @@ use std::time::Duration;
 /// Joins tolerate any order within this time: conntrack netlink carries no kernel time and CPUs have their own
 /// place in the ring.
 const TOLERANCE: Duration = Duration::from_secs(1);
+
+/// Connections kept that used one tuple one after another.
+const SAME_TUPLE: usize = 256;
+
+/// Records kept that wait for the connection that they are of.
+const WAITING: usize = 1024;
 
 /// An entry of the flow map speaks of a connection that was last heard of so long ago at most.
 const QUIET: Duration = Duration::from_mins(1);
@@ -42,6 +48,10 @@ pub struct Table {
     /// Addresses whose connections are the last to be evicted.
     watched: HashSet<IpAddr>,
     evicted: u64,
+    /// ICMP errors about packets of connections that nothing has told of yet.
+    waiting: HashMap<Tuple, Vec<(Cite, Record)>>,
+    /// Records of connections that nothing else told of, those that wait included.
+    unjoined: u64,
 }
 
 impl Table {
@@ -71,11 +81,16 @@ impl Table {
         self.evicted
     }
 
+    /// Records of connections that nothing else told of.
+    pub fn unjoined(&self) -> u64 {
+        self.unjoined
+    }
+
     /// Takes in one record.
     pub fn record(&mut self, cite: Cite, record: &Record) {
         match &record.event {
             Event::FlowEnd { flow } => self.flow(record.time, flow),
-            Event::Nat { ct } => self.nat(cite, record, *ct, true),
+            Event::Nat { ct } => self.nat(cite, record, *ct),
             Event::CtEnd { .. }
             | Event::FibError { .. }
             | Event::NeighborFailed { .. }
@@ -104,13 +119,10 @@ impl Table {
                 }
                 self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
             }
-            Event::PmtuReceived { quoted, .. } => {
-                let id = quoted.and_then(|t| self.find(&t, record.time));
-                self.push(id, cite, record);
-            }
-            Event::IcmpError(e) => {
-                let id = e.quoted.and_then(|t| self.find(&t, record.time));
-                self.push(id, cite, record);
+            Event::IcmpError(IcmpError { quoted, .. }) | Event::PmtuReceived { quoted, .. } => {
+                if let Some(quoted) = quoted.filter(|t| t.proto.has_ports()) {
+                    self.complaint(cite, record, quoted);
+                }
             }
             Event::SynAck(_)
             | Event::Rst(_)
@@ -132,33 +144,24 @@ impl Table {
         if !key.tuple.proto.has_ports() {
             return;
         }
-        let id = match self.find_for_flow(snapshot) {
-            Some(id) => id,
-            None => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
+        let id = match (stats.syn, self.find_for_flow(snapshot)) {
+            (Some(syn), _) => self.open(key.tuple, stats.isn, syn),
+            (None, Some(id)) => id,
+            (None, None) => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
         };
         let Some(conn) = self.connections[id].as_mut() else {
             return;
         };
-        if stats.syn.is_some() && conn.leg(&key.tuple).is_some_and(super::Leg::is_forward) {
-            conn.opened = true;
-            conn.isn.get_or_insert(stats.isn);
-        }
         conn.began = conn.began.min(stats.first);
         conn.last = conn.last.max(stats.last);
         if key.tuple.proto == Proto::UDP {
             match conn.leg(&key.tuple) {
-                Some(super::Leg::Orig) => conn.datagrams.sent(at, stats.last),
+                Some(Leg::Orig) => conn.datagrams.sent(at, stats.last),
                 Some(leg) if !leg.is_forward() => conn.datagrams.got(at, stats.last),
                 _ => {}
             }
         }
-        match conn.sights.iter_mut().find(|s| s.key == *key) {
-            Some(sight) => sight.stats = stats.clone(),
-            None => conn.sights.push(Sight {
-                key: *key,
-                stats: stats.clone(),
-            }),
-        }
+        conn.see(*key, stats);
         conn.take_stock(at);
     }
 
@@ -171,57 +174,75 @@ impl Table {
     }
 
     fn syn(&mut self, cite: Cite, record: &Record, tuple: Tuple, isn: u32) {
-        let same = self.find_where(&tuple, |c| {
-            c.leg(&tuple).is_some_and(super::Leg::is_forward) && c.isn.is_none_or(|i| i == isn)
-        });
-        let id = same.unwrap_or_else(|| self.create((tuple, false), record.time));
-        if let Some(conn) = self.connections[id].as_mut() {
-            conn.isn = Some(isn);
-            conn.opened = true;
-            conn.direction_guessed = false;
-        }
+        let id = self.open(tuple, isn, record.time);
         self.push(Some(id), cite, record);
     }
 
-    fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples, new: bool) {
-        let id = self.learn_ct(cite, record.time, ct, Age::New);
+    /// The connection that a SYN from `tuple` began at `time`.
+    fn open(&mut self, tuple: Tuple, isn: u32, time: Time) -> usize {
+        let forward = |c: &Connection| c.leg(&tuple).is_some_and(Leg::is_forward);
+        let same = |c: &Connection| c.isn == Some(isn) && forward(c);
+        let nameless = |c: &Connection| {
+            let turned = c.direction_guessed && c.orig.inverse() == tuple;
+            c.isn.is_none() && (forward(c) || turned) && c.place() + TOLERANCE >= time
+        };
+        let id = self
+            .newest(&tuple, same)
+            .or_else(|| self.find_where(&tuple, time, nameless))
+            .unwrap_or_else(|| self.create((tuple, false), time));
         if let Some(conn) = self.connections[id].as_mut() {
-            conn.ct_new |= new;
+            conn.turn_towards(tuple);
+            conn.isn = Some(isn);
+            conn.opened = true;
+            conn.opened_at(time);
         }
+        self.settle(id);
+        id
+    }
+
+    fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples) {
+        let id = self.learn_ct(cite, record.time, ct, Age::New { told: true });
         self.push(Some(id), cite, record);
     }
 
     /// Gives the connection of `ct.orig` its tuples, creating it if need be, and takes over what was filed under the
     /// translated form alone.
     fn learn_ct(&mut self, cite: Cite, time: Time, ct: CtTuples, age: Age) -> usize {
+        // Who was seen after NAT just now with another sequence number is another connection.
+        let opened =
+            |c: &Connection| c.ct.is_none() && c.isn.is_some() && c.place() + TOLERANCE >= time;
+        let isn = age
+            .is_new()
+            .then(|| self.find_where(&ct.translated(), time, opened))
+            .flatten()
+            .and_then(|id| self.connections[id].as_ref()?.isn);
         let fits = |c: &Connection| match c.ct {
-            None => c.orig == ct.orig || (c.direction_guessed && c.orig.inverse() == ct.orig),
+            None => {
+                let is_it =
+                    c.orig == ct.orig || (c.direction_guessed && c.orig.inverse() == ct.orig);
+                let same_isn = isn.is_none() || c.isn.is_none() || c.isn == isn;
+                // What went on long before an entry began was not its connection.
+                let in_time = !age.is_new() || c.start().is_some() || c.began + TOLERANCE >= time;
+                is_it && same_isn && in_time
+            }
             Some(known) => known.orig == ct.orig && known.reply == ct.reply,
         };
-        let id = match self.find_where(&ct.orig, fits) {
+        let id = match self.find_where(&ct.orig, time, fits) {
             Some(id) => id,
             None => self.create((ct.orig, false), time),
         };
         let strays = self.strays(id, time, &ct, age);
-        let absorbed: Vec<Connection> = strays.into_iter().filter_map(|o| self.remove(o)).collect();
-        let Some(conn) = self.connections[id].as_mut() else {
-            return id;
-        };
-        conn.orig = ct.orig;
-        conn.direction_guessed = false;
-        // A later view of the same entry knows more: confirmed, reply seen.
-        if conn
-            .ct
-            .is_none_or(|known| known.status.0 & ct.status.0 == known.status.0)
-        {
-            conn.ct = Some(ct);
+        if let Some(conn) = self.connections[id].as_mut() {
+            conn.turn_towards(ct.orig);
+            let told = age == Age::New { told: true };
+            conn.view(ct, told, age.is_new(), (time, cite));
+            let tuples = conn.tuples();
+            self.index(id, &tuples);
         }
-        conn.ct_cite.get_or_insert(cite);
-        for old in absorbed {
-            conn.absorb(old);
+        for stray in strays {
+            self.gather(id, stray);
         }
-        let tuples = conn.tuples();
-        self.index(id, &tuples);
+        self.settle(id);
         id
     }
 
@@ -229,11 +250,13 @@ impl Table {
     /// are unique, so whatever used them while the entry stood does.
     fn strays(&self, id: usize, time: Time, ct: &CtTuples, age: Age) -> Vec<usize> {
         let own = self.connections[id].as_ref();
+        let isn = own.and_then(|o| o.isn);
         let fits = |c: &Connection| {
-            let isn = own.and_then(|o| o.isn);
             let same_isn = c.isn.is_none() || isn.is_none() || c.isn == isn;
             let in_time = match age {
-                Age::New => c.began + TOLERANCE >= time - TOLERANCE,
+                // The translated form appears when the entry does.
+                Age::New { .. } if c.isn.is_some() && isn.is_none() => c.place() + GRAIN >= time,
+                Age::New { .. } => c.last + TOLERANCE >= time - TOLERANCE,
                 Age::Any => own.is_none_or(|o| {
                     c.began <= o.last.max(time) + TOLERANCE && o.began <= c.last + QUIET
                 }),
@@ -242,8 +265,13 @@ impl Table {
         };
         let mut strays = Vec::new();
         for t in [ct.translated(), ct.reply] {
+            let begun = |c: &Connection| c.isn.is_some() && fits(c);
+            let opened = self.find_where(&t, time, begun);
             for &other in self.by_tuple.get(&t).into_iter().flatten() {
-                let stray = other != id && self.connections[other].as_ref().is_some_and(fits);
+                let stray = other != id
+                    && self.connections[other]
+                        .as_ref()
+                        .is_some_and(|c| fits(c) && (c.isn.is_none() || Some(other) == opened));
                 if stray && !strays.contains(&other) {
                     strays.push(other);
                 }
@@ -252,20 +280,130 @@ impl Table {
         strays
     }
 
-    fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
-        let known = candidates
-            .iter()
-            .flatten()
-            .find_map(|t| self.find(t, record.time));
-        let id = known.or_else(|| {
-            let tuple = candidates.iter().flatten().find(|t| t.proto.has_ports())?;
-            let forward = match &record.event {
-                Event::SynAck(_) | Event::Rst(_) | Event::ResetSent => tuple.inverse(),
-                _ => *tuple,
+    /// Takes over a stray: all of it, or, where nothing but its tuple says whose it is, what came after the start.
+    fn gather(&mut self, id: usize, stray: usize) {
+        let whole = self.pair(id, stray, |own, other| {
+            // The translated form appears when the entry does.
+            let start = own.new.or(own.syn).filter(|_| other.isn.is_none());
+            let Some(start) = start.filter(|start| other.began + GRAIN < *start) else {
+                return true;
             };
-            let guess = guess_direction(forward, &self.servers);
-            Some(self.create(guess, record.time))
+            other.cede(own, |t| t + GRAIN >= start);
+            other.is_empty()
         });
+        if whole == Some(true)
+            && let Some(old) = self.remove(stray)
+            && let Some(conn) = self.connections[id].as_mut()
+        {
+            conn.absorb(old);
+            let tuples = conn.tuples();
+            self.index(id, &tuples);
+        }
+    }
+
+    /// Now that it is known when the connection `id` began, what was told of its tuples goes to whoever had them then.
+    fn settle(&mut self, id: usize) {
+        let Some(own) = self.connections[id]
+            .as_ref()
+            .filter(|c| c.start().is_some())
+        else {
+            return;
+        };
+        let tuples = own.tuples();
+        let others = tuples.iter().filter_map(|t| self.by_tuple.get(t)).flatten();
+        let mut siblings: Vec<(Time, usize)> = others
+            .filter(|other| **other != id)
+            .filter_map(|other| Some((self.connections[*other].as_ref()?.place(), *other)))
+            .collect();
+        siblings.sort_unstable();
+        siblings.dedup();
+        for (_, other) in siblings {
+            let empty = self.pair(id, other, |own, other| {
+                let (earlier, later) = if (other.place(), other.began) <= (own.place(), own.began) {
+                    (&mut *other, own)
+                } else {
+                    (own, &mut *other)
+                };
+                if let Some(start) = later.start() {
+                    earlier.part_from(later, start);
+                }
+                other.is_empty()
+            });
+            if empty == Some(true) {
+                self.remove(other);
+            }
+        }
+    }
+
+    /// Lets two connections exchange what is theirs.
+    fn pair<T>(
+        &mut self,
+        one: usize,
+        other: usize,
+        exchange: impl FnOnce(&mut Connection, &mut Connection) -> T,
+    ) -> Option<T> {
+        let mut a = self.connections[one].take()?;
+        let Some(mut b) = self.connections[other].take() else {
+            self.connections[one] = Some(a);
+            return None;
+        };
+        let before = [a.tuples(), b.tuples()];
+        let result = exchange(&mut a, &mut b);
+        let after = [a.tuples(), b.tuples()];
+        let orphans = [a.orphans(), b.orphans()];
+        self.connections[one] = Some(a);
+        self.connections[other] = Some(b);
+        for ((id, before), after) in [one, other].into_iter().zip(before).zip(after) {
+            let left = before.into_iter().filter(|t| !after.contains(t));
+            self.unindex(id, left);
+            self.index(id, &after);
+        }
+        for (events, sights) in orphans {
+            for event in events {
+                self.rejoin(event);
+            }
+            for Sight { key, stats } in sights {
+                self.flow(stats.last, &FlowSnapshot { key, stats });
+            }
+        }
+        Some(result)
+    }
+
+    /// Finds another connection for a record.
+    fn rejoin(&mut self, event: ConnEvent) {
+        let ConnEvent { cite, record, .. } = &event;
+        let tuples = tuples_of(record);
+        if let Event::IcmpError(_) | Event::PmtuReceived { .. } = record.event {
+            if let Some(quoted) = tuples.into_iter().flatten().next() {
+                self.complaint(*cite, record, quoted);
+            }
+            return;
+        }
+        let id = self.home(record, &tuples);
+        if let Some(conn) = id.and_then(|id| self.connections[id].as_mut()) {
+            conn.push(event);
+        }
+    }
+
+    /// An ICMP error goes to the connection of the packet that it quotes, as soon as there is one.
+    fn complaint(&mut self, cite: Cite, record: &Record, quoted: Tuple) {
+        match self.find(&quoted, record.time) {
+            Some(id) => self.push(Some(id), cite, record),
+            None => {
+                self.unjoined += 1;
+                let waiting: usize = self.waiting.values().map(Vec::len).sum();
+                if waiting < WAITING {
+                    self.waiting
+                        .entry(quoted)
+                        .or_default()
+                        .push((cite, record.clone()));
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
+        let id = self.home(record, candidates);
         if let (Some(id), Event::FirstPacket(_)) = (id, &record.event)
             && let Some(conn) = self.connections[id].as_mut()
             && conn.orig.proto != Proto::TCP
@@ -274,6 +412,23 @@ impl Table {
             conn.opened = true;
         }
         self.push(id, cite, record);
+    }
+
+    /// The connection that a record is of by its tuples, made if there is none.
+    fn home(&mut self, record: &Record, candidates: &[Option<Tuple>]) -> Option<usize> {
+        let known = candidates
+            .iter()
+            .flatten()
+            .find_map(|t| self.find(t, record.time));
+        known.or_else(|| {
+            let tuple = candidates.iter().flatten().find(|t| t.proto.has_ports())?;
+            let forward = match &record.event {
+                Event::SynAck(_) | Event::Rst(_) | Event::ResetSent => tuple.inverse(),
+                _ => *tuple,
+            };
+            let guess = guess_direction(forward, &self.servers);
+            Some(self.create(guess, record.time))
+        })
     }
 
     fn push(&mut self, id: Option<usize>, cite: Cite, record: &Record) {
@@ -286,12 +441,31 @@ impl Table {
         }
     }
 
-    /// Newest connection that `tuple` can belong to at `time`.
+    /// The connection that had `tuple` at `time`.
     fn find(&self, tuple: &Tuple, time: Time) -> Option<usize> {
-        self.find_where(tuple, |c| c.began <= time + TOLERANCE)
+        self.find_where(tuple, time, |_| true)
     }
 
-    fn find_where(&self, tuple: &Tuple, fits: impl Fn(&Connection) -> bool) -> Option<usize> {
+    /// Of the connections that used `tuple` one after another, the latest that had begun by `time`, else the first that
+    /// began soon after.
+    fn find_where(
+        &self,
+        tuple: &Tuple,
+        time: Time,
+        fits: impl Fn(&Connection) -> bool,
+    ) -> Option<usize> {
+        let fitting = self.by_tuple.get(tuple)?.iter().filter_map(|&id| {
+            let conn = self.connections[id].as_ref().filter(|c| fits(c))?;
+            // Its SYN says exactly when it began.
+            let early = if conn.syn.is_some() { GRAIN } else { TOLERANCE };
+            Some((conn.place(), early, id))
+        });
+        let begun = fitting.clone().filter(|(place, ..)| *place <= time + GRAIN);
+        let soon = fitting.filter(|(place, early, _)| *place <= time + *early);
+        begun.max().or_else(|| soon.min()).map(|(.., id)| id)
+    }
+
+    fn newest(&self, tuple: &Tuple, fits: impl Fn(&Connection) -> bool) -> Option<usize> {
         let ids = self.by_tuple.get(tuple)?;
         ids.iter()
             .rev()
@@ -299,16 +473,11 @@ impl Table {
             .find(|&id| self.connections[id].as_ref().is_some_and(&fits))
     }
 
-    /// A tuple can be used again: a forward entry with a SYN belongs to the connection with its sequence number.
+    /// The connection of an entry that no SYN began.
     fn find_for_flow(&self, snapshot: &FlowSnapshot) -> Option<usize> {
         let FlowSnapshot { key, stats } = snapshot;
-        self.find_where(&key.tuple, |c| {
-            let forward = c.leg(&key.tuple).is_some_and(super::Leg::is_forward);
-            match (forward && stats.syn.is_some(), c.isn) {
-                (true, Some(isn)) => isn == stats.isn,
-                _ => c.began <= stats.last + TOLERANCE && stats.first <= c.last + QUIET,
-            }
-        })
+        let lasting = |c: &Connection| stats.first <= c.last + QUIET;
+        self.find_where(&key.tuple, moment(stats), lasting)
     }
 
     fn create(&mut self, (orig, guessed): (Tuple, bool), at: Time) -> usize {
@@ -322,22 +491,38 @@ impl Table {
         self.connections.push(Some(conn));
         self.live += 1;
         self.index(id, &tuples);
+        if let Some(ids) = self.by_tuple.get(&orig)
+            && ids.len() > SAME_TUPLE
+            && let Some(oldest) = ids.first().copied()
+        {
+            self.remove(oldest);
+            self.evicted += 1;
+        }
         id
     }
 
     fn index(&mut self, id: usize, tuples: &[Tuple]) {
         for t in tuples {
             let ids = self.by_tuple.entry(*t).or_default();
-            if !ids.contains(&id) {
-                ids.push(id);
+            if ids.contains(&id) {
+                continue;
+            }
+            ids.push(id);
+            for (cite, record) in self.waiting.remove(t).into_iter().flatten() {
+                if let Some(conn) = self.connections[id].as_mut() {
+                    self.unjoined -= 1;
+                    conn.push(ConnEvent {
+                        cite,
+                        record,
+                        more: 0,
+                    });
+                }
             }
         }
     }
 
-    fn remove(&mut self, id: usize) -> Option<Connection> {
-        let conn = self.connections[id].take()?;
-        self.live -= 1;
-        for t in conn.tuples() {
+    fn unindex(&mut self, id: usize, tuples: impl IntoIterator<Item = Tuple>) {
+        for t in tuples {
             if let Some(ids) = self.by_tuple.get_mut(&t) {
                 ids.retain(|i| *i != id);
                 if ids.is_empty() {
@@ -345,6 +530,12 @@ impl Table {
                 }
             }
         }
+    }
+
+    fn remove(&mut self, id: usize) -> Option<Connection> {
+        let conn = self.connections[id].take()?;
+        self.live -= 1;
+        self.unindex(id, conn.tuples());
         Some(conn)
     }
 
@@ -384,8 +575,8 @@ impl Table {
 /// How old a conntrack entry is when it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
-    /// It begins now.
-    New,
+    /// It begins now; conntrack itself told so, or it is not confirmed yet.
+    New { told: bool },
     /// It may have stood for long.
     Any,
 }
@@ -396,8 +587,12 @@ impl Age {
         if ct.status.confirmed() {
             Age::Any
         } else {
-            Age::New
+            Age::New { told: false }
         }
+    }
+
+    fn is_new(self) -> bool {
+        matches!(self, Age::New { .. })
     }
 }
 

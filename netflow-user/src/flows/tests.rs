@@ -1,5 +1,7 @@
 //! The join holds in any order of arrival, and never joins what is not one connection.
 
+mod histories;
+
 use super::{Cite, Connection, Leg, Table, TableLimits};
 use crate::model::conntrack::CtStatus;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
