@@ -5,6 +5,8 @@ use super::failure::Failure;
 use super::interrupt::Interrupts;
 use super::output::Output;
 use super::{host, live, render};
+use crate::kernel::beside::Beside;
+use crate::kernel::pressure::{self, Fill};
 use crate::model::capability::TierStatus;
 use clap::Args;
 use serde::Serialize;
@@ -61,19 +63,43 @@ pub struct Report {
     pub host: Vec<Finding>,
     /// What can be seen.
     pub capabilities: Vec<TierStatus>,
+    /// Programs and filters of others on the same interfaces.
+    pub programs: Vec<Beside>,
+    /// Every BPF map of the machine, fullest first.
+    pub maps: Vec<Fill>,
+}
+
+/// What is known once the programs were attached.
+#[derive(Debug, Default)]
+struct Seen {
+    tiers: Vec<TierStatus>,
+    programs: Vec<Beside>,
+    maps: Vec<Fill>,
+    /// What could not be looked at.
+    unread: Vec<Finding>,
 }
 
 /// Runs it.
 pub fn run(args: &Doctor, output: &Output, format: Format) -> Result<u8, Failure> {
-    let host = examine(args.tiers.btf.as_deref());
-    let tiers = tiers(args);
-    let failure = tiers.as_ref().err().cloned();
-    let capabilities = tiers.unwrap_or_default();
+    let mut host = examine(args.tiers.btf.as_deref());
+    let seen = attach(args);
+    let failure = seen.as_ref().err().cloned();
+    let Seen {
+        tiers: capabilities,
+        programs,
+        maps,
+        unread,
+    } = seen.unwrap_or_default();
+    host.extend(unread);
+    host.extend(others(&programs));
+    host.extend(pressure(&maps));
     let report = Report {
         schema: SCHEMA,
         health: worst(&host, &capabilities),
         host,
         capabilities,
+        programs,
+        maps,
     };
     if let Some(failure) = failure {
         // A reader wants to see why; a program gets the failure.
@@ -91,15 +117,98 @@ pub fn run(args: &Doctor, output: &Output, format: Format) -> Result<u8, Failure
     Ok(u8::from(report.health != Health::Well))
 }
 
-/// Tiers as they turn out when the programs are loaded and attached.
-fn tiers(args: &Doctor) -> Result<Vec<TierStatus>, Failure> {
+/// Looks around while the programs are loaded and attached.
+fn attach(args: &Doctor) -> Result<Seen, Failure> {
+    // Before ours are there.
+    let maps = pressure::maps();
     let interrupts = Interrupts::listen()
         .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
     let kernel = live::attach(&args.tiers, false)?;
     let tiers = kernel.tiers();
+    let (programs, why) = match kernel.beside() {
+        Ok(programs) => (programs, None),
+        Err(e) => (Vec::new(), Some(e.to_string())),
+    };
+    let interfaces = kernel.interfaces().into_iter();
+    let unattached: Vec<String> = interfaces
+        .filter(|i| !i.problem.is_empty())
+        .map(|i| format!("{}: {}", i.name, i.problem))
+        .collect();
     drop(kernel);
     interrupts.detached();
-    Ok(tiers)
+    let unread = [
+        (!unattached.is_empty()).then(|| Finding {
+            name: "interfaces",
+            health: Health::Degraded,
+            value: unattached.join("; "),
+            text: "packets there are not seen".into(),
+        }),
+        why.map(|why| Finding {
+            name: "other programs",
+            health: Health::Degraded,
+            value: "unknown".into(),
+            text: format!("they could not be listed: {why}"),
+        }),
+    ];
+    Ok(Seen {
+        tiers,
+        programs,
+        maps,
+        unread: unread.into_iter().flatten().collect(),
+    })
+}
+
+/// Who sees a packet before netflow can keep it from being seen.
+fn others(programs: &[Beside]) -> Option<Finding> {
+    let first = programs.iter().filter(|p| p.first).count();
+    let value = format!("{} on these interfaces", programs.len());
+    match (programs.len(), first) {
+        (0, _) => None,
+        (_, 0) => Some(well(
+            "other programs",
+            value,
+            "netflow sees each packet before them; one that they redirect or drop is seen no further on, and no record says why",
+        )),
+        (_, n) => Some(Finding {
+            name: "other programs",
+            health: Health::Degraded,
+            value: format!("{value}, {n} of them before netflow"),
+            text: "packets that they redirect, drop or rewrite are not seen as they were".into(),
+        }),
+    }
+}
+
+/// `bpf-map-pressure`.
+fn pressure(maps: &[Fill]) -> Option<Finding> {
+    let full: Vec<String> = maps
+        .iter()
+        .filter(|m| m.is_nearly_full())
+        .map(|m| {
+            let entries = m.entries.unwrap_or_default();
+            format!("{} (map {}): {entries} of {}", m.name, m.id, m.max)
+        })
+        .collect();
+    if maps.is_empty() {
+        return None;
+    }
+    if !full.is_empty() {
+        return Some(Finding {
+            name: "bpf-map-pressure",
+            health: Health::Degraded,
+            value: full.join("; "),
+            text: "nearly full: its owner cannot add what is new, be it a connection or a Service"
+                .into(),
+        });
+    }
+    let counted = maps.iter().filter(|m| m.entries.is_some()).count();
+    let uncounted = maps.len() - counted;
+    Some(well(
+        "bpf-map-pressure",
+        format!("none of {counted} maps is nearly full"),
+        &format!(
+            "{uncounted} more are arrays, rings or of other kinds whose fill cannot be counted"
+        ),
+    ))
 }
 
 fn worst(host: &[Finding], capabilities: &[TierStatus]) -> Health {
@@ -124,6 +233,7 @@ fn examine(btf: Option<&Path>) -> Vec<Finding> {
     vec![
         kernel(),
         type_information(btf.unwrap_or(Path::new("/sys/kernel/btf/vmlinux"))),
+        module_types(),
         lockdown(&host::lockdown()),
         rights(&host::missing_capabilities()),
         well(
@@ -136,6 +246,11 @@ fn examine(btf: Option<&Path>) -> Vec<Finding> {
             "conntrack events",
             on_off("/proc/sys/net/netfilter/nf_conntrack_events"),
             "used only where connections are followed through ctnetlink",
+        ),
+        well(
+            "conntrack timestamps",
+            on_off("/proc/sys/net/netfilter/nf_conntrack_timestamp"),
+            "not needed: records carry the kernel's time",
         ),
         well(
             "conntrack accounting",
@@ -191,6 +306,31 @@ fn type_information(path: &Path) -> Finding {
     }
 }
 
+fn module_types() -> Finding {
+    let (loaded, typed) = host::modules();
+    let untyped: Vec<&str> = loaded
+        .iter()
+        .filter(|m| !typed.contains(m))
+        .copied()
+        .collect();
+    let (value, text) = if loaded.is_empty() {
+        ("built in", "what netflow looks into is part of the kernel")
+    } else if untyped.is_empty() {
+        ("there", "")
+    } else {
+        (
+            "missing",
+            "what only these modules' types tell is not read; the tiers below say what that costs",
+        )
+    };
+    let value = if untyped.is_empty() {
+        value.to_owned()
+    } else {
+        format!("{value} for {}", untyped.join(", "))
+    };
+    well("BTF of modules", value, text)
+}
+
 fn lockdown(mode: &str) -> Finding {
     let (health, text) = match mode {
         "confidentiality" => (
@@ -214,7 +354,7 @@ fn lockdown(mode: &str) -> Finding {
 
 fn rights(missing: &[&str]) -> Finding {
     let (health, value, text) = if missing.is_empty() {
-        (Health::Well, "all".to_owned(), "")
+        (Health::Well, host::held_capabilities().join(", "), "")
     } else if missing
         .iter()
         .all(|c| matches!(*c, "CAP_SYS_ADMIN" | "CAP_SYSLOG"))
@@ -308,6 +448,14 @@ mod tests {
             health: worst(&host, &capabilities),
             host,
             capabilities,
+            programs: vec![Beside {
+                interface: "eth0".into(),
+                side: "ingress",
+                how: "tcx",
+                name: "cil_from_netdev".into(),
+                first: true,
+            }],
+            maps: vec![fill(95), fill(3)],
         };
         let schema = include_str!("../../../docs/schema/doctor.v1.json");
         let schema = serde_json::from_str(schema).unwrap();
@@ -317,6 +465,42 @@ mod tests {
             .map(|e| e.to_string())
             .collect();
         assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    fn fill(entries: u64) -> Fill {
+        Fill {
+            id: 7,
+            name: "cilium_lb4".into(),
+            kind: "hash".into(),
+            entries: Some(entries),
+            max: 100,
+            uncounted: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_map_that_is_nearly_full_degrades() {
+        let found = pressure(&[fill(95), fill(3)]).unwrap();
+        assert_eq!(found.health, Health::Degraded);
+        assert_eq!(found.value, "cilium_lb4 (map 7): 95 of 100");
+        assert_eq!(pressure(&[fill(3)]).unwrap().health, Health::Well);
+        assert_eq!(pressure(&[]), None);
+    }
+
+    #[test]
+    fn who_comes_first_can_hide_packets() {
+        let beside = |first| Beside {
+            interface: "eth0".into(),
+            side: "ingress",
+            how: "tcx",
+            name: "cil_from_netdev".into(),
+            first,
+        };
+        assert_eq!(others(&[]), None);
+        assert_eq!(others(&[beside(false)]).unwrap().health, Health::Well);
+        let both = others(&[beside(false), beside(true)]).unwrap();
+        assert_eq!(both.health, Health::Degraded);
+        assert!(both.value.contains("1 of them before netflow"), "{both:?}");
     }
 
     #[test]

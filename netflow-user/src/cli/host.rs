@@ -48,13 +48,23 @@ pub fn addresses() -> Vec<IpAddr> {
 
 /// Capabilities that matter and are not effective.
 pub fn missing_capabilities() -> Vec<&'static str> {
+    missing_of(effective())
+}
+
+/// Capabilities that matter and are effective.
+pub fn held_capabilities() -> Vec<&'static str> {
+    let missing = missing_capabilities();
+    let names = CAPABILITIES.iter().map(|(_, name)| *name);
+    names.filter(|name| !missing.contains(name)).collect()
+}
+
+fn effective() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
+    status
         .lines()
         .find_map(|l| l.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    missing_of(effective)
+        .unwrap_or(0)
 }
 
 fn missing_of(effective: u64) -> Vec<&'static str> {
@@ -77,6 +87,17 @@ fn bracketed(line: &str) -> &str {
     line.split_once('[')
         .and_then(|(_, rest)| rest.split_once(']'))
         .map_or("", |(word, _)| word)
+}
+
+/// Modules that netflow looks into, those that are loaded and those of them whose types the kernel tells.
+pub fn modules() -> (Vec<&'static str>, Vec<&'static str>) {
+    const MODULES: [&str; 5] = ["nf_conntrack", "nf_nat", "nf_tables", "ip_tables", "ip_vs"];
+    let text = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let names: BTreeSet<&str> = text.lines().filter_map(|l| l.split(' ').next()).collect();
+    let loaded: Vec<&str> = MODULES.into_iter().filter(|m| names.contains(m)).collect();
+    let typed = |m: &&str| Path::new("/sys/kernel/btf").join(m).exists();
+    let typed = loaded.iter().copied().filter(typed).collect();
+    (loaded, typed)
 }
 
 /// Where a BPF file system is mounted.

@@ -121,6 +121,18 @@ pub struct Filter {
     name: String,
 }
 
+impl Filter {
+    /// Its name, or its kind where it has none; nothing for a priority that is no filter.
+    pub fn title(&self) -> Option<String> {
+        let name = if self.name.is_empty() {
+            &self.kind
+        } else {
+            &self.name
+        };
+        (self.handle != 0).then(|| name.clone())
+    }
+}
+
 /// What stands at handle `ffff:` of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Qdisc {

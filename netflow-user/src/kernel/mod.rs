@@ -2,6 +2,7 @@
 //!
 //! The only module of this crate with `unsafe` code, and only in the files that say so.
 
+pub mod beside;
 pub mod btf;
 pub mod bytemap;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod load;
 mod log;
 pub mod lost;
 pub mod owner;
+pub mod pressure;
 pub mod reasons;
 pub mod ring;
 pub mod rtnl;
@@ -314,6 +316,11 @@ impl Kernel {
     /// The interfaces and how far they are attached to.
     pub fn interfaces(&self) -> Vec<InterfaceStatus> {
         self.tc.interfaces()
+    }
+
+    /// Programs of others on the same interfaces.
+    pub fn beside(&self) -> io::Result<Vec<beside::Beside>> {
+        beside::programs(&self.tc.interfaces(), self.tc.method())
     }
 
     /// Entries of the flow map at the latest sweep.

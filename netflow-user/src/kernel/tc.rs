@@ -252,6 +252,11 @@ impl TcMonitor {
         })
     }
 
+    /// How the programs are attached.
+    pub fn method(&self) -> Method {
+        lock(&self.state).method
+    }
+
     /// Every interface and what is wrong with it, if anything.
     pub fn interfaces(&self) -> Vec<InterfaceStatus> {
         lock(&self.state)

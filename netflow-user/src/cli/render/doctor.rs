@@ -40,8 +40,50 @@ pub fn doctor(report: &Report, width: usize) -> String {
             page.paragraph(NAME + 2, reason, FAINT);
         }
     }
+    if !report.programs.is_empty() {
+        page.heading("Programs of others on these interfaces");
+    }
+    for p in &report.programs {
+        let order = if p.first { "before" } else { "after" };
+        let lead = format!("  {:<NAME$}", format!("{} {}", p.interface, p.side));
+        let text = format!("{} ({}), {order} netflow", p.name, p.how);
+        let style = if p.first { DOUBT } else { Style::new() };
+        page.hang(&lead, Style::new(), &text, style);
+    }
+    let shown: Vec<_> = report
+        .maps
+        .iter()
+        .filter(|m| m.percent() >= Some(HALF))
+        .collect();
+    if !shown.is_empty() {
+        page.heading("BPF maps that are half full or more");
+    }
+    for map in shown {
+        let style = if map.is_nearly_full() {
+            DOUBT
+        } else {
+            Style::new()
+        };
+        let text = format!(
+            "{} of {} entries, {} % ({}, map {})",
+            map.entries.unwrap_or_default(),
+            map.max,
+            map.percent().unwrap_or_default(),
+            map.kind,
+            map.id
+        );
+        page.hang(
+            &format!("  {:<NAME$}", map.name),
+            Style::new(),
+            &text,
+            style,
+        );
+    }
     page.finish()
 }
+
+/// Percent from which a map is worth a line.
+const HALF: u64 = 50;
 
 fn health(h: Health) -> (&'static str, Style) {
     match h {
