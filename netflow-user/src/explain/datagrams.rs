@@ -71,14 +71,11 @@ fn has_sign(a: &Attempt<'_>) -> bool {
         .iter()
         .any(|p| p.conn.sights_towards(false).next().is_some());
     answered
-        || a.events().any(|(_, e)| {
-            matches!(
-                e.record.event,
-                Event::Drop(_)
-                    | Event::IcmpError(_)
-                    | Event::IcmpSent { .. }
-                    | Event::NeighborWait { .. }
-            )
+        || a.events().any(|(_, e)| match e.record.event {
+            Event::Drop(_) | Event::IcmpError(_) | Event::IcmpSent { .. } => true,
+            // What waited and then left has found its neighbour.
+            Event::NeighborWait { .. } => !a.parts.iter().any(|p| a.sent_on(*p).is_some()),
+            _ => false,
         })
 }
 

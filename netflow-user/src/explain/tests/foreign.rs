@@ -7,6 +7,7 @@ use crate::model::conntrack::CtStatus;
 use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{Listener, NodeFacts, ProxyService, Route, RouteLookup};
 use crate::model::objects::{Objects, Pod, TargetPort};
+use crate::model::record::Event;
 use crate::model::{CtTuples, Proto, Tuple};
 use std::net::SocketAddr;
 
@@ -384,8 +385,8 @@ fn what_is_sent_again_may_be_smaller_than_what_never_passed() {
     assert_cause(&long_request(40_000), "lost-beyond-node", Verdict::Degraded);
 }
 
-/// A client whose datagrams reach the backend's veth and are not answered.
-fn one_way(facts: NodeFacts, drop: bool) -> Answer {
+/// A client whose datagrams reach the backend's veth and are not answered; `sign` adds what else was seen of the first.
+fn one_way(facts: NodeFacts, sign: impl FnOnce(&mut Story, Tuple)) -> Answer {
     let mut all = objects(&[BACKEND]);
     all.services[0].ports[0].proto = Proto::UDP;
     all.slices[0].ports[0].proto = Proto::UDP;
@@ -395,17 +396,20 @@ fn one_way(facts: NodeFacts, drop: bool) -> Answer {
     s.flow(o, CLIENT_VETH, Direction::Ingress, ms(10), |_| {});
     s.nat(o, r, ms(10));
     s.flow(r.inverse(), BACKEND_VETH, Direction::Egress, ms(10), |_| {});
-    if drop {
-        s.drop(
-            r.inverse(),
-            BACKEND_NETNS,
-            "NETFILTER_DROP",
-            "nf_hook_slow",
-            None,
-            ms(10),
-        );
-    }
+    sign(&mut s, r.inverse());
     explain(&[s.told(ms(4000))])
+}
+
+fn dropped(s: &mut Story, packet: Tuple) {
+    let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+    s.drop(packet, BACKEND_NETNS, reason, place, None, ms(10));
+}
+
+/// The first packet to a neighbour waits for its link-layer address, and leaves.
+fn waited(s: &mut Story, packet: Tuple) {
+    let (ip, ct) = (packet.dst, None);
+    let wait = Event::NeighborWait { ip, ct };
+    s.record(ms(9), NETNS, BACKEND_VETH, Some(packet), wait);
 }
 
 #[test]
@@ -415,12 +419,14 @@ fn datagrams_that_a_socket_takes_need_no_answer() {
         proto: Proto::UDP,
         ..listener("0.0.0.0:8080")
     }];
-    let taken = one_way(facts.clone(), false);
-    assert_eq!(taken.verdict, Verdict::NotEnoughEvidence, "{taken:#?}");
-    assert!(taken.findings.is_empty());
+    for sign in [|_: &mut Story, _| {}, waited] {
+        let taken = one_way(facts.clone(), sign);
+        assert_eq!(taken.verdict, Verdict::NotEnoughEvidence, "{taken:#?}");
+        assert!(taken.findings.is_empty());
+    }
     facts.pods[1].firewall = vec![dropping(None)];
-    assert_cause(&one_way(facts, true), "firewall-drop", Verdict::Failing);
-    let unheard = one_way(facts_a(), false);
+    assert_cause(&one_way(facts, dropped), "firewall-drop", Verdict::Failing);
+    let unheard = one_way(facts_a(), |_, _| {});
     assert_eq!(unheard.verdict, Verdict::Failing, "{unheard:#?}");
 }
 
