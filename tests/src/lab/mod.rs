@@ -4,6 +4,7 @@
 mod between;
 pub mod cidr;
 pub mod draw;
+mod modules;
 pub mod netns;
 pub mod plan;
 mod pods;
@@ -77,6 +78,7 @@ impl Lab {
     /// Raises a lab: links, addresses, routes. Nothing listens and no rule is written yet; see [`Lab::apply`].
     pub fn up(plan: Plan, mode: Mode, life: Life) -> Result<Lab> {
         need_root()?;
+        modules::load()?;
         let _gate = GATE.read();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("nfl{:x}-{number}", std::process::id());
