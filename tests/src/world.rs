@@ -84,6 +84,46 @@ pub enum Lost {
     Pods(Vec<IpAddr>),
 }
 
+/// Where something is set otherwise than a healthy lab has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Site {
+    /// On a node, by index.
+    Node(usize),
+    /// In the Pod with this address.
+    Pod(IpAddr),
+    /// On the router between the nodes.
+    Router,
+}
+
+/// One command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A line of `ip -batch`.
+    Ip(String),
+    /// A sysctl by its dotted name, and its value.
+    Sysctl(String, String),
+    /// Lines of `nft -f`.
+    Nft(String),
+}
+
+impl Step {
+    /// A setting.
+    pub fn sysctl(name: impl Into<String>, value: impl Into<String>) -> Step {
+        Step::Sysctl(name.into(), value.into())
+    }
+}
+
+/// What somebody did to a machine by hand, and what undoes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tweak {
+    /// Where.
+    pub site: Site,
+    /// What was done.
+    pub done: Vec<Step>,
+    /// How it is undone.
+    pub undone: Vec<Step>,
+}
+
 /// The whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
@@ -103,6 +143,8 @@ pub struct World {
     pub between: Between,
     /// Pods whose address is gone.
     pub gone: Vec<IpAddr>,
+    /// What was done by hand besides.
+    pub tweaks: Vec<Tweak>,
     /// Namespace and name asked about.
     pub asked: (String, String),
     /// Where the clients run.
@@ -148,6 +190,7 @@ impl World {
             filters: Vec::new(),
             between: Between::default(),
             gone: Vec::new(),
+            tweaks: Vec::new(),
             asked: (service.namespace.clone(), service.name.clone()),
             client: Party::Client,
             via_vip: vec![Dial::tcp(SocketAddr::new(service.vip, port.port))],

@@ -439,6 +439,10 @@ impl<'a> Case<'a> {
     /// How a connection addresses the Service; `None` = it does not.
     fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
         let dialled = conn.orig;
+        // Later fragments: what they belong to is told by the first one.
+        if (dialled.sport, dialled.dport) == (0, 0) {
+            return None;
+        }
         let address = self.addresses().find(|(ip, _)| *ip == dialled.dst);
         if let Some((_, via)) = address.filter(|(_, via)| self.is_ours(*via, &dialled)) {
             return Some(via);

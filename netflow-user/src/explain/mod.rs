@@ -11,6 +11,7 @@ pub mod codes;
 pub mod datagrams;
 pub mod endpoints;
 pub mod evidence;
+pub mod fate;
 pub mod lack;
 pub mod past;
 pub mod pods;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod report;
 pub mod rules;
 pub mod selector;
+pub mod tunnel;
 pub mod view;
 pub mod walk;
 

@@ -387,18 +387,17 @@ impl Table {
 
     /// An ICMP error goes to the connection of the packet that it quotes, as soon as there is one.
     fn complaint(&mut self, cite: Cite, record: &Record, quoted: Tuple) {
-        match self.find(&quoted, record.time) {
-            Some(id) => self.push(Some(id), cite, record),
-            None => {
-                self.unjoined += 1;
-                let waiting: usize = self.waiting.values().map(Vec::len).sum();
-                if waiting < WAITING {
-                    self.waiting
-                        .entry(quoted)
-                        .or_default()
-                        .push((cite, record.clone()));
-                }
-            }
+        let id = self.find(&quoted, record.time);
+        if id.is_some() {
+            return self.push(id, cite, record);
+        }
+        self.unjoined += 1;
+        let waiting: usize = self.waiting.values().map(Vec::len).sum();
+        if waiting < WAITING {
+            self.waiting
+                .entry(quoted)
+                .or_default()
+                .push((cite, record.clone()));
         }
     }
 

@@ -20,6 +20,9 @@ pub struct NodeFacts {
     pub routes: Vec<Route>,
     /// Neighbour entries of the node's namespace.
     pub neighbors: Vec<Neighbor>,
+    /// Peers of the tunnel devices of the node's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnel_peers: Vec<TunnelPeer>,
     /// Sysctls that matter, by dotted name (`net.ipv4.ip_forward`, `net.ipv4.conf.eth0.forwarding`, …).
     pub sysctls: BTreeMap<String, String>,
     /// Conntrack table and statistics.
@@ -93,8 +96,39 @@ pub struct Link {
     /// Port of a bridge that may send a frame back where it came from.
     #[serde(default)]
     pub hairpin: bool,
+    /// Link-layer address, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lladdr: Option<String>,
+    /// For a device that puts packets into others: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// Addresses with prefix length.
     pub addrs: Vec<(IpAddr, u8)>,
+}
+
+/// What a tunnel device makes of packets.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// UDP port that it sends to, where it uses UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Source address of what it sends, if set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// The only peer, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<IpAddr>,
+}
+
+/// An entry of a tunnel device's forwarding table: where it sends frames for a link-layer address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelPeer {
+    /// The tunnel device.
+    pub ifindex: u32,
+    /// Link-layer address of frames.
+    pub lladdr: String,
+    /// The node that gets them.
+    pub remote: IpAddr,
 }
 
 /// A route.

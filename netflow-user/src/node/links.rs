@@ -1,9 +1,10 @@
 //! Interfaces and their addresses (rtnetlink `RTM_GETLINK`, `RTM_GETADDR`).
 
+use super::neighbors::lladdr_text;
 use super::netlink::{
-    Attributes, Message, Netlink, NetlinkError, Request, address, bytes_at, text, u32_at,
+    Attributes, Message, Netlink, NetlinkError, Request, address, be16_at, bytes_at, text, u32_at,
 };
-use crate::model::node::Link;
+use crate::model::node::{Link, Tunnel};
 use std::net::IpAddr;
 
 /// `operstate` values (`include/uapi/linux/if.h`): unknown, and up.
@@ -18,8 +19,6 @@ pub struct Interface {
     pub link: Link,
     /// The id by which this namespace knows the one that holds the other end (`IFLA_LINK_NETNSID`).
     pub peer_netns: Option<i32>,
-    /// Link-layer address.
-    pub lladdr: Vec<u8>,
 }
 
 /// All interfaces with their addresses.
@@ -61,10 +60,11 @@ fn interface(message: &Message<'_>) -> Option<Interface> {
             link_elsewhere: false,
             arphrd: bytes_at(fixed, 2).map(u16::from_ne_bytes)?,
             hairpin: false,
+            lladdr: None,
+            tunnel: None,
             addrs: Vec::new(),
         },
         peer_netns: None,
-        lladdr: Vec::new(),
     };
     let link = &mut found.link;
     for (kind, value) in attributes {
@@ -74,7 +74,7 @@ fn interface(message: &Message<'_>) -> Option<Interface> {
             libc::IFLA_MASTER => link.master = u32_at(value, 0)?,
             libc::IFLA_LINK => link.link = u32_at(value, 0)?,
             libc::IFLA_OPERSTATE => link.running = RUNNING.contains(value.first()?),
-            libc::IFLA_ADDRESS => found.lladdr = value.to_vec(),
+            libc::IFLA_ADDRESS => link.lladdr = Some(lladdr_text(value)),
             libc::IFLA_LINK_NETNSID => {
                 link.link_elsewhere = true;
                 found.peer_netns = bytes_at(value, 0).map(i32::from_ne_bytes);
@@ -91,11 +91,40 @@ fn link_info(link: &mut Link, info: &[u8]) {
     if let Some((_, kind)) = find(libc::IFLA_INFO_KIND) {
         link.kind = text(kind);
     }
+    if let Some((_, data)) = find(libc::IFLA_INFO_DATA) {
+        link.tunnel = tunnel(&link.kind, data);
+    }
     if find(libc::IFLA_INFO_SLAVE_KIND).is_some_and(|(_, kind)| text(kind) == "bridge")
         && let Some((_, port)) = find(libc::IFLA_INFO_SLAVE_DATA)
     {
         link.hairpin = Attributes(port).any(|(kind, value)| kind == BRPORT_MODE && value == [1]);
     }
+}
+
+/// Which attributes of a tunnel device tell its port, source and only peer
+/// (<https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/if_link.h>: `IFLA_VXLAN_*`, `IFLA_GENEVE_*`;
+/// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/if_tunnel.h>: `IFLA_IPTUN_*`, `IFLA_GRE_*`).
+fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
+    let (port, locals, remotes): (u16, &[u16], &[u16]) = match kind {
+        "vxlan" => (15, &[4, 17], &[2, 16]),
+        "geneve" => (5, &[], &[2, 7]),
+        "ipip" | "sit" | "ip6tnl" => (0, &[2], &[3]),
+        "gre" | "gretap" | "ip6gre" | "ip6gretap" => (0, &[6], &[7]),
+        _ => return None,
+    };
+    let mut found = Tunnel::default();
+    for (kind, value) in Attributes(data) {
+        let set = || address(value).filter(|ip| !ip.is_unspecified());
+        if port != 0 && kind == port {
+            found.port = be16_at(value, 0);
+        } else if locals.contains(&kind) {
+            found.local = found.local.or_else(set);
+        } else if remotes.contains(&kind) {
+            // A VXLAN device may have a multicast group there.
+            found.remote = found.remote.or_else(set).filter(|ip| !ip.is_multicast());
+        }
+    }
+    Some(found)
 }
 
 fn assigned(message: &Message<'_>) -> Option<(u32, IpAddr, u8)> {
@@ -151,11 +180,7 @@ mod tests {
 
     #[test]
     fn a_bridge_port_whose_peer_is_in_a_pod() {
-        let Interface {
-            link,
-            peer_netns,
-            lladdr,
-        } = read(&veth()).unwrap();
+        let Interface { link, peer_netns } = read(&veth()).unwrap();
         assert_eq!(
             (link.ifindex, link.name.as_str(), link.mtu),
             (7, "veth3a", 1450)
@@ -163,8 +188,30 @@ mod tests {
         assert_eq!((link.kind.as_str(), link.master, link.link), ("veth", 4, 2));
         assert!(link.up && link.running && link.hairpin && link.link_elsewhere);
         assert_eq!(peer_netns, Some(11));
-        assert_eq!(lladdr, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(link.lladdr.as_deref(), Some("02:00:00:00:00:01"));
         torture(&veth(), read);
+    }
+
+    #[test]
+    fn a_tunnel_device_tells_port_source_and_peer() {
+        let vxlan = attributes(&[
+            (1, &7_u32.to_ne_bytes()),
+            (2, &[239, 1, 1, 1]),
+            (4, &[192, 0, 2, 1]),
+            (15, &8472_u16.to_be_bytes()),
+        ]);
+        let found = tunnel("vxlan", &vxlan).unwrap();
+        assert_eq!(found.port, Some(8472));
+        assert_eq!(found.local, Some([192, 0, 2, 1].into()));
+        assert_eq!(found.remote, None, "a group is no peer");
+        let ipip = attributes(&[(2, &[0, 0, 0, 0]), (3, &[192, 0, 2, 9])]);
+        let found = tunnel("ipip", &ipip).unwrap();
+        assert_eq!(
+            (found.local, found.remote),
+            (None, Some([192, 0, 2, 9].into()))
+        );
+        assert_eq!(tunnel("veth", &vxlan), None);
+        torture(&vxlan, |data| tunnel("vxlan", data));
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted) {
                 facts.missing("some routes", &why);
             }
             facts.neighbors = facts.note("neighbours", neighbors::neighbors(&mut route));
+            facts.tunnel_peers = facts.note("tunnel peers", neighbors::tunnel_peers(&mut route));
             let lookups = wanted.lookups(&mut route, facts.netns, &[]);
             facts.lookups = facts.note("route lookups", lookups);
         }

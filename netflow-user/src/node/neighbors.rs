@@ -1,7 +1,7 @@
 //! Neighbour entries: ARP and ND (rtnetlink `RTM_GETNEIGH`).
 
 use super::netlink::{Message, Netlink, NetlinkError, Request, address, u16_at, u32_at};
-use crate::model::node::Neighbor;
+use crate::model::node::{Neighbor, TunnelPeer};
 
 /// Neighbour entries of both families, without those of multicast groups.
 pub fn neighbors(route: &mut Netlink) -> Result<Vec<Neighbor>, NetlinkError> {
@@ -16,6 +16,35 @@ pub fn neighbors(route: &mut Netlink) -> Result<Vec<Neighbor>, NetlinkError> {
         all.extend(rows);
     }
     Ok(all)
+}
+
+/// Where tunnel devices send frames: those entries of forwarding databases that name a remote address (`NTF_SELF` entries of
+/// VXLAN devices, <https://elixir.bootlin.com/linux/v6.18/source/drivers/net/vxlan/vxlan_core.c>).
+pub fn tunnel_peers(route: &mut Netlink) -> Result<Vec<TunnelPeer>, NetlinkError> {
+    let mut fixed = [0; 12];
+    fixed[0] = u8::try_from(libc::AF_BRIDGE).unwrap_or(0);
+    route.dump(&Request::new(libc::RTM_GETNEIGH, &fixed), |m| {
+        tunnel_peer(&m)
+    })
+}
+
+fn tunnel_peer(message: &Message<'_>) -> Option<TunnelPeer> {
+    let (fixed, attributes) = message
+        .split::<12>()
+        .filter(|_| message.kind == libc::RTM_NEWNEIGH)?;
+    let (mut remote, mut lladdr) = (None, None);
+    for (kind, value) in attributes {
+        match kind {
+            libc::NDA_DST => remote = address(value),
+            libc::NDA_LLADDR => lladdr = Some(lladdr_text(value)),
+            _ => {}
+        }
+    }
+    Some(TunnelPeer {
+        ifindex: u32_at(fixed, 4)?,
+        lladdr: lladdr?,
+        remote: remote?,
+    })
 }
 
 fn neighbor(message: &Message<'_>, family: u8) -> Option<Neighbor> {
@@ -102,6 +131,30 @@ mod tests {
             failed.map(|n| (n.state, n.lladdr)),
             Some(("failed".into(), None))
         );
+    }
+
+    #[test]
+    fn entries_with_a_remote_address_are_tunnel_peers() {
+        let peer = |payload: &[u8]| {
+            let kind = libc::RTM_NEWNEIGH;
+            tunnel_peer(&Message { kind, payload })
+        };
+        let mut bytes = vec![7, 0, 0, 0];
+        bytes.extend(9_u32.to_ne_bytes());
+        bytes.extend([0x80, 0, 2, 0]);
+        let frame = (2, &[2, 0, 0, 0, 0, 0x22][..]);
+        let local = [bytes.clone(), attributes(&[frame])].concat();
+        assert_eq!(peer(&local), None);
+        bytes.extend(attributes(&[frame, (1, &[192, 0, 2, 7])]));
+        assert_eq!(
+            peer(&bytes),
+            Some(TunnelPeer {
+                ifindex: 9,
+                lladdr: "02:00:00:00:00:22".into(),
+                remote: [192, 0, 2, 7].into(),
+            })
+        );
+        torture(&bytes, peer);
     }
 
     #[test]

@@ -251,8 +251,7 @@ impl There {
             if home.holds(via) || proxying.contains(&at_home) {
                 return Ok(true);
             }
-            let device = home.interface(at_home).map(|i| &i.lladdr);
-            let device = device.map(|lladdr| neighbors::lladdr_text(lladdr));
+            let device = home.interface(at_home).and_then(|i| i.link.lladdr.clone());
             let entries = neighbors::neighbors(&mut self.route)?;
             if entries.iter().any(|n| {
                 n.ifindex == ifindex && n.ip == via && n.lladdr.is_some() && n.lladdr == device

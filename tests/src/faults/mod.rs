@@ -7,6 +7,7 @@ mod network;
 mod nodeport;
 mod policy;
 mod proxy;
+mod route;
 mod service;
 mod variant;
 
@@ -260,6 +261,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         proxy::ALL,
         policy::ALL,
         network::ALL,
+        route::ALL,
         healthy::ALL,
         nodeport::ALL,
         variant::ALL,
@@ -273,7 +275,7 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
 }
 
 /// Codes that this part of the catalogue must prove.
-pub const CODES: [&str; 19] = [
+pub const CODES: [&str; 29] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
@@ -288,8 +290,18 @@ pub const CODES: [&str; 19] = [
     "backend-gone",
     "firewall-drop",
     "policy-denied-ingress",
+    "no-route",
+    "forwarding-disabled",
+    "neighbor-failed",
+    "neighbor-stale",
+    "asymmetric-return",
+    "bad-checksum",
     "mtu-blackhole",
     "pmtu-learned",
+    "pmtu-ignored",
+    "fragmentation",
+    "overlay-peer-lost",
+    "tunnel-port-blocked",
     "lost-beyond-node",
     "never-arrived",
     "etp-local-no-endpoint",

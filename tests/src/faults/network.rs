@@ -1,16 +1,19 @@
 //! What lies between the nodes.
 
+use super::route::shapes;
 use super::{At, Expect, Fault, Form, Vantage, beyond};
-use crate::lab::plan::{Network, Placement, Plan};
+use crate::lab::plan::{Network, Placement, Plan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
-use crate::world::{Lost, World};
+use crate::world::{Lost, Site, Step, Tweak, World};
 use anyhow::Result;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &MtuBlackhole,
     &MtuBlackholeReplies,
     &PmtuLearned,
+    &PmtuIgnored,
+    &Fragmentation,
     &LostBeyondNode,
     &NeverArrived,
     &LostMidTransfer,
@@ -135,6 +138,82 @@ impl Fault for PmtuLearned {
         &Network::ROUTED
     }
     /// What was learned before netflow looked is no event any more.
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::VipOnly]
+    }
+}
+
+struct PmtuIgnored;
+
+impl Fault for PmtuIgnored {
+    fn name(&self) -> &'static str {
+        "pmtu-ignored"
+    }
+    fn breaks(&self) -> &'static str {
+        "the path between the nodes has a smaller MTU and says so, and the client's Pod drops the message"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        world.between.path_mtu = Some(plan.small_mtu);
+        transfer(world, BIG, SMALL);
+        let rules = "table ip shut { chain in { type filter hook input priority 0; \
+                     icmp type destination-unreachable drop\n}\n}\n";
+        world.tweaks.push(Tweak {
+            site: Site::Pod(plan.client.ip),
+            done: vec![Step::Nft(rules.to_owned())],
+            undone: vec![Step::Nft("delete table ip shut\n".to_owned())],
+        });
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        let expect = blackhole(at, Vantage::Client);
+        if expect.codes.is_empty() {
+            return expect;
+        }
+        Expect {
+            codes: vec!["pmtu-ignored"],
+            planes: vec![&["mtu"], &["flow"]],
+            ..expect
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Stalled]
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(CROSS, Network::Bridge)
+    }
+}
+
+struct Fragmentation;
+
+impl Fault for Fragmentation {
+    fn name(&self) -> &'static str {
+        "fragmentation"
+    }
+    fn breaks(&self) -> &'static str {
+        "nothing: the client sends datagrams that are bigger than a link"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        super::variant::to_udp(plan, world)?;
+        transfer(world, plan.pod_mtu + 700, SMALL);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        let info = Some("fragmentation");
+        match at.vantage {
+            Vantage::Backend => Expect::unharmed(),
+            Vantage::Client | Vantage::Together => Expect {
+                info,
+                ..Expect::healthy()
+            },
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Ok]
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(&Placement::ALL, Network::Bridge)
+    }
+    /// What was split before netflow looked is split again.
     fn forms(&self) -> &'static [Form] {
         &[Form::Fresh, Form::VipOnly]
     }

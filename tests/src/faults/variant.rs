@@ -71,7 +71,7 @@ impl Variant {
     }
 }
 
-fn to_udp(plan: &Plan, world: &mut World) -> Result<()> {
+pub(super) fn to_udp(plan: &Plan, world: &mut World) -> Result<()> {
     let spec = world
         .objects
         .service_mut(&plan.service)?

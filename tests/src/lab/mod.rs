@@ -10,10 +10,11 @@ pub mod plan;
 mod pods;
 mod rules;
 pub mod state;
+mod tweaks;
 
 use crate::proxy::{Mode, nftables};
 use crate::traffic::{App, Listen};
-use crate::world::{Between, Lost, Party, World};
+use crate::world::{Between, Lost, Party, Tweak, World};
 use anyhow::{Context, Result, bail};
 use cidr::Cidr;
 use plan::{Network, NodeNet, Plan, PodPlan, Shape, Unknown};
@@ -44,6 +45,7 @@ pub struct Lab {
     servers: BTreeMap<IpAddr, (Vec<Listen>, App)>,
     /// Pods with firewall rules inside.
     ruled: BTreeSet<IpAddr>,
+    tweaks: Vec<Tweak>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -99,6 +101,7 @@ impl Lab {
             mode,
             servers: BTreeMap::new(),
             ruled: BTreeSet::new(),
+            tweaks: Vec::new(),
         };
         lab.state.save()?;
         if let Ok(mut open) = OPEN.lock() {
@@ -180,12 +183,14 @@ impl Lab {
         world
             .objects
             .write(&self.manifests(), self.plan.manifest_style)?;
+        tweaks::undo(self, &world.tweaks)?;
         for n in 0..2 {
             rules::node(self, world, n)?;
         }
         rules::pods(self, world)?;
         self.set_between(&world.between)?;
         self.set_gone(&world.gone)?;
+        tweaks::make(self, &world.tweaks)?;
         self.set_listens(&world.listens)
     }
 
@@ -457,6 +462,7 @@ impl Lab {
             state: state.clone(),
             servers: BTreeMap::new(),
             ruled: BTreeSet::new(),
+            tweaks: Vec::new(),
         })
     }
 

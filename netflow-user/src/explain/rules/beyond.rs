@@ -11,7 +11,7 @@ use crate::model::answer::Basis;
 use crate::model::{Proto, Time};
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
-fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
+pub(super) fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
     let to = a.translated().dst;
     if !is_silent(a, true) || a.backend().is_none() {
         return None;
@@ -27,7 +27,7 @@ fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
 }
 
 /// The answer left on the way to a client that is not on this node, and the client never took it up.
-fn answer_left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
+pub(super) fn answer_left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
     if !is_silent(a, false) {
         return None;
     }
@@ -252,7 +252,7 @@ fn dropped_on(case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, sent: &Sight) ->
     Some(drop_draft(case, part, event, drop))
 }
 
-fn sent_draft(a: &Attempt<'_>, case: &Case<'_>, part: Part<'_>, sight: &Sight) -> Draft {
+pub(super) fn sent_draft(a: &Attempt<'_>, case: &Case<'_>, part: Part<'_>, sight: &Sight) -> Draft {
     let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
     let tail = if a.outcome == Outcome::Stalled {
         "no progress since"

@@ -28,8 +28,7 @@ struct Filtered<'a> {
 fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
     a.drops().into_iter().find_map(|(part, event, drop, _)| {
         let tuple = event.record.tuple?;
-        let filter = is_netfilter(drop) || program(drop).is_some();
-        (filter && !is_afterwards(a, part, event)).then_some(Filtered {
+        (is_filtered(drop) && !is_afterwards(a, part, event)).then_some(Filtered {
             part,
             event,
             drop,
@@ -50,6 +49,11 @@ fn is_afterwards(a: &Attempt<'_>, part: Part<'_>, event: &ConnEvent) -> bool {
         .filter(|s| s.key.dir == Direction::Ingress && a.is_from_backend(part, &s.key.tuple));
     let rst = came_in.filter_map(|s| s.stats.rst).min();
     event.record.netns == part.node.start.netns && rst.is_some_and(|rst| rst < event.record.time)
+}
+
+/// A filter of any kind dropped it.
+pub(super) fn is_filtered(drop: &Drop) -> bool {
+    is_netfilter(drop) || program(drop).is_some()
 }
 
 /// Kernels without a reason for it show the place: the rule engines free the packet themselves.

@@ -7,10 +7,14 @@ use super::case::Case;
 use super::report::Report;
 
 mod beyond;
+mod checksum;
 mod filter;
 mod listener;
 mod mtu;
+mod neighbor;
+mod overlay;
 mod proxy;
+mod route;
 mod scope;
 mod service;
 
@@ -27,14 +31,25 @@ const RULES: &[Rule] = &[
     filter::policy_denied,
     filter::firewall_drop,
     proxy::backend_gone,
+    neighbor::stale,
+    neighbor::failed,
+    route::forwarding_disabled,
+    route::missing,
+    route::asymmetric_return,
+    checksum::bad,
     listener::loopback_only,
     listener::target_port_mismatch,
     listener::missing,
+    mtu::ignored,
+    mtu::mismatch,
     mtu::blackhole,
+    overlay::port_blocked,
+    overlay::peer_lost,
     scope::one_bad_endpoint,
     beyond::never_arrived,
     beyond::lost_beyond_node,
     mtu::pmtu_learned,
+    mtu::fragmentation,
 ];
 
 /// Runs all rules.

@@ -1,17 +1,23 @@
 //! Size: packets that fit pass, big ones do not, or somebody said so.
 
+use super::route::place;
 use super::service::drop_draft;
 use crate::explain::attempt::{Attempt, Outcome, Part, Stall};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::tunnel::Tunnelled;
 use crate::explain::view::View;
-use crate::flows::Sight;
+use crate::flows::{ConnEvent, Connection, Leg, Sight};
 use crate::model::answer::{Basis, Plane, Severity};
+use crate::model::flow::Direction;
+use crate::model::node::Link;
 use crate::model::record::{Event, IcmpError};
+use crate::model::{Time, Tuple};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Every path carries this much (RFC 791: 576 bytes for IPv4; RFC 8200: 1280 for IPv6). What is lost at or below it is
 /// not lost for its size.
@@ -22,20 +28,24 @@ fn always_fits(v6: bool) -> u16 {
 /// Handshakes and small packets pass, full-size segments are sent again and again, and nobody told the sender why.
 pub fn blackhole(case: &Case<'_>, report: &mut Report) {
     let small = Small::of(case);
+    let proved: HashSet<Way> = case
+        .attempts
+        .iter()
+        .filter(|a| vanishes(case, a, &small).is_some())
+        .filter_map(|a| Some(way(case, a, a.stall()?.forward)))
+        .collect();
     report.explain(
         case,
         "mtu-blackhole",
         Basis::Observed,
         |a| {
             let stall = (a.outcome == Outcome::Stalled).then(|| a.stall()).flatten()?;
-            let size = stall.size();
-            let bigger_passed = size < stall.sight.stats.max_packet && !stall.passed_nothing();
-            let big = size > always_fits(a.orig.dst.is_ipv6()) && !bigger_passed;
-            if !big || told(a, &stall) {
-                return None;
-            }
-            let mut evidence = vec![stall_draft(case, &stall), small.passes(case, a, &stall)?];
-            evidence.extend(too_big_drops(case, a));
+            let evidence = vanishes(case, a, &small).or_else(|| {
+                // Of another that hangs the same way, only what is small may have been sent again so far.
+                let big = stall.sight.stats.max_packet > always_fits(a.orig.dst.is_ipv6());
+                let same = big && proved.contains(&way(case, a, stall.forward));
+                (same && told(a, &stall).is_empty()).then(|| vec![stall_draft(case, &stall)])
+            })?;
             Some(Because { key: if stall.forward { "requests" } else { "replies" }.to_owned(), evidence })
         },
         |of| {
@@ -56,31 +66,528 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
     );
 }
 
-/// A too-big message for this direction reached the sender's side.
-fn told(a: &Attempt<'_>, stall: &Stall<'_>) -> bool {
+/// Evidence: full-size segments are sent again and again while small packets pass.
+fn vanishes(case: &Case<'_>, a: &Attempt<'_>, small: &Small) -> Option<Vec<Draft>> {
+    let stall = (a.outcome == Outcome::Stalled)
+        .then(|| a.stall())
+        .flatten()?;
+    let size = stall.size();
+    let bigger_passed = size < stall.sight.stats.max_packet && !stall.passed_nothing();
+    let big = size > always_fits(a.orig.dst.is_ipv6()) && !bigger_passed;
+    if !big || !told(a, &stall).is_empty() {
+        return None;
+    }
+    let mut evidence = vec![stall_draft(case, &stall), small.passes(case, a, &stall)?];
+    evidence.extend(too_big_drops(case, a));
+    Some(evidence)
+}
+
+/// Client, backend's node (or the backend, where that is not known), and whether requests go that way.
+type Way = (IpAddr, String, bool);
+
+fn way(case: &Case<'_>, a: &Attempt<'_>, forward: bool) -> Way {
+    let backend = a.translated().dst;
+    let node = case.node_of(backend, a.began());
+    (
+        a.client(),
+        node.unwrap_or_else(|| backend.to_string()),
+        forward,
+    )
+}
+
+/// A too-big message for a direction of an attempt that reached the sender's side.
+#[derive(Clone, Copy)]
+struct TooBig<'a> {
+    part: Part<'a>,
+    event: &'a ConnEvent,
+    icmp: &'a IcmpError,
+}
+
+/// Too-big messages for this direction that reached the sender: seen where they are delivered to it, or seen on its node and
+/// then inside its own namespace, taken in or dropped.
+fn told<'a>(a: &Attempt<'a>, stall: &Stall<'_>) -> Vec<TooBig<'a>> {
     let v6 = a.orig.dst.is_ipv6();
-    a.icmp().any(|(p, e, icmp)| {
-        let sender = stall.sight.key.tuple.src;
-        let to_sender = e
-            .record
-            .tuple
-            .is_some_and(|t| t.dst == sender || t.dst == a.orig.src);
-        let about = icmp
-            .quoted
-            .and_then(|q| p.conn.leg(&q))
-            .is_some_and(|l| l.is_forward() == stall.forward);
-        icmp.is_too_big(v6) && to_sender && about && delivered(p.node.is_own(sender), icmp)
-    })
+    let arrived = !quotes_inside(a, stall).is_empty();
+    let all = a.icmp().filter(|(p, e, icmp)| {
+        let known = is_about(stall, *p, icmp.quoted) && icmp.is_too_big(v6);
+        known && (arrived || is_delivered(a, stall, *p, e, icmp))
+    });
+    all.map(|(part, event, icmp)| TooBig { part, event, icmp })
+        .collect()
+}
+
+fn is_about(stall: &Stall<'_>, part: Part<'_>, quoted: Option<Tuple>) -> bool {
+    quoted
+        .and_then(|q| part.conn.leg(&q))
+        .is_some_and(|l| l.is_forward() == stall.forward)
+}
+
+fn is_delivered(
+    a: &Attempt<'_>,
+    stall: &Stall<'_>,
+    part: Part<'_>,
+    event: &ConnEvent,
+    icmp: &IcmpError,
+) -> bool {
+    let sender = stall.sight.key.tuple.src;
+    let to = event.record.tuple.map(|t| t.dst);
+    (to == Some(sender) || to == Some(a.orig.src)) && delivered(part.node.is_own(sender), icmp)
+}
+
+/// What those messages quote that were taken in or dropped in the namespace of the sender's Pod.
+fn quotes_inside(a: &Attempt<'_>, stall: &Stall<'_>) -> Vec<Tuple> {
+    // As `Record::tuple` spells type and code.
+    let too_big = if a.orig.dst.is_ipv6() {
+        2 << 8
+    } else {
+        3 << 8 | 4
+    };
+    let sender = if stall.forward {
+        a.client()
+    } else {
+        a.translated().dst
+    };
+    a.events()
+        .filter(|(p, e)| {
+            p.node
+                .pod(sender)
+                .is_some_and(|pod| pod.netns == e.record.netns)
+        })
+        .filter_map(|(p, e)| {
+            let quoted = match &e.record.event {
+                Event::Drop(drop) if e.record.tuple?.dport == too_big => drop.quoted,
+                Event::PmtuReceived { quoted, .. } => *quoted,
+                _ => None,
+            };
+            quoted.filter(|_| is_about(stall, p, quoted))
+        })
+        .collect()
 }
 
 fn delivered(own: bool, icmp: &IcmpError) -> bool {
-    use crate::model::flow::Direction;
     icmp.dir
         == if own {
             Direction::Ingress
         } else {
             Direction::Egress
         }
+}
+
+/// The sender was told how big packets may be and sends big ones all the same.
+pub fn ignored(case: &Case<'_>, report: &mut Report) {
+    // A router says so only so often: what it said of one attempt holds for others on the same way.
+    let mut known: BTreeMap<Way, u32> = BTreeMap::new();
+    for a in &case.attempts {
+        if let Some((stall, told)) = ignores(a) {
+            known
+                .entry(way(case, a, stall.forward))
+                .or_insert(told.icmp.mtu);
+        }
+    }
+    report.explain(
+        case,
+        "pmtu-ignored",
+        Basis::Observed,
+        |a| {
+            let stall = (a.outcome == Outcome::Stalled)
+                .then(|| a.stall())
+                .flatten()?;
+            let key = if stall.forward { "requests" } else { "replies" }.to_owned();
+            if let Some((_, TooBig { part, event, icmp })) = ignores(a) {
+                let mut evidence = vec![
+                    too_big_draft(case, a, part, event, icmp),
+                    stall_draft(case, &stall),
+                ];
+                evidence.extend(too_big_drops(case, a));
+                evidence.extend(socket_draft(&stall, icmp.mtu));
+                return Some(Because { key, evidence });
+            }
+            let mtu = known.get(&way(case, a, stall.forward));
+            if mtu.is_some_and(|mtu| u32::from(stall.size()) > *mtu) {
+                let evidence = vec![stall_draft(case, &stall)];
+                return Some(Because { key, evidence });
+            }
+            let Learned {
+                tunnel, evidence, ..
+            } = learned_by_node(case, a, &stall)?;
+            let key = format!("{}|{}", tunnel.part.view, tunnel.peer);
+            Some(Because { key, evidence })
+        },
+        |of| {
+            let told = of.iter().find_map(|a| Some((*a, ignores(a)?)));
+            if let Some((a, (stall, told))) = told {
+                return heedless_saying(case, a, &stall, &told);
+            }
+            let learned = of[0]
+                .stall()
+                .and_then(|s| Some((s, learned_by_node(case, of[0], &s)?)));
+            learned.map_or_else(
+                || Saying::new(""),
+                |(stall, l)| l.saying(case, &stall, of[0].began()),
+            )
+        },
+    );
+}
+
+/// It stalls with packets that are bigger than its sender was told.
+fn ignores<'a>(a: &Attempt<'a>) -> Option<(Stall<'a>, TooBig<'a>)> {
+    let stall = (a.outcome == Outcome::Stalled)
+        .then(|| a.stall())
+        .flatten()?;
+    let told = heedless(a, &stall)?;
+    Some((stall, told))
+}
+
+fn heedless_saying(
+    case: &Case<'_>,
+    a: &Attempt<'_>,
+    stall: &Stall<'_>,
+    told: &TooBig<'_>,
+) -> Saying {
+    let TooBig { part, event, icmp } = *told;
+    let at = a.began();
+    let router = event.record.tuple.map_or(a.orig.dst, |t| t.src);
+    let sender = case.name(stall.sight.key.tuple.src, at);
+    // A message about packets as they are after translation means nothing to who sent them before it.
+    let mut quotes = quotes_inside(a, stall);
+    if is_delivered(a, stall, part, event, icmp) {
+        quotes.extend(icmp.quoted);
+    }
+    let is_foreign = |q: &Tuple| {
+        stall.forward && part.conn.is_dnat() && part.conn.leg(q) == Some(Leg::Translated)
+    };
+    let foreign = quotes.iter().all(is_foreign).then(|| quotes.first());
+    let why = foreign.flatten().map_or(String::new(), |q| {
+        format!(
+            ": the message is about {}, which it never dialled",
+            q.destination()
+        )
+    });
+    let summary = format!(
+        "{} told {sender} that packets may have {} bytes, and it goes on sending {}{why}",
+        case.name(router, at),
+        icmp.mtu,
+        stall.size()
+    );
+    let payload = icmp.mtu.saturating_sub(28).to_string();
+    Saying {
+        values: vec![("payload", payload)],
+        ..Saying::new(summary)
+    }
+}
+
+/// What a node learnt of the path of its tunnel, and the Pod behind it was not told.
+struct Learned<'a> {
+    tunnel: Tunnelled<'a>,
+    mtu: u32,
+    evidence: Vec<Draft>,
+}
+
+impl Learned<'_> {
+    fn saying(&self, case: &Case<'_>, stall: &Stall<'_>, at: Time) -> Saying {
+        let Tunnelled {
+            part, link, peer, ..
+        } = self.tunnel;
+        let node = part.node.name();
+        let sender = case.name(stall.sight.key.tuple.src, at);
+        let summary = format!(
+            "{node} knows that packets of its tunnel {} to {} may have {} bytes; {sender} is not told and goes on sending {}, which is more with the {} bytes that the tunnel adds",
+            link.name,
+            case.name(peer, at),
+            self.mtu,
+            stall.size(),
+            self.tunnel.overhead()
+        );
+        let fits = self.mtu.saturating_sub(self.tunnel.overhead());
+        let payload = fits.saturating_sub(28).to_string();
+        Saying {
+            values: vec![("payload", payload)],
+            ..Saying::new(summary)
+        }
+    }
+}
+
+/// The node at whose tunnel the packets end was told, or has learnt, that the way to its peer is narrower than they are.
+fn learned_by_node<'a>(case: &Case<'a>, a: &Attempt<'a>, stall: &Stall<'_>) -> Option<Learned<'a>> {
+    let tunnel = Tunnelled::of(case, a, stall.forward)?;
+    let own = tunnel.part.node;
+    let size = u32::from(stall.size()) + tunnel.overhead();
+    let mut found: Option<(u32, Draft)> = None;
+    for (part, event) in tunnel.events(case) {
+        let Event::IcmpError(icmp) = &event.record.event else {
+            continue;
+        };
+        let about = icmp.quoted.is_some_and(|q| q.dst == tunnel.peer);
+        let narrow = icmp.is_too_big(tunnel.peer.is_ipv6()) && (1..size).contains(&icmp.mtu);
+        if part.view == tunnel.part.view && about && narrow && icmp.dir == Direction::Ingress {
+            let draft = too_big_draft(case, a, part, event, icmp);
+            found.get_or_insert((icmp.mtu, draft));
+        }
+    }
+    for (cite, record) in &own.loose {
+        if let Event::PmtuLearned { dst, mtu, .. } = record.event
+            && (dst, record.netns) == (tunnel.peer, own.start.netns)
+            && mtu < size
+        {
+            let text = format!(
+                "{} learns that packets to {dst} may have {mtu} bytes",
+                own.name()
+            );
+            let mut draft = Draft::node(format!("learned {dst} {mtu}"), text);
+            draft.plane = Plane::Mtu;
+            draft.time = Some(record.time);
+            draft.view = Some((tunnel.part.view, own.name().to_owned()));
+            draft.netns = Some(record.netns);
+            draft.tuple = record.tuple;
+            draft.cites = vec![*cite];
+            found.get_or_insert((mtu, draft));
+        }
+    }
+    let (mtu, draft) = found?;
+    Some(Learned {
+        tunnel,
+        mtu,
+        evidence: vec![draft, stall_draft(case, stall)],
+    })
+}
+
+/// A tunnel device takes packets that are too big, with its headers, for the interface by which they leave.
+struct Mismatch<'a> {
+    tunnel: Tunnelled<'a>,
+    out: &'a Link,
+}
+
+impl<'a> Mismatch<'a> {
+    fn of(case: &Case<'_>, a: &Attempt<'a>, forward: bool) -> Option<Mismatch<'a>> {
+        let tunnel = Tunnelled::of(case, a, forward)?;
+        let out = tunnel.seen(Direction::Egress);
+        let (part, sight) = out.last()?;
+        let out = part.node.link(sight.key.ifindex)?;
+        let need = tunnel.link.mtu + tunnel.overhead();
+        (need > out.mtu).then_some(Mismatch { tunnel, out })
+    }
+
+    fn draft(&self) -> Draft {
+        let Tunnelled { part, link, .. } = self.tunnel;
+        let text = format!(
+            "{} takes {} bytes and adds {}, {} carries {}",
+            link.name,
+            link.mtu,
+            self.tunnel.overhead(),
+            self.out.name,
+            self.out.mtu
+        );
+        let mut draft = Draft::node(format!("mismatch {}", link.name), text);
+        draft.view = Some((part.view, part.node.name().to_owned()));
+        draft.netns = Some(part.node.start.netns);
+        draft.time = part.node.facts.as_ref().map(|f| f.time);
+        draft
+    }
+
+    fn saying(&self) -> Saying {
+        let Tunnelled {
+            part, link, peer, ..
+        } = self.tunnel;
+        let summary = format!(
+            "The MTU of tunnel {} on {} ({}) and its headers ({}) are more than {} carries ({})",
+            link.name,
+            part.node.name(),
+            link.mtu,
+            self.tunnel.overhead(),
+            self.out.name,
+            self.out.mtu
+        );
+        Saying {
+            evidence: vec![self.draft()],
+            values: vec![
+                ("here", part.node.name().to_owned()),
+                ("dev", link.name.clone()),
+                ("to", peer.to_string()),
+            ],
+            ..Saying::new(summary)
+        }
+    }
+}
+
+/// Full-size packets stall in a tunnel whose MTU does not fit; where none does, it is a warning.
+pub fn mismatch(case: &Case<'_>, report: &mut Report) {
+    let found = report.found.len();
+    report.explain(
+        case,
+        "mtu-mismatch",
+        Basis::Observed,
+        |a| {
+            let stall = (a.outcome == Outcome::Stalled)
+                .then(|| a.stall())
+                .flatten()?;
+            let mismatch = Mismatch::of(case, a, stall.forward)?;
+            let size = u32::from(stall.size()) + mismatch.tunnel.overhead();
+            (size > mismatch.out.mtu).then(|| Because {
+                key: format!(
+                    "{}|{}",
+                    mismatch.tunnel.part.view, mismatch.tunnel.link.name
+                ),
+                evidence: vec![stall_draft(case, &stall)],
+            })
+        },
+        |of| {
+            let mismatch = of[0]
+                .stall()
+                .and_then(|s| Mismatch::of(case, of[0], s.forward));
+            mismatch.map_or_else(|| Saying::new(""), |m| m.saying())
+        },
+    );
+    let idle = || {
+        let mut attempts = case.attempts.iter();
+        attempts.find_map(|a| Mismatch::of(case, a, true).or_else(|| Mismatch::of(case, a, false)))
+    };
+    if report.found.len() == found
+        && let Some(mismatch) = idle()
+    {
+        let saying = mismatch.saying();
+        report.state(
+            case,
+            "mtu-mismatch",
+            Basis::Inferred,
+            Severity::Warning,
+            saying,
+        );
+    }
+}
+
+/// The message after which the sender sent again what it says is too big.
+fn heedless<'a>(a: &Attempt<'a>, stall: &Stall<'_>) -> Option<TooBig<'a>> {
+    let told = told(a, stall);
+    let last = told.iter().map(|t| t.event.record.time).max()?;
+    let first = told.into_iter().min_by_key(|t| t.event.record.time)?;
+    let at = first.event.record.time;
+    let since = stall.sight.stats.retrans_first;
+    let sent_after = since.is_some_and(|t| t > at) || last.since(at) >= ROUND_TRIP;
+    let too_big = first.icmp.mtu > 0 && u32::from(stall.size()) > first.icmp.mtu;
+    (too_big && sent_after).then_some(first)
+}
+
+/// What is on its way when a message is sent has arrived after so long (`TCP_RTO_MIN`).
+const ROUND_TRIP: Duration = Duration::from_millis(200);
+
+fn too_big_draft(
+    case: &Case<'_>,
+    a: &Attempt<'_>,
+    part: Part<'_>,
+    event: &ConnEvent,
+    icmp: &IcmpError,
+) -> Draft {
+    let who = event
+        .record
+        .tuple
+        .map_or(String::new(), |t| case.name(t.src, event.record.time));
+    let to = icmp.quoted.map_or(a.orig.dst, |q| q.dst);
+    let text = format!("{who} says: packets to {to} may have {} bytes", icmp.mtu);
+    let kind = format!("too big {who} {} {to}", icmp.mtu);
+    case.event(part, event, &kind, text)
+}
+
+/// Evidence: the sender's socket still reckons with a bigger path MTU.
+fn socket_draft(stall: &Stall<'_>, mtu: u32) -> Option<Draft> {
+    let sender = stall.sight.key.tuple.source();
+    let facts = stall.part.node.facts.as_ref()?;
+    let of_pods = facts
+        .pods
+        .iter()
+        .flat_map(|p| p.sockets.iter().map(move |s| (p.netns, s)));
+    let mut all = of_pods.chain(facts.sockets.iter().map(|s| (facts.netns, s)));
+    let (netns, socket) = all.find(|(_, s)| s.local == sender && s.pmtu > mtu)?;
+    let text = format!(
+        "the socket of {sender} uses a path MTU of {} bytes, segments of {}",
+        socket.pmtu, socket.snd_mss
+    );
+    let mut draft = Draft::node(format!("socket pmtu {}", socket.pmtu), text);
+    draft.view = Some((stall.part.view, stall.part.node.name().to_owned()));
+    draft.netns = Some(netns);
+    draft.time = Some(facts.time);
+    Some(draft)
+}
+
+/// Packets are split on their way: those that come apart are lost as a whole with any of their parts.
+pub fn fragmentation(case: &Case<'_>, report: &mut Report) {
+    let mut drafts = Vec::new();
+    let mut said = None;
+    for a in &case.attempts {
+        for part in a.parts.iter().copied() {
+            if let Some((sight, from_outside)) = fragments(a, part) {
+                let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
+                let (how, node) = if from_outside {
+                    ("come in", part.node.name())
+                } else {
+                    ("leave", part.node.name())
+                };
+                let tuple = sight.key.tuple;
+                let text = format!(
+                    "{} later fragments from {} to {} {how} at {dev} of {node}",
+                    sight.stats.packets, tuple.src, tuple.dst
+                );
+                drafts.push(case.sight(part, sight, "fragments", text));
+                let place = if from_outside {
+                    format!("before they reach {dev} of {node}")
+                } else {
+                    format!("by {node} on the way out through {dev}")
+                };
+                said.get_or_insert((tuple, place, a.began()));
+            }
+        }
+    }
+    for a in &case.attempts {
+        for (part, event) in a.events() {
+            let Event::Fragmented { len, link_mtu } = event.record.event else {
+                continue;
+            };
+            let Some(tuple) = event.record.tuple else {
+                continue;
+            };
+            let node = place(case, part.node, event.record.netns, event.record.time);
+            let text = format!("{node} cuts a packet of {len} bytes to fit {link_mtu}");
+            drafts.push(case.event(part, event, &format!("cut {link_mtu}"), text));
+            said.get_or_insert((tuple, format!("by {node}"), a.began()));
+        }
+    }
+    if let Some((tuple, place, at)) = said {
+        let summary = format!(
+            "Packets from {} to {} are split into fragments {place}: each is lost with any of its parts, and filters see ports in the first alone",
+            case.name(tuple.src, at),
+            case.name(tuple.dst, at)
+        );
+        let saying = Saying {
+            evidence: drafts,
+            ..Saying::new(summary)
+        };
+        report.state(
+            case,
+            "fragmentation",
+            Basis::Observed,
+            Severity::Warning,
+            saying,
+        );
+    }
+}
+
+/// Where later fragments of an attempt's packets were first seen on a node, and whether they came in so. Such fragments
+/// carry no ports: they are the attempt's if its own packets, of which the first fragment is one, were as big there.
+fn fragments<'a>(a: &Attempt<'a>, part: Part<'a>) -> Option<(&'a Sight, bool)> {
+    let own = &part.conn.sights;
+    let belongs = |f: &Sight| {
+        own.iter().any(|s| {
+            (s.key.ifindex, s.key.dir) == (f.key.ifindex, f.key.dir)
+                && (s.key.tuple.src, s.key.tuple.dst) == (f.key.tuple.src, f.key.tuple.dst)
+                && s.stats.max_packet >= f.stats.max_packet
+        })
+    };
+    let portless =
+        |c: &&Connection| c.orig.proto == a.orig.proto && (c.orig.sport, c.orig.dport) == (0, 0);
+    let all = part.node.connections().filter(portless);
+    let sights = all.flat_map(|c| &c.sights).filter(|f| belongs(f));
+    // What came in split says so at its first interface; what a node splits shows only where it leaves.
+    let first = sights.min_by_key(|f| (f.key.dir != Direction::Ingress, f.stats.first, f.key))?;
+    Some((first, first.key.dir == Direction::Ingress))
 }
 
 /// What got through on a way while big packets did not: whoever answers it lives, and the way to it is open.
@@ -261,13 +768,7 @@ pub fn pmtu_learned(case: &Case<'_>, report: &mut Report) {
                 .tuple
                 .map_or(String::new(), |t| case.name(t.src, event.record.time));
             let to = icmp.quoted.map_or(a.orig.dst, |q| q.dst);
-            let text = format!("{who} says: packets to {to} may have {} bytes", icmp.mtu);
-            drafts.push(case.event(
-                part,
-                event,
-                &format!("too big {who} {} {to}", icmp.mtu),
-                text,
-            ));
+            drafts.push(too_big_draft(case, a, part, event, icmp));
             let old = part
                 .conn
                 .sights

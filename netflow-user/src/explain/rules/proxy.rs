@@ -5,6 +5,7 @@ use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::endpoints::{self, Choice, ChoiceRule, Entry};
 use crate::explain::evidence::Draft;
+use crate::explain::fate::{Fate, Told};
 use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
@@ -12,8 +13,8 @@ use crate::model::CtTuples;
 use crate::model::answer::{Basis, Changes, Fix, Via};
 use crate::model::flow::Direction;
 use crate::model::node::ProxyService;
-use crate::model::record::{Event, IcmpError, Record};
-use std::collections::BTreeSet;
+use crate::model::record::{Drop, Event, IcmpError, Record};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// Under externalTrafficPolicy: Local the node drops what comes from outside, having no endpoint of its own.
@@ -340,6 +341,15 @@ fn is_ruled(a: &Attempt<'_>, to: SocketAddr) -> bool {
 
 /// The chosen endpoint does not exist: nobody answers for its address, and no Pod holds it.
 pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
+    // A router sends only so many ICMP errors: what it says of one attempt holds for the others.
+    let mut said: HashMap<IpAddr, Vec<Draft>> = HashMap::new();
+    for a in &case.attempts {
+        if let Some(backend) = a.backend().map(|b| b.ip())
+            && said.get(&backend).is_none_or(Vec::is_empty)
+        {
+            said.insert(backend, said_unreachable(case, a, backend));
+        }
+    }
     report.explain(
         case,
         "backend-gone",
@@ -360,7 +370,8 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                 }
             }
             evidence.extend(sent_away(case, a, backend));
-            evidence.extend(said_unreachable(case, a, backend));
+            let is_silent = matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout);
+            evidence.extend(said.get(&backend).filter(|_| is_silent).into_iter().flatten().cloned());
             evidence.extend(waiting(case, a, backend));
             evidence.extend(silent_neighbors(a));
             if evidence.is_empty() {
@@ -426,7 +437,7 @@ fn remove_pod(case: &Case<'_>, ip: IpAddr) -> Option<Fix> {
 /// Evidence: the backend's own node says that it does not reach the address, or any router does where that node was asked
 /// and does not have it. What other routers say may concern the way to the node.
 fn said_unreachable(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Vec<Draft> {
-    if a.outcome != Outcome::Unreachable {
+    if !matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout) {
         return Vec::new();
     }
     let node = case.placed_on(backend, a.began());
@@ -510,10 +521,8 @@ fn is_host_unreachable(icmp: &IcmpError, v6: bool) -> bool {
     (icmp.icmp_type, icmp.code) == if v6 { (1, 3) } else { (3, 1) }
 }
 
-fn is_neighbor_failure(drop: &crate::model::record::Drop) -> bool {
-    drop.reason.starts_with("NEIGH_")
-        || drop.place == "neigh_invalidate"
-        || drop.place == "arp_error_report"
+fn is_neighbor_failure(drop: &Drop) -> bool {
+    Fate::NeighborFailed.told(drop) == Told::Surely
 }
 
 /// Evidence: the packet waits for the backend's link-layer address, and never left. The kernel drops it only after the last
@@ -529,19 +538,9 @@ fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
     Some(case.event(part, event, &format!("waits {backend}"), text))
 }
 
-/// No route, or one that says unreachable, prohibit or blackhole: what is left of a Pod where its CNI gave it a route
-/// of its own (`ip_error`, net/ipv4/route.c; `ip6_pkt_drop`, net/ipv6/route.c; `dst_discard_out`, net/core/dst.c, v6.18).
-fn is_route_failure(drop: &crate::model::record::Drop) -> bool {
-    drop.reason.ends_with("NOROUTES")
-        || matches!(
-            drop.place.as_str(),
-            "ip_error"
-                | "ip6_pkt_drop"
-                | "ip6_pkt_discard"
-                | "ip6_pkt_prohibit"
-                | "dst_discard"
-                | "dst_discard_out"
-        )
+/// No route, or one that refuses: what is left of a Pod where its CNI gave it a route of its own.
+fn is_route_failure(drop: &Drop) -> bool {
+    Fate::NoRoute.told(drop) > Told::Not
 }
 
 /// The objects place the endpoint on the node that saw this, or no longer know it: then the node, which holds no such

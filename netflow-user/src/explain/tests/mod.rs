@@ -5,5 +5,7 @@ mod endings;
 mod filter;
 mod foreign;
 mod listener;
+mod overlay;
 mod proxy;
+mod route;
 mod story;

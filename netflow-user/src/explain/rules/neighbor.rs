@@ -1,0 +1,345 @@
+//! Neighbours: next hops that do not answer, and such that have moved.
+
+use super::route::{
+    Lost, Reports, because, firsts, is_unserved, lost, place, places, targets, values,
+};
+use super::service::full_name;
+use crate::explain::attempt::{Attempt, Part, UNANSWERED};
+use crate::explain::case::Case;
+use crate::explain::evidence::Draft;
+use crate::explain::fate::{Fate, Told};
+use crate::explain::report::{Because, Report, Saying};
+use crate::flows::{Cite, ConnEvent};
+use crate::model::answer::Basis;
+use crate::model::flow::Direction;
+use crate::model::node::{Link, Neighbor};
+use crate::model::record::{Event, IcmpError, Record};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+/// A next hop that does not answer for its link-layer address, while a packet waits for it.
+struct Silent<'a> {
+    part: Part<'a>,
+    event: &'a ConnEvent,
+    /// It, where known.
+    neighbor: Option<IpAddr>,
+    to: SocketAddr,
+    evidence: Vec<Draft>,
+}
+
+impl Silent<'_> {
+    /// The neighbour, where it is not the destination itself.
+    fn router(&self) -> Option<IpAddr> {
+        self.neighbor.filter(|ip| *ip != self.to.ip())
+    }
+
+    fn netns(&self) -> u32 {
+        self.event.record.netns
+    }
+}
+
+fn is_neighbor_failure(l: &Lost<'_>) -> bool {
+    Fate::NeighborFailed.told(l.drop) == Told::Surely
+}
+
+fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Silent<'a>> {
+    let dropped = lost(a, is_neighbor_failure);
+    let waiting = waits(a);
+    let (part, event) = match (dropped.first(), waiting.first()) {
+        (Some(l), _) => (l.part, l.event),
+        (None, Some(wait)) => *wait,
+        (None, None) => return None,
+    };
+    let to = event.record.tuple?.destination();
+    let neighbor = next_hop(part, event, &waiting, to.ip());
+    let mut evidence = because(case, a, &dropped).map_or_else(Vec::new, |b| b.evidence);
+    evidence.extend(
+        waiting
+            .iter()
+            .map(|(part, event)| wait_draft(case, *part, event)),
+    );
+    evidence.extend(neighbor.map_or_else(Vec::new, |ip| failures(part, &event.record, ip)));
+    Some(Silent {
+        part,
+        event,
+        neighbor,
+        to,
+        evidence,
+    })
+}
+
+/// Packets that have waited for longer than an answer takes and never left. The kernel drops them only after its last
+/// unanswered request, seconds later (`mcast_solicit`, one second apart).
+fn waits<'a>(a: &Attempt<'a>) -> Vec<(Part<'a>, &'a ConnEvent)> {
+    if !is_unserved(a) {
+        return Vec::new();
+    }
+    let is_stuck = |part: &Part<'_>, r: &Record| {
+        let own = r.netns == part.node.start.netns;
+        let left = part.conn.sights.iter().any(|s| {
+            Some(s.key.tuple) == r.tuple
+                && (!own || s.key.dir == Direction::Egress && s.key.ifindex == r.ifindex)
+        });
+        !left && part.node.now.since(r.time) >= UNANSWERED
+    };
+    let wait = |r: &Record| matches!(r.event, Event::NeighborWait { .. });
+    a.events()
+        .filter(|(part, e)| wait(&e.record) && is_stuck(part, &e.record))
+        .collect()
+}
+
+/// Which neighbour a packet to `to` waits for: the one that was asked for, else the route's.
+fn next_hop(
+    part: Part<'_>,
+    event: &ConnEvent,
+    waiting: &[(Part<'_>, &ConnEvent)],
+    to: IpAddr,
+) -> Option<IpAddr> {
+    let here = |r: &Record| r.netns == event.record.netns && r.tuple == event.record.tuple;
+    let asked = waiting.iter().find_map(|(_, e)| match e.record.event {
+        Event::NeighborWait { ip, .. } if here(&e.record) => Some(ip),
+        _ => None,
+    });
+    let of_conn = || {
+        part.conn.events.iter().find_map(|e| match e.record.event {
+            Event::NeighborWait { ip, .. } if here(&e.record) => Some(ip),
+            _ => None,
+        })
+    };
+    let of_route = || {
+        let mut lookups = part.node.facts.iter().flat_map(|f| &f.lookups);
+        lookups
+            .find(|l| l.netns == event.record.netns && l.dst == to && l.errno.is_none())
+            .map(|l| l.via.unwrap_or(to))
+    };
+    asked.or_else(of_conn).or_else(of_route)
+}
+
+fn wait_draft(case: &Case<'_>, part: Part<'_>, event: &ConnEvent) -> Draft {
+    let ip = match event.record.event {
+        Event::NeighborWait { ip, .. } => ip.to_string(),
+        _ => String::new(),
+    };
+    let text = format!("the packet waits for neighbour {ip}, which does not answer");
+    case.event(part, event, &format!("waits {ip}"), text)
+}
+
+/// Evidence: requests for the neighbour went unanswered to the last, and what the table says of it.
+fn failures(part: Part<'_>, near: &Record, ip: IpAddr) -> Vec<Draft> {
+    let at = |text: String, kind: &str| {
+        let mut draft = Draft::node(format!("{kind} {ip}"), text);
+        draft.view = Some((part.view, part.node.name().to_owned()));
+        draft.netns = Some(near.netns);
+        draft
+    };
+    let failed = |r: &Record| {
+        r.netns == near.netns && matches!(r.event, Event::NeighborFailed { ip: n } if n == ip)
+    };
+    let told = |(cite, r): &(Cite, Record)| {
+        let mut draft = at(
+            format!("nobody answered the neighbour requests for {ip}"),
+            "unanswered",
+        );
+        draft.time = Some(r.time);
+        draft.hook = Some("neigh_timer_handler".to_owned());
+        draft.cites = vec![*cite];
+        draft
+    };
+    let mut drafts: Vec<Draft> = part
+        .node
+        .loose
+        .iter()
+        .filter(|(_, r)| failed(r))
+        .map(told)
+        .collect();
+    let unresolved = |n: &&Neighbor| n.ip == ip && matches!(&*n.state, "failed" | "incomplete");
+    if let Some(entry) = neighbors(part, near.netns).iter().find(unresolved) {
+        drafts.push(at(
+            format!("neighbour {ip} is {} in the table", entry.state),
+            "table",
+        ));
+    }
+    drafts
+}
+
+/// The neighbour table of a namespace.
+fn neighbors(part: Part<'_>, netns: u32) -> &[Neighbor] {
+    let Some(facts) = part.node.facts.as_ref() else {
+        return &[];
+    };
+    let of_pod = || facts.pods.iter().find(|p| p.netns == netns);
+    if netns == facts.netns {
+        &facts.neighbors
+    } else {
+        of_pod().map_or(&[], |p| &p.neighbors)
+    }
+}
+
+/// The next hop does not answer ARP or neighbour solicitations: a gateway, another node, or a Pod that is there.
+pub fn failed(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "neighbor-failed",
+        Basis::Observed,
+        |a| {
+            let silent = silent(case, a)?;
+            let router = silent.router().map_or(String::new(), |ip| ip.to_string());
+            let place = (silent.part.view, silent.netns());
+            Some(Because {
+                key: format!("{}|{}|{router}", place.0, place.1),
+                evidence: silent.evidence,
+            })
+        },
+        |of| {
+            let all: Vec<Silent<'_>> = of.iter().filter_map(|a| silent(case, a)).collect();
+            let Some(silent) = all.first() else {
+                return Saying::new("");
+            };
+            let at = silent.event.record.time;
+            let node = silent.part.node;
+            let here = place(case, node, silent.netns(), at);
+            let dev = (silent.netns() == node.start.netns)
+                .then(|| node.ifname(silent.event.record.ifindex))
+                .flatten();
+            let on = dev.as_ref().map_or(String::new(), |dev| format!(" on {dev}"));
+            let targets: BTreeSet<SocketAddr> = all.iter().map(|s| s.to).collect();
+            let targets: Vec<String> = targets.iter().map(|to| case.named(*to, at)).collect();
+            let targets = targets.join(", ");
+            let (who, verb) = match (silent.neighbor, silent.router()) {
+                (None, _) => (format!("The next hop to {targets}"), "does"),
+                (_, Some(router)) => (format!("{router}, the next hop to {targets},"), "does"),
+                (Some(_), None) => {
+                    let verb = if all.iter().all(|s| s.to == silent.to) { "does" } else { "do" };
+                    (targets, verb)
+                }
+            };
+            let summary = format!(
+                "{who} {verb} not answer {here}'s neighbour requests{on}: packets of {} wait and are dropped",
+                full_name(case)
+            );
+            let neighbor = silent.neighbor.map_or(String::new(), |ip| ip.to_string());
+            Saying {
+                values: vec![
+                    ("here", node.name().to_owned()),
+                    ("to", neighbor),
+                    ("dev", dev.unwrap_or_default()),
+                ],
+                ..Saying::new(summary)
+            }
+        },
+    );
+    said_by_router(case, report);
+}
+
+/// ICMP host unreachable, ICMPv6 address unreachable: the sender's next hop did not answer, or its route says so.
+fn is_host_unreachable(icmp: &IcmpError, v6: bool) -> bool {
+    match (v6, icmp.icmp_type) {
+        (false, 3) => matches!(icmp.code, 1 | 7 | 12),
+        (true, 1) => icmp.code == 3,
+        _ => false,
+    }
+}
+
+/// A router that was not asked itself says that it does not reach the address.
+fn said_by_router(case: &Case<'_>, report: &mut Report) {
+    let reports = Reports::of(case, report, is_host_unreachable);
+    report.explain(
+        case,
+        "neighbor-failed",
+        // A route that says "unreachable" makes a router send the same.
+        Basis::Inferred,
+        |a| reports.because(a),
+        |of| {
+            let (router, to) = reports.about(of[0]).unwrap_or((of[0].client(), of[0].orig.dst));
+            let at = of[0].began();
+            let summary = format!(
+                "{} says in ICMP that it does not reach {}: its next hop does not answer, or its route says unreachable",
+                case.name(router, at),
+                case.name(to, at)
+            );
+            Saying {
+                values: vec![("here", router.to_string()), ("to", to.to_string())],
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+// neighbor-stale
+
+/// A frame that came to the right place with another station's address: in the namespace that holds the destination, or
+/// on the node of a Pod that sends through it.
+fn is_misaddressed(case: &Case<'_>, l: &Lost<'_>) -> bool {
+    let told = Fate::OtherHost.told(l.drop);
+    let (node, netns) = (l.part.node, l.event.record.netns);
+    let holds = |ip| {
+        let of_pod = node.pod(ip).is_some_and(|p| p.netns == netns);
+        of_pod || netns == node.start.netns && node.is_own(ip)
+    };
+    let for_pod_here = l.is_on_node() && case.is_local(node, l.tuple.dst);
+    let from_pod_here =
+        l.is_on_node() && case.is_local(node, l.tuple.src) && !case.is_local(node, l.tuple.dst);
+    match told {
+        Told::Surely => holds(l.tuple.dst) || for_pod_here || from_pod_here,
+        Told::Possibly => holds(l.tuple.dst) && outdated(l.part, l.tuple.dst).is_some(),
+        Told::Not => false,
+    }
+}
+
+/// The node's neighbour entry for one of its Pods, and the Pod's interface, whose address is another.
+fn outdated(part: Part<'_>, ip: IpAddr) -> Option<(&Neighbor, &Link)> {
+    let facts = part.node.facts.as_ref()?;
+    let pod = part.node.pod(ip).filter(|p| p.netns != facts.netns)?;
+    let link = pod
+        .links
+        .iter()
+        .find(|l| l.addrs.iter().any(|(a, _)| *a == ip))?;
+    let entry = facts.neighbors.iter().find(|n| n.ip == ip)?;
+    let known = entry.lladdr.as_ref()?;
+    (link.lladdr.as_ref()? != known).then_some((entry, link))
+}
+
+/// Frames go to a link-layer address that the next hop no longer has.
+pub fn stale(case: &Case<'_>, report: &mut Report) {
+    let fits = |l: &Lost<'_>| is_misaddressed(case, l);
+    report.explain(
+        case,
+        "neighbor-stale",
+        Basis::Observed,
+        |a| because(case, a, &lost(a, fits)),
+        |of| {
+            let all = firsts(of, fits);
+            let Some(one) = all.first() else {
+                return Saying::new("");
+            };
+            let mut saying = Saying::new(format!(
+                "Frames for {} reach {} with another station's link-layer address: whoever sends them has an outdated neighbour entry",
+                targets(case, &all),
+                places(case, &all)
+            ));
+            saying.values = values(one, one.tuple.dst);
+            let addresses: BTreeSet<IpAddr> = all.iter().map(|l| l.tuple.dst).collect();
+            saying.evidence = addresses
+                .into_iter()
+                .filter_map(|ip| outdated_draft(one.part, ip))
+                .collect();
+            saying
+        },
+    );
+}
+
+/// Evidence: entry and interface differ.
+fn outdated_draft(part: Part<'_>, ip: IpAddr) -> Option<Draft> {
+    let (entry, link) = outdated(part, ip)?;
+    let text = format!(
+        "the neighbour entry for {ip} says {}, its interface {} has {}",
+        entry.lladdr.as_deref()?,
+        link.name,
+        link.lladdr.as_deref()?
+    );
+    let mut draft = Draft::node(format!("outdated {ip}"), text);
+    draft.view = Some((part.view, part.node.name().to_owned()));
+    draft.netns = Some(part.node.start.netns);
+    draft.time = part.node.facts.as_ref().map(|f| f.time);
+    Some(draft)
+}

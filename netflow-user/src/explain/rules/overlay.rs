@@ -1,0 +1,149 @@
+//! Tunnels between nodes that carry nothing back, or whose packets a filter drops.
+
+use super::beyond::{answer_left, left, sent_draft};
+use super::filter::is_filtered;
+use super::service::{drop_draft, full_name};
+use crate::explain::attempt::Attempt;
+use crate::explain::case::Case;
+use crate::explain::evidence::Draft;
+use crate::explain::report::{Because, Report, Saying};
+use crate::explain::tunnel::Tunnelled;
+use crate::model::answer::Basis;
+use crate::model::flow::Direction;
+use crate::model::record::Event;
+
+/// A silent attempt whose packets or answers left through a tunnel.
+fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Tunnelled<'a>> {
+    if left(case, a).is_some() {
+        Tunnelled::of(case, a, true)
+    } else if answer_left(case, a).is_some() {
+        Tunnelled::of(case, a, false)
+    } else {
+        None
+    }
+}
+
+/// Evidence: a filter dropped packets of the tunnel, on either side.
+fn blocked<'a>(case: &Case<'a>, t: Tunnelled<'a>) -> Vec<Draft> {
+    let events = t.events(case);
+    events
+        .into_iter()
+        .filter_map(|(part, event)| match &event.record.event {
+            Event::Drop(drop) if is_filtered(drop) => Some(drop_draft(case, part, event, drop)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A filter between the nodes drops the tunnel's packets.
+pub fn port_blocked(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "tunnel-port-blocked",
+        Basis::Observed,
+        |a| {
+            let t = silent(case, a)?;
+            let drops = blocked(case, t);
+            if drops.is_empty() {
+                return None;
+            }
+            let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
+            evidence.extend(drops);
+            Some(Because {
+                key: t.link.name.clone(),
+                evidence,
+            })
+        },
+        |of| {
+            let Some(t) = silent(case, of[0]) else {
+                return Saying::new("");
+            };
+            let at = blocked(case, t)
+                .first()
+                .and_then(|d| d.view.as_ref().map(|(_, node)| node.clone()))
+                .unwrap_or_default();
+            let summary = format!(
+                "A filter on {at} drops the packets of tunnel {} ({}) between {} and {}",
+                t.link.name,
+                port_text(&t),
+                t.part.node.name(),
+                t.peer
+            );
+            Saying {
+                values: values(&t, &at),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+fn port_text(t: &Tunnelled<'_>) -> String {
+    let kind = &t.link.kind;
+    t.tunnel
+        .port
+        .map_or_else(|| kind.clone(), |port| format!("{kind}, UDP port {port}"))
+}
+
+fn values(t: &Tunnelled<'_>, here: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("here", here.to_owned()),
+        ("to", t.peer.to_string()),
+        ("dev", t.link.name.clone()),
+        (
+            "tunnel_port",
+            t.tunnel.port.map_or(String::new(), |p| p.to_string()),
+        ),
+    ]
+}
+
+/// Packets go into the tunnel and on to the other node, and the tunnel brings nothing at all back from there.
+pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "overlay-peer-lost",
+        Basis::Observed,
+        |a| {
+            let t = silent(case, a)?;
+            let began = a.began();
+            let (part, out) = t
+                .seen(Direction::Egress)
+                .into_iter()
+                .rfind(|(_, s)| s.stats.last >= began)?;
+            let heard = t.seen(Direction::Ingress);
+            if heard.iter().any(|(_, s)| s.stats.last >= began) {
+                return None;
+            }
+            let text = format!(
+                "{} packets of {} left for {} through {}, none came from there",
+                out.stats.packets,
+                t.link.name,
+                out.key.tuple.destination(),
+                part.node.ifname(out.key.ifindex).unwrap_or_default()
+            );
+            let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
+            evidence.push(case.sight(part, out, "outer", text));
+            evidence.extend(case.translation(a));
+            Some(Because {
+                key: format!("{}|{}", t.part.view, t.peer),
+                evidence,
+            })
+        },
+        |of| {
+            let Some(t) = silent(case, of[0]) else {
+                return Saying::new("");
+            };
+            let here = t.part.node.name();
+            let summary = format!(
+                "{here} sends packets of {} through tunnel {} ({}) to {}, and the tunnel brings nothing back from there",
+                full_name(case),
+                t.link.name,
+                port_text(&t),
+                case.name(t.peer, of[0].began())
+            );
+            Saying {
+                values: values(&t, here),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}

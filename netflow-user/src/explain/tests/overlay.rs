@@ -1,0 +1,222 @@
+//! Stories of clusters whose nodes speak through tunnels.
+
+use super::codes::{assert_cause, remote, reply, top, vip};
+use super::story::*;
+use crate::model::answer::{Answer, Verdict};
+use crate::model::flow::{Direction, TcpFlags};
+use crate::model::node::{Link, Neighbor, NodeFacts, Tunnel, TunnelPeer};
+use crate::model::record::{Event, IcmpError, Segment};
+use crate::model::{Input, Proto, Tuple};
+
+/// The tunnel device of node A, an odd port, and the address under which its peer is known, which no object names.
+const DEVICE: u32 = 40;
+const PORT: u16 = 18_472;
+const LOCAL: &str = "198.51.100.1";
+const PEER: &str = "198.51.100.2";
+
+fn tunnelled(mtu: u32) -> NodeFacts {
+    let hop = "10.9.2.0";
+    let mut facts = routed(facts_a(), REMOTE, Some(hop));
+    facts.links.push(Link {
+        ifindex: DEVICE,
+        name: "tun.7".into(),
+        kind: "vxlan".into(),
+        mtu,
+        up: true,
+        tunnel: Some(Tunnel {
+            port: Some(PORT),
+            local: Some(ip(LOCAL)),
+            remote: None,
+        }),
+        ..Link::default()
+    });
+    let lladdr = "02:00:00:00:00:22".to_owned();
+    facts.neighbors.push(Neighbor {
+        ip: ip(hop),
+        ifindex: DEVICE,
+        state: "permanent".into(),
+        lladdr: Some(lladdr.clone()),
+    });
+    facts.tunnel_peers.push(TunnelPeer {
+        ifindex: DEVICE,
+        lladdr,
+        remote: ip(PEER),
+    });
+    facts
+}
+
+fn outer(from: &str, to: &str, hash: u16) -> Tuple {
+    tuple(Proto::UDP, from, hash, to, PORT)
+}
+
+fn syn_through_tunnel(s: &mut Story, sport: u16) {
+    let (o, r) = (vip(sport), reply(sport, remote()));
+    s.syn(o, CLIENT_VETH, ms(10), 7, 3);
+    s.nat(o, r, ms(10));
+    s.syn_at(r.inverse(), DEVICE, Direction::Egress, ms(10), 7, 3);
+}
+
+/// An attempt goes into the tunnel, whose packets leave; `heard`: some come from the peer.
+fn sent(heard: Option<&str>) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+    syn_through_tunnel(&mut s, 4001);
+    s.flow(
+        outer(LOCAL, PEER, 50_001),
+        UPLINK,
+        Direction::Egress,
+        ms(11),
+        |f| {
+            f.last = ms(3000);
+        },
+    );
+    if let Some(from) = heard {
+        s.flow(
+            outer(from, LOCAL, 50_777),
+            UPLINK,
+            Direction::Ingress,
+            ms(900),
+            |_| {},
+        );
+    }
+    explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn a_tunnel_that_brings_nothing_back_has_lost_its_peer() {
+    let answer = sent(None);
+    assert_cause(&answer, "overlay-peer-lost", Verdict::Failing);
+    assert!(answer.findings[0].summary.contains("18472"));
+    // The tunnel works, and so does another's: what is lost is lost behind it.
+    assert_cause(&sent(Some(PEER)), "lost-beyond-node", Verdict::Failing);
+    assert_cause(
+        &sent(Some("198.51.100.9")),
+        "overlay-peer-lost",
+        Verdict::Failing,
+    );
+}
+
+fn dropped_on_arrival(t: Tuple) -> Vec<Input> {
+    let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
+    s.drop(t, NETNS + 1, "NETFILTER_DROP", "nft_do_chain", None, ms(12));
+    s.told(ms(4000))
+}
+
+#[test]
+fn a_filter_that_drops_the_tunnels_packets_is_named() {
+    let client = || {
+        let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+        syn_through_tunnel(&mut s, 4001);
+        s.flow(
+            outer(LOCAL, PEER, 50_001),
+            UPLINK,
+            Direction::Egress,
+            ms(11),
+            |_| {},
+        );
+        s.told(ms(4000))
+    };
+    let blocked = explain(&[client(), dropped_on_arrival(outer(LOCAL, PEER, 50_001))]);
+    assert_cause(&blocked, "tunnel-port-blocked", Verdict::Failing);
+    assert!(blocked.findings[0].summary.contains("on b"), "{blocked:#?}");
+    // Something else that is dropped there explains nothing.
+    let other = tuple(Proto::UDP, LOCAL, 50_001, PEER, 161);
+    let answer = explain(&[client(), dropped_on_arrival(other)]);
+    assert_cause(&answer, "overlay-peer-lost", Verdict::Failing);
+}
+
+/// A long request through the tunnel of which nothing is acknowledged; `told`: a router asks the node for smaller packets.
+fn long_request(device_mtu: u16, told: bool) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(device_mtu.into()));
+    let (o, r) = (vip(4001), reply(4001, remote()));
+    s.served(4001, remote(), DEVICE, ms(10));
+    for (tuple, ifindex, dir) in [
+        (o, CLIENT_VETH, Direction::Ingress),
+        (r.inverse(), DEVICE, Direction::Egress),
+    ] {
+        s.flow(tuple, ifindex, dir, ms(10), |f| {
+            f.packets = 50;
+            f.flags = TcpFlags(26);
+            f.syn = Some(ms(10));
+            f.isn = 4001;
+            f.data = Some(ms(20));
+            f.seq_end = 64_000;
+            f.retrans = 5;
+            f.retrans_first = Some(ms(220));
+            f.retrans_last = Some(ms(3400));
+            f.retrans_max = device_mtu;
+            f.max_packet = device_mtu;
+            f.last = ms(3400);
+        });
+    }
+    for (tuple, ifindex, dir) in [
+        (r, DEVICE, Direction::Ingress),
+        (o.inverse(), CLIENT_VETH, Direction::Egress),
+    ] {
+        s.flow(tuple, ifindex, dir, ms(10), |f| {
+            f.flags = TcpFlags(18);
+            f.syn_ack = Some(ms(10));
+            f.ack = 4002;
+        });
+    }
+    s.served(4002, remote(), DEVICE, ms(900));
+    let out = outer(LOCAL, PEER, 50_001);
+    let first = Segment {
+        dir: Direction::Egress,
+        flags: TcpFlags(0),
+        seq: 0,
+        ack: 0,
+        mss: 0,
+        len: 110,
+        ttl: 64,
+    };
+    s.record(ms(11), NETNS, UPLINK, Some(out), Event::FirstPacket(first));
+    s.flow(out, UPLINK, Direction::Egress, ms(11), |f| {
+        f.last = ms(3400);
+    });
+    s.flow(
+        outer(PEER, LOCAL, 50_777),
+        UPLINK,
+        Direction::Ingress,
+        ms(11),
+        |f| f.last = ms(900),
+    );
+    if told {
+        let own = Tuple {
+            proto: Proto::ICMP,
+            src: ip("203.0.113.1"),
+            sport: 0,
+            dst: ip(LOCAL),
+            dport: 0x304,
+        };
+        let error = IcmpError {
+            dir: Direction::Ingress,
+            icmp_type: 3,
+            code: 4,
+            mtu: 1400,
+            quoted: Some(out),
+        };
+        s.record(ms(300), NETNS, UPLINK, Some(own), Event::IcmpError(error));
+    }
+    explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn what_the_node_learns_of_its_tunnel_the_pod_is_not_told() {
+    let answer = long_request(1450, true);
+    assert_cause(&answer, "pmtu-ignored", Verdict::Degraded);
+    let summary = &answer.findings[0].summary;
+    assert!(
+        summary.contains("1400") && summary.contains("not told"),
+        "{summary}"
+    );
+    assert_eq!(top(&long_request(1450, false)), "mtu-blackhole");
+}
+
+#[test]
+fn a_tunnel_that_takes_more_than_its_uplink_carries_is_a_mismatch() {
+    assert_cause(
+        &long_request(1451, false),
+        "mtu-mismatch",
+        Verdict::Degraded,
+    );
+}

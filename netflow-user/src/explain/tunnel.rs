@@ -1,0 +1,146 @@
+//! Tunnels between nodes: what a packet looks like after a tunnel device has put it into another.
+//!
+//! Nothing here rests on well-known numbers: the device itself says to which port it sends and what it adds.
+
+use super::attempt::{Attempt, Part};
+use super::case::Case;
+use crate::flows::{ConnEvent, Connection, Sight};
+use crate::model::Proto;
+use crate::model::flow::Direction;
+use crate::model::node::{Link, Tunnel};
+use std::net::IpAddr;
+
+/// An attempt's packets that left a node through a tunnel device.
+#[derive(Clone, Copy)]
+pub struct Tunnelled<'a> {
+    /// Where they left.
+    pub part: Part<'a>,
+    /// At the device, as they are inside.
+    pub inner: &'a Sight,
+    /// The device.
+    pub link: &'a Link,
+    /// What it does.
+    pub tunnel: &'a Tunnel,
+    /// Address of the node at the other end.
+    pub peer: IpAddr,
+}
+
+impl<'a> Tunnelled<'a> {
+    /// What an attempt's packets (`forward`) or answers to it went through, where it was a tunnel.
+    pub fn of(case: &Case<'_>, a: &Attempt<'a>, forward: bool) -> Option<Tunnelled<'a>> {
+        a.parts.iter().copied().find_map(|part| {
+            let inner = if forward {
+                a.sent_on(part)?
+            } else {
+                a.answered_on(part)?
+            };
+            let link = part.node.link(inner.key.ifindex)?;
+            let tunnel = link.tunnel.as_ref()?;
+            let peer = peer(case, part, link, tunnel, inner.key.tuple.dst)?;
+            Some(Tunnelled {
+                part,
+                inner,
+                link,
+                tunnel,
+                peer,
+            })
+        })
+    }
+
+    /// Connections of a node's table that are this tunnel's packets between the two nodes.
+    fn outer(self, part_of: &'a super::view::View) -> impl Iterator<Item = &'a Connection> {
+        part_of.connections().filter(move |c| self.is_between(c))
+    }
+
+    fn is_between(&self, c: &Connection) -> bool {
+        let at_port = [c.orig.sport, c.orig.dport].into_iter().map(Some);
+        c.orig.proto == Proto::UDP
+            && at_port.into_iter().any(|p| p == self.tunnel.port)
+            && (c.orig.src == self.peer || c.orig.dst == self.peer)
+    }
+
+    /// The tunnel's packets to the peer or from it, as this node saw them at its other interfaces.
+    pub fn seen(self, dir: Direction) -> Vec<(Part<'a>, &'a Sight)> {
+        let Part { view, node, .. } = self.part;
+        let mut all: Vec<(Part<'a>, &'a Sight)> = self
+            .outer(node)
+            .flat_map(|conn| {
+                conn.sights
+                    .iter()
+                    .map(move |s| (Part { view, node, conn }, s))
+            })
+            .filter(|(_, s)| {
+                let t = s.key.tuple;
+                let toward = if dir == Direction::Egress {
+                    t.dst
+                } else {
+                    t.src
+                };
+                s.key.dir == dir && toward == self.peer && Some(t.dport) == self.tunnel.port
+            })
+            .collect();
+        all.sort_by_key(|(_, s)| (s.stats.first, s.key));
+        all
+    }
+
+    /// What happened to the tunnel's packets on any node that was asked.
+    pub fn events(self, case: &Case<'a>) -> Vec<(Part<'a>, &'a ConnEvent)> {
+        let of_view = |(view, node): (usize, &'a super::view::View)| {
+            self.outer(node)
+                .flat_map(move |conn| {
+                    conn.events
+                        .iter()
+                        .map(move |e| (Part { view, node, conn }, e))
+                })
+                .collect::<Vec<_>>()
+        };
+        case.views.iter().enumerate().flat_map(of_view).collect()
+    }
+
+    /// Bytes that the device adds to a packet of its MTU, outer IP header included: the inner Ethernet header of those that
+    /// carry frames (14), UDP (8), their own.
+    pub fn overhead(&self) -> u32 {
+        let ip = if self.peer.is_ipv6() { 40 } else { 20 };
+        ip + match self.link.kind.as_str() {
+            // RFC 7348, RFC 8926 (without options).
+            "vxlan" | "geneve" => 14 + 8 + 8,
+            // RFC 2784 with the Ethernet header of a frame; without.
+            "gretap" => 14 + 4,
+            "gre" => 4,
+            // https://www.wireguard.com/protocol/: 16 of header, 16 of authentication.
+            "wireguard" => 8 + 16 + 16,
+            _ => 0,
+        }
+    }
+}
+
+/// Where the device sends what is for `to`: one fixed address, what its forwarding table says of the next hop, else the
+/// address of the node on which the objects place it.
+fn peer(
+    case: &Case<'_>,
+    part: Part<'_>,
+    link: &Link,
+    tunnel: &Tunnel,
+    to: IpAddr,
+) -> Option<IpAddr> {
+    let facts = part.node.facts.as_ref()?;
+    let learned = || {
+        let mut lookups = facts.lookups.iter();
+        let lookup = lookups.find(|l| l.netns == facts.netns && l.dst == to)?;
+        let hop = lookup.via.unwrap_or(to);
+        let mut entries = facts.neighbors.iter();
+        let entry = entries.find(|n| n.ifindex == link.ifindex && n.ip == hop)?;
+        let lladdr = entry.lladdr.as_ref()?;
+        let mut peers = facts.tunnel_peers.iter();
+        peers
+            .find(|p| p.ifindex == link.ifindex && p.lladdr == *lladdr)
+            .map(|p| p.remote)
+    };
+    let placed = || {
+        let name = case.node_of(to, facts.time)?;
+        let node = case.objects.node(&name)?;
+        let same = |ip: &&IpAddr| tunnel.local.is_none_or(|l| l.is_ipv4() == ip.is_ipv4());
+        node.internal_ips.iter().find(same).copied()
+    };
+    tunnel.remote.or_else(learned).or_else(placed)
+}

@@ -1,0 +1,452 @@
+//! Routes, neighbours and what the IP layer refuses.
+
+use super::{At, Expect, Fault, Vantage, beyond};
+use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
+use crate::proxy::Mode;
+use crate::traffic::Outcome;
+use crate::world::{Site, Step, Tweak, World};
+use anyhow::Result;
+
+pub(super) const ALL: &[&dyn Fault] = &[
+    &Broken(Kind::NoRoute),
+    &Broken(Kind::NoRouteBack),
+    &Broken(Kind::Blackhole),
+    &Broken(Kind::RouterHasNoRoute),
+    &Broken(Kind::ForwardingDisabled),
+    &Broken(Kind::ForwardingDisabledUplink),
+    &Broken(Kind::GatewaySilent),
+    &Broken(Kind::PodSilent),
+    &Broken(Kind::NeighborStale),
+    &Broken(Kind::AsymmetricReturn),
+    &Broken(Kind::BadChecksum),
+    &Overlay(Cut::PeerLost),
+    &Overlay(Cut::PortBlocked),
+    &Near(Unrelated::Forwarding),
+    &Near(Unrelated::ReversePath),
+    &Near(Unrelated::Neighbors),
+];
+
+/// Their commands are IPv4's, and name the bridge or the uplink.
+pub(super) fn shapes(placements: &[Placement], network: Network) -> Vec<Shape> {
+    let shape = |placement: &Placement| Shape {
+        placement: *placement,
+        family: Family::Ipv4,
+        network,
+    };
+    placements.iter().map(shape).collect()
+}
+
+/// What is broken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    NoRoute,
+    NoRouteBack,
+    Blackhole,
+    RouterHasNoRoute,
+    ForwardingDisabled,
+    ForwardingDisabledUplink,
+    GatewaySilent,
+    PodSilent,
+    NeighborStale,
+    AsymmetricReturn,
+    BadChecksum,
+}
+
+struct Broken(Kind);
+
+impl Kind {
+    fn code(self) -> &'static str {
+        match self {
+            Kind::NoRoute | Kind::NoRouteBack | Kind::Blackhole | Kind::RouterHasNoRoute => {
+                "no-route"
+            }
+            Kind::ForwardingDisabled | Kind::ForwardingDisabledUplink => "forwarding-disabled",
+            Kind::GatewaySilent | Kind::PodSilent => "neighbor-failed",
+            Kind::NeighborStale => "neighbor-stale",
+            Kind::AsymmetricReturn => "asymmetric-return",
+            Kind::BadChecksum => "bad-checksum",
+        }
+    }
+}
+
+fn ip(line: String) -> Step {
+    Step::Ip(line)
+}
+
+/// Routes of node `n` to the other node's Pods and to everywhere are lost.
+fn without_routes(plan: &Plan, n: usize) -> Tweak {
+    let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
+    let routes = ["default".to_owned(), other.pods.to_string()];
+    let each = |verb: &str| {
+        let line = |to: &String| ip(format!("route {verb} {to} via {}", node.gateway));
+        routes.iter().map(line).collect()
+    };
+    Tweak {
+        site: Site::Node(n),
+        done: each("del"),
+        undone: each("add"),
+    }
+}
+
+/// The router knows no way to the Pods of node `n`, and says so.
+fn router_without_route(plan: &Plan, n: usize) -> Tweak {
+    let line = |verb: &str| {
+        ip(format!(
+            "rule {verb} to {} unreachable pref 50",
+            plan.nodes[n].pods
+        ))
+    };
+    Tweak {
+        site: Site::Router,
+        done: vec![line("add")],
+        undone: vec![line("del")],
+    }
+}
+
+/// An interface answers no ARP request.
+fn deaf(site: Site, dev: &str) -> Tweak {
+    let to = |value: &str| Step::sysctl(format!("net.ipv4.conf.{dev}.arp_ignore"), value);
+    Tweak {
+        site,
+        done: vec![to("8")],
+        undone: vec![to("0")],
+    }
+}
+
+/// The Pod's node has a permanent neighbour entry that is wrong.
+fn misaddressed(plan: &Plan, pod: &PodPlan) -> Tweak {
+    let entry = format!("{} dev {}", pod.ip, plan.nodes[pod.node].bridge);
+    Tweak {
+        site: Site::Node(pod.node),
+        done: vec![ip(format!(
+            "neigh replace {entry} lladdr 02:00:5e:10:00:99 nud permanent"
+        ))],
+        undone: vec![ip(format!("neigh del {entry}"))],
+    }
+}
+
+/// Node 0 marks what its Pods send and routes it by that through its uplink; without the mark, which answers do not carry,
+/// it believes the other node's Pods behind another interface.
+fn asymmetric(plan: &Plan) -> Tweak {
+    let (node, other) = (&plan.nodes[0], &plan.nodes[1]);
+    let (pods, decoy, mark) = (other.pods, "second0", "0x77");
+    let filter =
+        |value: &str| Step::sysctl(format!("net.ipv4.conf.{}.rp_filter", node.uplink), value);
+    let rule = |verb: &str| ip(format!("rule {verb} fwmark {mark}/0xff lookup 77 pref 60"));
+    let via = format!("via {} dev {}", node.gateway, node.uplink);
+    let marking = format!(
+        "table ip steer {{ chain pre {{ type filter hook prerouting priority -150; ip saddr {} meta mark set meta mark or {mark}\n}}\n}}\n",
+        node.pods
+    );
+    Tweak {
+        site: Site::Node(0),
+        done: vec![
+            ip(format!("link add {decoy} type bridge")),
+            ip(format!("link set {decoy} up")),
+            ip(format!("route add {pods} {via} table 77")),
+            rule("add"),
+            Step::Nft(marking),
+            ip(format!("route replace {pods} dev {decoy}")),
+            filter("1"),
+        ],
+        undone: vec![
+            filter("0"),
+            ip(format!("route replace {pods} {via}")),
+            Step::Nft("delete table ip steer\n".to_owned()),
+            rule("del"),
+            ip(format!("route del {pods} table 77")),
+            ip(format!("link del {decoy}")),
+        ],
+    }
+}
+
+/// What leaves for the backends has a wrong IP header checksum.
+fn corrupting(plan: &Plan) -> Tweak {
+    let to: Vec<String> = plan.backends.iter().map(|p| p.ip.to_string()).collect();
+    let rules = format!(
+        "table ip worn {{ chain post {{ type filter hook postrouting priority 300; ip daddr {{ {} }} @nh,80,16 set 0x0bad\n}}\n}}\n",
+        to.join(", ")
+    );
+    Tweak {
+        site: match plan.shape.placement {
+            Placement::Same => Site::Node(0),
+            Placement::Cross => Site::Router,
+        },
+        done: vec![Step::Nft(rules)],
+        undone: vec![Step::Nft(
+            "table ip worn\ndelete table ip worn\n".to_owned(),
+        )],
+    }
+}
+
+impl Fault for Broken {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::NoRouteBack => "no-route-back",
+            Kind::Blackhole => "no-route-blackhole",
+            Kind::RouterHasNoRoute => "no-route-router",
+            Kind::ForwardingDisabledUplink => "forwarding-disabled-uplink",
+            Kind::PodSilent => "neighbor-failed-pod",
+            kind => kind.code(),
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        match self.0 {
+            Kind::NoRoute => "the client's node has no route to the backends",
+            Kind::NoRouteBack => "the backends' node has no route to the client",
+            Kind::Blackhole => "the client's node has blackhole routes for the backends",
+            Kind::RouterHasNoRoute => {
+                "the router between the nodes has no route to the backends' node"
+            }
+            Kind::ForwardingDisabled => "the client's node does not forward",
+            Kind::ForwardingDisabledUplink => {
+                "the backends' node does not forward what comes in through its uplink"
+            }
+            Kind::GatewaySilent => "the gateway of the client's node does not answer ARP",
+            Kind::PodSilent => "the backends do not answer ARP",
+            Kind::NeighborStale => {
+                "the backends' node sends to link-layer addresses that they do not have"
+            }
+            Kind::AsymmetricReturn => {
+                "answers come in where the client's node would not send to the backends, and rp_filter is strict"
+            }
+            Kind::BadChecksum => "packets for the backends get a wrong IP header checksum",
+        }
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        let backends = || plan.backends.iter();
+        world.tweaks = match self.0 {
+            Kind::NoRoute => vec![without_routes(plan, 0)],
+            Kind::NoRouteBack => vec![without_routes(plan, 1)],
+            Kind::Blackhole => backends()
+                .map(|pod| Tweak {
+                    site: Site::Node(0),
+                    done: vec![ip(format!("route add blackhole {}/32", pod.ip))],
+                    undone: vec![ip(format!("route del blackhole {}/32", pod.ip))],
+                })
+                .collect(),
+            Kind::RouterHasNoRoute => vec![router_without_route(plan, 1)],
+            Kind::ForwardingDisabled => vec![Tweak {
+                site: Site::Node(0),
+                done: vec![Step::sysctl("net.ipv4.ip_forward", "0")],
+                undone: vec![Step::sysctl("net.ipv4.ip_forward", "1")],
+            }],
+            Kind::ForwardingDisabledUplink => {
+                let name = format!("net.ipv4.conf.{}.forwarding", plan.nodes[1].uplink);
+                vec![Tweak {
+                    site: Site::Node(1),
+                    done: vec![Step::sysctl(&name, "0")],
+                    undone: vec![Step::sysctl(&name, "1")],
+                }]
+            }
+            Kind::GatewaySilent => vec![deaf(Site::Router, &plan.nodes[0].router_if)],
+            Kind::PodSilent => backends()
+                .map(|p| deaf(Site::Pod(p.ip), &p.ifname))
+                .collect(),
+            Kind::NeighborStale => backends().map(|p| misaddressed(plan, p)).collect(),
+            Kind::AsymmetricReturn => vec![asymmetric(plan)],
+            Kind::BadChecksum => vec![corrupting(plan)],
+        };
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        let code = self.0.code();
+        match self.0 {
+            Kind::NoRoute | Kind::Blackhole | Kind::ForwardingDisabled => {
+                at.client_side(Expect::code(code, &["drop"]))
+            }
+            // The backends' node sees its answers leave and nothing come back.
+            Kind::AsymmetricReturn => match at.vantage {
+                Vantage::Backend => beyond(),
+                Vantage::Client | Vantage::Together => Expect::code(code, &["drop"]),
+            },
+            Kind::GatewaySilent => at.client_side(Expect::code(code, &["drop", "flow"])),
+            Kind::RouterHasNoRoute => at.client_side(Expect::code(code, &["flow"])),
+            Kind::NoRouteBack
+            | Kind::ForwardingDisabledUplink
+            | Kind::NeighborStale
+            | Kind::BadChecksum => at.backend_side(Expect::code(code, &["drop"])),
+            Kind::PodSilent => match (at.vantage, at.placement) {
+                // "Host unreachable" comes back only after three seconds of unanswered neighbour requests, and from
+                // there it cannot be told whether the Pod is there.
+                (Vantage::Client, Placement::Cross) => beyond().or("backend-gone"),
+                _ => Expect::code(code, &["drop", "flow"]),
+            },
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        match self.0 {
+            Kind::NoRoute | Kind::RouterHasNoRoute | Kind::GatewaySilent | Kind::PodSilent => {
+                vec![Outcome::Unreachable, Outcome::Timeout]
+            }
+            Kind::NoRouteBack
+            | Kind::Blackhole
+            | Kind::ForwardingDisabled
+            | Kind::ForwardingDisabledUplink
+            | Kind::NeighborStale
+            | Kind::AsymmetricReturn
+            | Kind::BadChecksum => vec![Outcome::Timeout],
+        }
+    }
+    fn placements(&self) -> &'static [Placement] {
+        match self.0 {
+            Kind::PodSilent | Kind::NeighborStale | Kind::BadChecksum => &Placement::ALL,
+            _ => &[Placement::Cross],
+        }
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(self.placements(), Network::Bridge)
+    }
+    fn is_node_wide(&self) -> bool {
+        !matches!(
+            self.0,
+            Kind::Blackhole | Kind::PodSilent | Kind::NeighborStale | Kind::BadChecksum
+        )
+    }
+}
+
+/// The same where it harms nobody.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unrelated {
+    Forwarding,
+    ReversePath,
+    Neighbors,
+}
+
+struct Near(Unrelated);
+
+impl Fault for Near {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Unrelated::Forwarding => "near-forwarding-elsewhere",
+            Unrelated::ReversePath => "near-strict-reverse-path",
+            Unrelated::Neighbors => "near-other-neighbor",
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        match self.0 {
+            Unrelated::Forwarding => {
+                "nothing: an interface that nothing comes in through does not forward"
+            }
+            Unrelated::ReversePath => {
+                "nothing: reverse path filters are strict and routes symmetric"
+            }
+            Unrelated::Neighbors => {
+                "nothing for the Service: a neighbour entry, a route and an ARP filter concern another Pod"
+            }
+        }
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        let node = &plan.nodes[0];
+        world.tweaks = match self.0 {
+            Unrelated::Forwarding => {
+                let name = format!("net.ipv4.conf.{}.forwarding", node.uplink);
+                vec![Tweak {
+                    site: Site::Node(0),
+                    done: vec![Step::sysctl(&name, "0")],
+                    undone: vec![Step::sysctl(&name, "1")],
+                }]
+            }
+            Unrelated::ReversePath => {
+                let all = |value: &str| {
+                    let strict =
+                        |dev| Step::sysctl(format!("net.ipv4.conf.{dev}.rp_filter"), value);
+                    vec![strict("all"), strict(&node.uplink)]
+                };
+                vec![Tweak {
+                    site: Site::Node(0),
+                    done: all("1"),
+                    undone: all("0"),
+                }]
+            }
+            Unrelated::Neighbors => vec![
+                misaddressed(plan, &plan.spare),
+                deaf(Site::Pod(plan.spare.ip), &plan.spare.ifname),
+            ],
+        };
+        Ok(())
+    }
+    fn expect(&self, _at: At) -> Expect {
+        Expect::healthy()
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Ok]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        match self.0 {
+            // Across nodes answers come in through the uplink.
+            Unrelated::Forwarding => &[Placement::Same],
+            _ => &Placement::ALL,
+        }
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(self.placements(), Network::Bridge)
+    }
+    /// The second Service has an endpoint on either node.
+    fn is_node_wide(&self) -> bool {
+        self.0 == Unrelated::Forwarding
+    }
+}
+
+/// Where the tunnel between the nodes is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// On the way.
+    PeerLost,
+    /// By a rule of the backends' node.
+    PortBlocked,
+}
+
+struct Overlay(Cut);
+
+impl Fault for Overlay {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Cut::PeerLost => "overlay-peer-lost",
+            Cut::PortBlocked => "tunnel-port-blocked",
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        match self.0 {
+            Cut::PeerLost => "the network between the nodes drops the tunnel's packets",
+            Cut::PortBlocked => "a rule of the backends' node drops the tunnel's packets",
+        }
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        let (site, hook) = match self.0 {
+            Cut::PeerLost => (Site::Router, "forward"),
+            Cut::PortBlocked => (Site::Node(1), "input"),
+        };
+        let (table, port) = (format!("{}_tunnel", plan.word), plan.vxlan.1);
+        let rules = format!(
+            "table inet {table} {{ chain {hook} {{ type filter hook {hook} priority 0; udp dport {port} drop\n}}\n}}\n"
+        );
+        world.tweaks = vec![Tweak {
+            site,
+            done: vec![Step::Nft(rules)],
+            undone: vec![Step::Nft(format!("delete table inet {table}\n"))],
+        }];
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        let lost = Expect::code("overlay-peer-lost", &["flow"]);
+        let blocked = Expect::code("tunnel-port-blocked", &["drop"]);
+        match (self.0, at.vantage) {
+            (_, Vantage::Backend) => Expect::not_from_here(),
+            (Cut::PortBlocked, Vantage::Together) => blocked,
+            (_, Vantage::Client) | (Cut::PeerLost, Vantage::Together) => lost,
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Timeout]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        &[Placement::Cross]
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        shapes(self.placements(), Network::Vxlan)
+    }
+    fn is_node_wide(&self) -> bool {
+        true
+    }
+}
