@@ -17,5 +17,7 @@ pub mod policy;
 pub mod proxy;
 pub mod report;
 pub mod scenario;
+pub mod settings;
+pub mod stray;
 pub mod traffic;
 pub mod world;

@@ -94,6 +94,13 @@ impl Scenario {
             clients = self.start_traffic()?;
             await_attempts(&clients);
         }
+        if self
+            .case
+            .fault
+            .beforehand(&self.lab.plan, &mut self.world)?
+        {
+            self.lab.apply(&self.world)?;
+        }
         let window = self.window();
         let mut nodes = self.start_netflow(window)?;
         let mut second = self.start_second()?;

@@ -144,6 +144,8 @@ pub struct Dial {
     pub seconds: u64,
     /// Dials so many ports one after the other, from the one given on.
     pub sweep: u16,
+    /// UDP: each datagram is sent twice at the same moment, from two processors.
+    pub twice: bool,
     /// Payload.
     pub canary: String,
 }
@@ -162,6 +164,7 @@ impl Dial {
             connect_timeout: 1600,
             seconds: 30,
             sweep: 1,
+            twice: false,
             canary: "x".to_owned(),
         }
     }
@@ -182,6 +185,9 @@ impl Dial {
         if let Some(pause) = self.hold {
             add("hold", pause.to_string());
         }
+        if self.twice {
+            args.push("--twice".to_owned());
+        }
         args
     }
 }
@@ -189,7 +195,7 @@ impl Dial {
 /// A socket that an application of a Pod opens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listen {
-    /// `tcp`, `udp` or `reset`.
+    /// `tcp`, `udp`, `reset` or `stray`.
     pub kind: &'static str,
     /// Which addresses it is bound to.
     pub on: Bound,

@@ -3,6 +3,7 @@
 use crate::lab::plan::{Plan, PodPlan};
 use crate::manifests::Objects;
 use crate::proxy::Mode;
+use crate::settings::Settings;
 use crate::traffic::{Dial, Listen};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -49,7 +50,38 @@ impl Hook {
     }
 }
 
-/// A firewall rule that drops: no NetworkPolicy, somebody's own.
+/// What a firewall rule does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Nothing is said.
+    Drop,
+    /// ICMP port unreachable is sent.
+    Reject,
+    /// A RST is sent.
+    Reset,
+}
+
+impl Deed {
+    /// As iptables spells it.
+    pub fn target(self) -> &'static str {
+        match self {
+            Deed::Drop => "DROP",
+            Deed::Reject => "REJECT",
+            Deed::Reset => "REJECT --reject-with tcp-reset",
+        }
+    }
+
+    /// As nft spells it.
+    pub fn statement(self) -> &'static str {
+        match self {
+            Deed::Drop => "drop",
+            Deed::Reject => "reject",
+            Deed::Reset => "reject with tcp reset",
+        }
+    }
+}
+
+/// A firewall rule that lets nothing pass: no NetworkPolicy, somebody's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// Where.
@@ -62,6 +94,8 @@ pub struct Filter {
     pub dst: IpAddr,
     /// Destination port.
     pub dport: u16,
+    /// What it does.
+    pub deed: Deed,
 }
 
 /// What is wrong between the nodes.
@@ -141,6 +175,8 @@ pub struct World {
     pub filters: Vec<Filter>,
     /// The network between the nodes.
     pub between: Between,
+    /// How the nodes are set.
+    pub settings: Settings,
     /// Pods whose address is gone.
     pub gone: Vec<IpAddr>,
     /// What was done by hand besides.
@@ -162,6 +198,8 @@ pub struct World {
 pub enum Party {
     /// The client Pod.
     Client,
+    /// A backend Pod, by index.
+    Backend(usize),
     /// The node of a Pod, as its kubelet would.
     Node(usize),
     /// The host outside.
@@ -189,6 +227,7 @@ impl World {
             listens,
             filters: Vec::new(),
             between: Between::default(),
+            settings: Settings::default(),
             gone: Vec::new(),
             tweaks: Vec::new(),
             asked: (service.namespace.clone(), service.name.clone()),

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netflow_tests::faults::{self, Fault};
-use netflow_tests::lab::plan::{Family, Plan, Shape};
+use netflow_tests::lab::plan::{Plan, Shape};
 use netflow_tests::lab::{Lab, Life};
 use netflow_tests::parallel;
 use netflow_tests::proxy::Mode;
@@ -68,7 +68,8 @@ fn check(fault: &dyn Fault, mode: Mode, shape: Shape, seed: u64) -> Result<()> {
     let mut lab = Lab::up(plan, mode, Life::Owned)?;
     lab.apply(&world)?;
     let before = world.clone();
-    let changes = fault.meanwhile(&lab.plan, &mut world);
+    let changes =
+        fault.beforehand(&lab.plan, &mut world)? || fault.meanwhile(&lab.plan, &mut world);
     let tally = dial(&mut lab, &before, changes.then_some(&world))?;
     let seen = outcomes(&tally);
     ensure!(
@@ -90,13 +91,9 @@ fn the_client_sees_what_the_fault_does() -> Result<()> {
     let mut cases = Vec::new();
     for (i, fault) in faults::all().into_iter().enumerate() {
         for (m, mode) in Mode::ALL.into_iter().enumerate() {
-            // Each fault meets every mode, placement, family and network, not every pair of them.
-            let placement = fault.placements()[(i + m) % fault.placements().len()];
-            let shape = Shape {
-                placement,
-                family: Family::ALL[(i / 2 + m) % Family::ALL.len()],
-                network: fault.networks()[(i / 6 + m) % fault.networks().len()],
-            };
+            // Each fault meets every mode and shapes that differ, not every pair of them.
+            let shapes = fault.shapes();
+            let shape = shapes[(5 * i + 7 * m) % shapes.len()];
             cases.push((fault, mode, shape, 500 + i as u64));
         }
     }

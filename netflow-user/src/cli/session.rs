@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_millis(60);
 const FACTS_PERIOD: Duration = Duration::from_millis(1500);
 /// A node with many rules or connections takes long to read: for so many times as long it is left alone afterwards.
 const FACTS_REST: u32 = 5;
+/// Reading that takes longer than this (a conntrack table of 100,000s of entries) is not done once more for the answer.
+const DEAR: Duration = Duration::from_millis(400);
 /// Longest silence towards the path walk: it has no clock but what it is fed.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -166,7 +168,7 @@ pub fn look(
         let closed = limits.interrupts.count() > 0
             || limits.window.is_some_and(|w| began.elapsed() >= w)
             || step(feed, observer, began).is_break();
-        if closed || pace.is_due() {
+        if pace.is_due() || closed && !pace.is_dear() {
             node.meet(&feed.explainer.clients());
             pace.read(node, feed)?;
         }
@@ -186,17 +188,24 @@ pub fn look(
 /// When the node is read again.
 struct Pace {
     next: Instant,
+    took: Duration,
 }
 
 impl Pace {
     fn new() -> Pace {
         Pace {
             next: Instant::now(),
+            took: Duration::ZERO,
         }
     }
 
     fn is_due(&self) -> bool {
         Instant::now() >= self.next
+    }
+
+    /// It was read a moment ago, and that takes so long that the answer would be late for it.
+    fn is_dear(&self) -> bool {
+        self.took > DEAR && !self.is_due()
     }
 
     fn hurry(&mut self) {
@@ -206,7 +215,8 @@ impl Pace {
     fn read(&mut self, node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
         let began = Instant::now();
         feed.give(&Input::Node(Box::new(node.facts()?)));
-        self.next = Instant::now() + FACTS_PERIOD.max(began.elapsed() * FACTS_REST);
+        self.took = began.elapsed();
+        self.next = Instant::now() + FACTS_PERIOD.max(self.took * FACTS_REST);
         Ok(())
     }
 }

@@ -488,8 +488,13 @@ fn awaits_first_ack(part: Part<'_>, forward: bool) -> bool {
 /// `since`: when the client began to wait.
 fn unanswered(attempt: &Attempt<'_>, part: Part<'_>, since: Time) -> Outcome {
     for (p, event, icmp) in attempt.icmp() {
-        let to_client = p.view == part.view && icmp_reaches_client(part, event, icmp);
-        if let (true, Some(outcome)) = (to_client, icmp_outcome(icmp, attempt.orig.dst.is_ipv6())) {
+        if p.view != part.view {
+            continue;
+        }
+        let outcome = icmp_outcome(icmp, attempt.orig.dst.is_ipv6());
+        let heeded = outcome == Some(Outcome::Refused) && is_heeded(part, event, icmp);
+        if let Some(outcome) = outcome.filter(|_| heeded || icmp_reaches_client(part, event, icmp))
+        {
             return outcome;
         }
     }
@@ -516,6 +521,15 @@ fn reaches_client(part: Part<'_>, sight: &Sight) -> bool {
     } else {
         leg == Leg::Unnat && sight.key.dir == Direction::Egress
     }
+}
+
+/// An error is recorded where it comes into the node. That it went on to the Pod shows the Pod itself: a SYN that nobody refused
+/// would have been sent again a second later (RFC 6298, 2.1).
+fn is_heeded(part: Part<'_>, event: &ConnEvent, icmp: &IcmpError) -> bool {
+    let mut sent = part.conn.sights_towards(true).map(|s| s.stats.last);
+    icmp.dir == Direction::Ingress
+        && !part.node.is_own(part.conn.orig.src)
+        && sent.all(|last| last < event.record.time + UNANSWERED / 2)
 }
 
 fn icmp_reaches_client(part: Part<'_>, event: &ConnEvent, icmp: &IcmpError) -> bool {

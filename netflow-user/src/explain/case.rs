@@ -7,7 +7,7 @@ use super::endpoints::{self, Backend, Choice, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
 use super::view::View;
-use crate::flows::{Cite, ConnEvent, Connection, Sight};
+use crate::flows::{Cite, ConnEvent, Connection, Leg, Sight};
 use crate::model::answer::{Plane, Via};
 use crate::model::flow::Direction;
 use crate::model::identity::{Identity, Who};
@@ -215,11 +215,21 @@ impl<'a> Case<'a> {
         !choices.is_empty() && choices.iter().all(|c| !c.backends.is_empty())
     }
 
-    /// Endpoints that some proxy may have sent an attempt to: each that a version of the objects let it use which was in
-    /// force shortly before the attempt, or later, since the source of the objects may be behind the proxy. Hints are a
-    /// preference which not every version of kube-proxy has, so they leave nobody out.
+    /// Endpoints that some proxy may have sent an attempt to.
     pub fn usable(&self, a: &Attempt<'_>, port: &ServicePort) -> BTreeSet<SocketAddr> {
-        let from = Time(a.began().0.saturating_sub(PROXY_LAG.as_nanos() as u64));
+        self.usable_since(a.began(), a, port)
+    }
+
+    /// Endpoints that some proxy may send what an attempt dials to at a time: each that a version of the objects let it use
+    /// which was in force shortly before, or later, since the source of the objects may be behind the proxy. Hints are a
+    /// preference which not every version of kube-proxy has, so they leave nobody out.
+    pub fn usable_since(
+        &self,
+        at: Time,
+        a: &Attempt<'_>,
+        port: &ServicePort,
+    ) -> BTreeSet<SocketAddr> {
+        let from = Time(at.0.saturating_sub(PROXY_LAG.as_nanos() as u64));
         let of_version = |o: &'a Objects| {
             let service = o.services.first().unwrap_or(self.service);
             let ipv6 = a.orig.dst.is_ipv6();
@@ -370,6 +380,8 @@ impl<'a> Case<'a> {
             }
         }
         attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
+        let raced = raced(&attempts);
+        attempts.retain(|a| !is_twin(a, &raced));
         datagrams::split(&mut attempts);
         attempts.sort_by_cached_key(|a| (a.began(), a.orig));
         attempts
@@ -711,6 +723,25 @@ fn is_taken(a: &Attempt<'_>) -> bool {
             && a.sent_on(*p).is_some()
     };
     a.drops().is_empty() && a.icmp().next().is_none() && a.parts.iter().any(taken)
+}
+
+/// Tuples of datagrams whose client was seen to send them.
+fn raced(attempts: &[Attempt<'_>]) -> BTreeSet<Tuple> {
+    let udp = attempts.iter().filter(|a| a.orig.proto == Proto::UDP);
+    udp.filter(|a| has_sender(a)).map(|a| a.orig).collect()
+}
+
+/// Two datagrams of one socket at once may each get an entry and a backend of its own (`nf_ct_resolve_clash`,
+/// net/netfilter/nf_conntrack_core.c, v6.18). For the client that is one exchange: what only came to the second backend is
+/// none of its own, unless it was dropped.
+fn is_twin(a: &Attempt<'_>, sent: &BTreeSet<Tuple>) -> bool {
+    a.orig.proto == Proto::UDP && !has_sender(a) && a.drops().is_empty() && sent.contains(&a.orig)
+}
+
+fn has_sender(a: &Attempt<'_>) -> bool {
+    a.parts
+        .iter()
+        .any(|p| p.conn.sights_of(Leg::Orig).next().is_some())
 }
 
 /// On each node some of it happened after everything was attached. What ended before was seen at some interfaces only,

@@ -5,6 +5,7 @@
 
 use crate::model::answer::{Changes, Hop, Severity};
 
+mod conntrack;
 mod policy;
 mod proxy;
 mod route;
@@ -90,9 +91,20 @@ pub static ALL: &[&Code] = &[
     &proxy::ETP_LOCAL_NO_ENDPOINT,
     &proxy::VIP_NOT_TRANSLATED,
     &proxy::PROXY_RULES_STALE,
+    &conntrack::CONNTRACK_STALE,
+    &conntrack::CONNTRACK_FULL,
+    &conntrack::CONNTRACK_PRESSURE,
+    &conntrack::CONNTRACK_CLASH,
+    &conntrack::SNAT_PORTS_EXHAUSTED,
+    &conntrack::SOURCE_IP_MASQUERADED,
+    &conntrack::PROXY_MODE,
     &proxy::BACKEND_GONE,
+    &conntrack::HAIRPIN,
     &policy::POLICY_DENIED_INGRESS,
     &policy::FIREWALL_DROP,
+    &policy::FIREWALL_REJECT,
+    &conntrack::REPLY_BYPASSES_NAT,
+    &conntrack::CONNTRACK_INVALID,
     &route::NO_ROUTE,
     &route::FORWARDING_DISABLED,
     &route::NEIGHBOR_FAILED,
@@ -139,6 +151,8 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
     ("client_ns", "namespace of the client Pod"),
     ("client", "name of the client Pod"),
     ("client_node", "node of the client"),
+    ("client_ip", "address of the client"),
+    ("client_port", "source port of the client"),
     ("policy", "name of the NetworkPolicy"),
     ("here", "node or router on which it happens"),
     ("to", "address that the packets were for"),
@@ -225,9 +239,16 @@ mod tests {
     #[test]
     fn fixes_are_never_sweeping() {
         for fix in ALL.iter().flat_map(|c| c.mitigate) {
-            for bad in ["-F", "flush", "conntrack -D", "delete ns"] {
+            for bad in ["-F", "flush", "delete ns"] {
                 assert!(!fix.command.contains(bad), "{}", fix.command);
             }
+            let one_entry = ["--orig-src", "--orig-port-src", "--orig-dst"];
+            let named = one_entry.iter().all(|part| fix.command.contains(part));
+            assert!(
+                named || !fix.command.contains("conntrack -D"),
+                "{}",
+                fix.command
+            );
             let edits = [" edit ", " patch ", " delete "]
                 .iter()
                 .any(|verb| fix.command.contains(verb));

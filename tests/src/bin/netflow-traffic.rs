@@ -2,10 +2,15 @@
 //! happened is printed as JSON lines.
 
 use clap::{Args, Parser, Subcommand};
+use netflow_tests::stray;
 use netflow_tests::traffic::{Attempt, Line, Outcome, Tally};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sockopt,
+};
+use nix::unistd::Pid;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
@@ -14,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,7 +43,8 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// `tcp:ADDR:PORT`, `udp:ADDR:PORT`, or `reset:ADDR:PORT` (accepts, then answers with a RST).
+    /// `tcp:ADDR:PORT`, `udp:ADDR:PORT`, `reset:ADDR:PORT` (accepts, then answers with a RST), or `stray:ADDR:PORT` (accepts,
+    /// then sends segments from outside of the connection's window).
     #[arg(long = "listen", required = true)]
     listen: Vec<Listen>,
     /// Ends after so many seconds.
@@ -87,6 +93,9 @@ struct Dial {
     /// Dials so many ports one after the other, from the one given on.
     #[arg(long, default_value_t = 1)]
     sweep: u16,
+    /// UDP: send each datagram twice at the same moment, from two processors.
+    #[arg(long)]
+    twice: bool,
     /// Bytes that the payload consists of, repeated.
     #[arg(long, default_value = "x")]
     canary: String,
@@ -102,6 +111,7 @@ struct Listen {
 enum Kind {
     Tcp,
     Reset,
+    Stray,
     Udp,
 }
 
@@ -112,6 +122,7 @@ impl FromStr for Listen {
         let kind = match kind {
             "tcp" => Kind::Tcp,
             "reset" => Kind::Reset,
+            "stray" => Kind::Stray,
             "udp" => Kind::Udp,
             other => return Err(format!("unknown kind {other}")),
         };
@@ -159,10 +170,9 @@ fn run_server(serve: &Serve) -> io::Result<()> {
                 let socket = UdpSocket::bind(addr).map_err(context)?;
                 thread::spawn(move || serve_udp(&socket, &canary));
             }
-            Kind::Tcp | Kind::Reset => {
+            kind @ (Kind::Tcp | Kind::Reset | Kind::Stray) => {
                 let listener = TcpListener::bind(addr).map_err(context)?;
-                let reset = matches!(listen.kind, Kind::Reset);
-                thread::spawn(move || accept(&listener, reset, &canary));
+                thread::spawn(move || accept(&listener, kind, &canary));
             }
         }
     }
@@ -186,15 +196,15 @@ fn wanted(header: &[u8]) -> usize {
         .map_or(0, |b| u32::from_be_bytes(*b) as usize)
 }
 
-fn accept(listener: &TcpListener, reset: bool, canary: &Arc<Vec<u8>>) {
+fn accept(listener: &TcpListener, kind: Kind, canary: &Arc<Vec<u8>>) {
     for stream in listener.incoming().flatten() {
         let canary = Arc::clone(canary);
         thread::spawn(move || {
             // Failures are the client's to report.
-            let _ = if reset {
-                serve_reset(stream)
-            } else {
-                serve_tcp(stream, &canary)
+            let _ = match kind {
+                Kind::Reset => serve_reset(stream),
+                Kind::Stray => serve_stray(stream, &canary),
+                Kind::Tcp | Kind::Udp => serve_tcp(stream, &canary),
             };
         });
     }
@@ -210,6 +220,32 @@ fn serve_reset(mut stream: TcpStream) -> io::Result<()> {
     };
     socket::setsockopt(&stream, sockopt::Linger, &at_once)?;
     Ok(())
+}
+
+/// Serves, and after each segment of the client sends one of its own that lies far beyond the window.
+fn serve_stray(stream: TcpStream, canary: &[u8]) -> io::Result<()> {
+    let (own, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    let raw = socket::socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::Tcp,
+    )?;
+    thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while let Ok(len) = socket::recv(raw.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            let (SocketAddr::V4(own), SocketAddr::V4(peer)) = (own, peer) else {
+                return;
+            };
+            let answer = stray::answer(&buffer[..len], own, peer);
+            if let Some(segment) = answer {
+                let to = SockaddrStorage::from(peer);
+                // A client that is gone gets none.
+                let _ = socket::sendto(raw.as_raw_fd(), &segment, &to, MsgFlags::empty());
+            }
+        }
+    });
+    serve_tcp(stream, canary)
 }
 
 fn serve_tcp(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
@@ -320,22 +356,46 @@ fn exchange_udp(dial: &Dial, attempt: &mut Attempt, end: Instant) -> Outcome {
         };
         let socket = UdpSocket::bind(dial.bind.unwrap_or(SocketAddr::new(any, 0)))?;
         socket.connect(dial.to)?;
-        let wait = Duration::from_millis(dial.connect_timeout);
-        socket.set_read_timeout(Some(wait))?;
+        let wait = dial.hold.map_or(dial.connect_timeout, |pause| pause.max(1));
+        socket.set_read_timeout(Some(Duration::from_millis(wait)))?;
         loop {
-            attempt.sent += socket.send(&request(dial))? as u64;
+            attempt.sent += send_datagram(dial, &socket)? as u64;
             let mut buffer = [0; 2048];
-            attempt.received += socket.recv(&mut buffer)? as u64;
-            let Some(pause) = dial.hold else {
+            let answer = socket.recv(&mut buffer);
+            let Some(pause) = dial.hold.filter(|_| Instant::now() < end) else {
+                attempt.received += answer? as u64;
                 return Ok(());
             };
-            if Instant::now() >= end {
-                return Ok(());
-            }
+            // Who keeps a socket goes on with it, answered or not.
+            attempt.received += answer.unwrap_or(0) as u64;
             thread::sleep(Duration::from_millis(pause));
         }
     };
     run(attempt).map_or_else(|e| outcome_of(&e), |()| Outcome::Ok)
+}
+
+fn send_datagram(dial: &Dial, socket: &UdpSocket) -> io::Result<usize> {
+    let bytes = request(dial);
+    if !dial.twice {
+        return socket.send(&bytes);
+    }
+    let start = Barrier::new(2);
+    let from_processor = |n: usize| {
+        let mut own = CpuSet::new();
+        // On a machine with one processor both are sent from it.
+        let _ = own
+            .set(n)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own));
+        start.wait();
+        socket.send(&bytes)
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(|| from_processor(1));
+        let first = scope.spawn(|| from_processor(0));
+        let gone = |_| io::Error::from(ErrorKind::Other);
+        let sent = first.join().map_err(gone)?? + other.join().map_err(gone)??;
+        Ok(sent)
+    })
 }
 
 fn exchange_tcp(dial: &Dial, attempt: &mut Attempt, end: Instant) -> Outcome {

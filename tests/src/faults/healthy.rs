@@ -6,7 +6,7 @@ use crate::lab::plan::{Placement, Plan};
 use crate::manifests::make_unready;
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Listen, Outcome};
-use crate::world::{Filter, Hook, Lost, Party, Spot, World};
+use crate::world::{Deed, Filter, Hook, Lost, Party, Spot, World};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use std::net::{IpAddr, SocketAddr};
@@ -299,6 +299,7 @@ fn unrelated_drop(plan: &Plan, world: &mut World) {
         proto: "tcp",
         dst: plan.spare.ip,
         dport: port,
+        deed: Deed::Drop,
     });
     let dial = Dial::tcp(SocketAddr::new(plan.spare.ip, port));
     world.noise.push((Party::Client, dial));

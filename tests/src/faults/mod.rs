@@ -2,6 +2,7 @@
 //!
 //! A fault changes a healthy [`World`]; applying the healthy world again undoes it.
 
+mod conntrack;
 mod healthy;
 mod network;
 mod nodeport;
@@ -248,6 +249,11 @@ pub trait Fault: Sync {
         Vec::new()
     }
 
+    /// Changes the lab when traffic that runs before netflow has begun, and netflow has not.
+    fn beforehand(&self, _plan: &Plan, _world: &mut World) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Changes objects while netflow looks.
     fn meanwhile(&self, _plan: &Plan, _world: &mut World) -> bool {
         false
@@ -259,6 +265,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
     [
         service::ALL,
         proxy::ALL,
+        conntrack::ALL,
         policy::ALL,
         network::ALL,
         route::ALL,
@@ -275,7 +282,7 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
 }
 
 /// Codes that this part of the catalogue must prove.
-pub const CODES: [&str; 29] = [
+pub const CODES: [&str; 40] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
@@ -287,8 +294,19 @@ pub const CODES: [&str; 29] = [
     "one-bad-endpoint",
     "vip-not-translated",
     "proxy-rules-stale",
+    "conntrack-stale",
+    "conntrack-full",
+    "conntrack-pressure",
+    "conntrack-clash",
+    "conntrack-invalid",
+    "snat-ports-exhausted",
+    "source-ip-masqueraded",
+    "proxy-mode",
     "backend-gone",
+    "hairpin",
+    "reply-bypasses-nat",
     "firewall-drop",
+    "firewall-reject",
     "policy-denied-ingress",
     "no-route",
     "forwarding-disabled",

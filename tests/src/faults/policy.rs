@@ -1,13 +1,15 @@
 //! NetworkPolicies and other filters.
 
-use super::{At, Expect, Fault, Vantage};
-use crate::lab::plan::{Placement, Plan, PodPlan};
+use super::conntrack::plain;
+use super::{At, Expect, Fault, Vantage, rejected};
+use crate::lab::plan::{Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
-use crate::traffic::Outcome;
-use crate::world::{Filter, Hook, Spot, World};
+use crate::traffic::{Dial, Outcome};
+use crate::world::{Deed, Filter, Hook, Party, Spot, World};
 use anyhow::Result;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::json;
+use std::net::SocketAddr;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &PolicyDeniedIngress(Denial::All),
@@ -18,6 +20,10 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &FirewallDrop(Wall::ClientNode),
     &FirewallDrop(Wall::BackendPod),
     &FirewallDrop(Wall::ClientPod),
+    &FirewallReject(Wall::BackendNode, Deed::Reject),
+    &FirewallReject(Wall::BackendPod, Deed::Reject),
+    &FirewallReject(Wall::ClientNode, Deed::Reset),
+    &UnrelatedReject,
 ];
 
 /// What a policy does not admit.
@@ -117,6 +123,39 @@ enum Wall {
     ClientPod,
 }
 
+/// The rules of a wall.
+fn wall(plan: &Plan, wall: Wall, deed: Deed) -> Vec<Filter> {
+    let (target, node) = (plan.port().target, plan.backend_node());
+    let to_pod = |spot: Spot, hook: Hook, pod: &PodPlan| Filter {
+        spot,
+        hook,
+        proto: "tcp",
+        dst: pod.ip,
+        dport: target,
+        deed,
+    };
+    let pods = plan.backends.iter();
+    match wall {
+        Wall::BackendNode => pods
+            .map(|p| to_pod(Spot::Node(node), Hook::Forward, p))
+            .collect(),
+        Wall::ClientNode => pods
+            .map(|p| to_pod(Spot::Node(0), Hook::Forward, p))
+            .collect(),
+        Wall::BackendPod => pods
+            .map(|p| to_pod(Spot::Pod(p.ip), Hook::Input, p))
+            .collect(),
+        Wall::ClientPod => vec![Filter {
+            spot: Spot::Pod(plan.client.ip),
+            hook: Hook::Output,
+            proto: "tcp",
+            dst: plan.service.vip,
+            dport: plan.port().port,
+            deed,
+        }],
+    }
+}
+
 struct FirewallDrop(Wall);
 
 impl Fault for FirewallDrop {
@@ -143,33 +182,7 @@ impl Fault for FirewallDrop {
         }
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        let (target, node) = (plan.port().target, plan.backend_node());
-        let to_pod = |spot: Spot, hook: Hook, pod: &PodPlan| Filter {
-            spot,
-            hook,
-            proto: "tcp",
-            dst: pod.ip,
-            dport: target,
-        };
-        let pods = plan.backends.iter();
-        world.filters = match self.0 {
-            Wall::BackendNode => pods
-                .map(|p| to_pod(Spot::Node(node), Hook::Forward, p))
-                .collect(),
-            Wall::ClientNode => pods
-                .map(|p| to_pod(Spot::Node(0), Hook::Forward, p))
-                .collect(),
-            Wall::BackendPod => pods
-                .map(|p| to_pod(Spot::Pod(p.ip), Hook::Input, p))
-                .collect(),
-            Wall::ClientPod => vec![Filter {
-                spot: Spot::Pod(plan.client.ip),
-                hook: Hook::Output,
-                proto: "tcp",
-                dst: plan.service.vip,
-                dport: plan.port().port,
-            }],
-        };
+        world.filters = wall(plan, self.0, Deed::Drop);
         Ok(())
     }
     fn expect(&self, at: At) -> Expect {
@@ -190,5 +203,96 @@ impl Fault for FirewallDrop {
             Wall::ClientNode => &[Placement::Cross],
             _ => &Placement::ALL,
         }
+    }
+}
+
+struct FirewallReject(Wall, Deed);
+
+impl Fault for FirewallReject {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Wall::BackendNode => "firewall-reject",
+            Wall::BackendPod => "firewall-reject-in-pod",
+            Wall::ClientNode => "firewall-reject-reset",
+            Wall::ClientPod => "firewall-reject-client-pod",
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        match self.0 {
+            Wall::BackendNode => {
+                "a firewall rule on the backends' node rejects what is forwarded to them"
+            }
+            Wall::BackendPod => "a firewall rule inside the backend Pods rejects what comes in",
+            Wall::ClientNode => {
+                "a firewall rule on the client's node answers what is forwarded to the backends with RST"
+            }
+            Wall::ClientPod => "a firewall rule inside the client Pod rejects what goes out",
+        }
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        world.filters = wall(plan, self.0, self.1);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        match (self.0, at.vantage) {
+            (Wall::ClientNode | Wall::ClientPod, Vantage::Backend) => Expect::not_from_here(),
+            // From another node comes the ICMP error alone, which says as much.
+            (_, Vantage::Client) if at.placement == Placement::Cross => {
+                Expect::code("firewall-reject", &["flow", "drop"])
+            }
+            _ => Expect::code("firewall-reject", &["drop"]),
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        match self.1 {
+            Deed::Reset => vec![Outcome::Refused],
+            Deed::Reject | Deed::Drop => rejected(),
+        }
+    }
+    fn placements(&self) -> &'static [Placement] {
+        match self.0 {
+            Wall::ClientNode => &[Placement::Cross],
+            _ => &Placement::ALL,
+        }
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        plain(self.placements())
+    }
+}
+
+struct UnrelatedReject;
+
+impl Fault for UnrelatedReject {
+    fn name(&self) -> &'static str {
+        "near-unrelated-reject"
+    }
+    fn breaks(&self) -> &'static str {
+        "nothing: a firewall rule rejects another connection of the same client"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        let port = plan.port().target;
+        world.filters.push(Filter {
+            spot: Spot::Node(0),
+            hook: Hook::Forward,
+            proto: "tcp",
+            dst: plan.spare.ip,
+            dport: port,
+            deed: Deed::Reject,
+        });
+        let dial = Dial::tcp(SocketAddr::new(plan.spare.ip, port));
+        world.noise.push((Party::Client, dial));
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        match at.vantage {
+            Vantage::Backend => Expect::unharmed(),
+            _ => Expect::healthy(),
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Ok]
+    }
+    fn shapes(&self) -> Vec<Shape> {
+        plain(self.placements())
     }
 }

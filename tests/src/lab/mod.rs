@@ -3,12 +3,14 @@
 
 mod between;
 pub mod cidr;
+mod conntrack;
 pub mod draw;
 mod modules;
 pub mod netns;
 pub mod plan;
 mod pods;
 mod rules;
+mod settings;
 pub mod state;
 mod tweaks;
 
@@ -46,6 +48,8 @@ pub struct Lab {
     /// Pods with firewall rules inside.
     ruled: BTreeSet<IpAddr>,
     tweaks: Vec<Tweak>,
+    /// Percent of the client node's conntrack table that were filled.
+    conntrack_fill: u8,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -102,6 +106,7 @@ impl Lab {
             servers: BTreeMap::new(),
             ruled: BTreeSet::new(),
             tweaks: Vec::new(),
+            conntrack_fill: 0,
         };
         lab.state.save()?;
         if let Ok(mut open) = OPEN.lock() {
@@ -135,6 +140,7 @@ impl Lab {
     pub fn party(&self, party: Party) -> String {
         match party {
             Party::Client => self.pod(&self.plan.client),
+            Party::Backend(n) => self.pod(&self.plan.backends[n]),
             Party::Node(n) => self.node(n),
             Party::Outside => self.outside(),
         }
@@ -188,6 +194,7 @@ impl Lab {
             rules::node(self, world, n)?;
         }
         rules::pods(self, world)?;
+        settings::set(self, &world.settings)?;
         self.set_between(&world.between)?;
         self.set_gone(&world.gone)?;
         tweaks::make(self, &world.tweaks)?;
@@ -463,6 +470,7 @@ impl Lab {
             servers: BTreeMap::new(),
             ruled: BTreeSet::new(),
             tweaks: Vec::new(),
+            conntrack_fill: 0,
         })
     }
 

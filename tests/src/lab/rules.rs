@@ -24,7 +24,8 @@ pub fn node(lab: &Lab, world: &World, n: usize) -> Result<()> {
                 let proxy = world
                     .seen_by_proxy(n)
                     .map(|objects| {
-                        iptables::render(&service_ports(objects, v6, name), networks.pods)
+                        let ports = service_ports(objects, v6, name);
+                        iptables::render(&ports, networks.pods, &world.settings)
                     })
                     .unwrap_or_default();
                 let (chains, rules) = policy::iptables(&fences, &lab.plan.word, v6);
@@ -60,7 +61,8 @@ fn nft_proxy(plan: &Plan, world: &World, n: usize) -> String {
     networks
         .map(|(Networks { pods, services, .. }, net)| {
             let ports = service_ports(objects, net.ip.is_ipv6(), &plan.nodes[n].name);
-            nftables::render(&ports, pods, services, net.ip, layout)
+            let masquerade = world.settings.masquerade;
+            nftables::render(&ports, pods, services, net.ip, layout, masquerade)
         })
         .collect()
 }
@@ -118,11 +120,13 @@ fn iptables_filters(filters: &[&Filter], v6: bool) -> Vec<String> {
             proto,
             dst,
             dport,
+            deed,
             ..
         } = f;
         format!(
-            "-A {} -d {dst} -p {proto} -m {proto} --dport {dport} -j DROP",
-            hook.chain()
+            "-A {} -d {dst} -p {proto} -m {proto} --dport {dport} -j {}",
+            hook.chain(),
+            deed.target()
         )
     };
     let own = filters.iter().filter(|f| f.dst.is_ipv6() == v6);
@@ -136,11 +140,13 @@ fn nft_filters(filters: &[&Filter], word: &str) -> String {
             proto,
             dst,
             dport,
+            deed,
             ..
         } = f;
         let (hook, ip) = (hook.chain().to_lowercase(), nftables::family(*dst));
+        let deed = deed.statement();
         format!(
-            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; {ip} daddr {dst} {proto} dport {dport} counter drop\n}}\n}}\n"
+            "table inet {word} {{ chain {word}_{hook} {{ type filter hook {hook} priority 0; {ip} daddr {dst} {proto} dport {dport} counter {deed}\n}}\n}}\n"
         )
     };
     filters.iter().map(line).collect()

@@ -2,6 +2,7 @@
 
 use super::{ServicePort, Turned, hash};
 use crate::lab::cidr::Cidr;
+use crate::settings::{Masquerade, Settings};
 use std::net::SocketAddr;
 
 /// Rules of the two tables that the proxy uses, in restore syntax.
@@ -45,8 +46,8 @@ impl Rules {
 const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP";
 
 /// The proxy's rules for `ports`.
-pub fn render(ports: &[ServicePort], pod_cidr: Cidr) -> Rules {
-    let mut rules = frame();
+pub fn render(ports: &[ServicePort], pod_cidr: Cidr, settings: &Settings) -> Rules {
+    let mut rules = frame(settings);
     if pod_cidr.base.is_ipv4() {
         // There is no such rule for IPv6: the kernel has no route_localnet there.
         rules.filter.push(LOCALNET.to_owned());
@@ -55,7 +56,7 @@ pub fn render(ports: &[ServicePort], pod_cidr: Cidr) -> Rules {
         if port.endpoints.is_empty() {
             rules.filter.push(no_endpoints(port));
         } else {
-            service(&mut rules, port, pod_cidr);
+            service(&mut rules, port, pod_cidr, settings.masquerade);
         }
         if let Some(number) = port.node_port {
             node_port(&mut rules, port, number, pod_cidr);
@@ -70,9 +71,9 @@ pub fn render(ports: &[ServicePort], pod_cidr: Cidr) -> Rules {
 }
 
 /// What is there with no Service at all.
-fn frame() -> Rules {
+fn frame(settings: &Settings) -> Rules {
     let own = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
-    Rules {
+    let mut rules = Rules {
         filter_chains: own(&[
             "KUBE-EXTERNAL-SERVICES",
             "KUBE-FIREWALL",
@@ -111,9 +112,21 @@ fn frame() -> Rules {
             "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000",
             "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
             "-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000",
-            "-A KUBE-POSTROUTING -m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully",
         ]),
+    };
+    if !settings.drops_invalid {
+        rules.filter.retain(|r| !r.contains("--ctstate INVALID"));
     }
+    let (proto, ports) = settings
+        .masquerade
+        .ports()
+        .map_or_else(Default::default, |(a, b)| {
+            ("-p tcp ".to_owned(), format!(" --to-ports {a}-{b}"))
+        });
+    rules.nat.push(format!(
+        "-A KUBE-POSTROUTING {proto}-m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE{ports} --random-fully"
+    ));
+    rules
 }
 
 fn no_endpoints(port: &ServicePort) -> String {
@@ -131,7 +144,7 @@ fn chain(kind: &str, port: &ServicePort) -> String {
     format!("KUBE-{kind}-{}", hash(&(port.full_name() + proto), 16))
 }
 
-fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr) {
+fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr, masquerade: Masquerade) {
     let (name, proto) = (port.full_name(), &port.proto);
     let chain = chain("SVC", port);
     let (ip, dport) = (port.vip.ip(), port.vip.port());
@@ -142,16 +155,23 @@ fn service(rules: &mut Rules, port: &ServicePort, pod_cidr: Cidr) {
     rules
         .nat
         .push(format!("-A KUBE-SERVICES {matches} -j {chain}"));
-    rules.nat.push(format!(
-        "-A {chain} {matches} ! -s {pod_cidr} -j KUBE-MARK-MASQ"
-    ));
+    let from = if masquerade.covers_all() {
+        String::new()
+    } else {
+        format!("! -s {pod_cidr} ")
+    };
+    rules
+        .nat
+        .push(format!("-A {chain} {matches} {from}-j KUBE-MARK-MASQ"));
     spread(rules, port, &chain, &port.endpoints);
     for endpoint in &port.endpoints {
         let target = target(port, *endpoint);
-        rules.nat.push(format!(
-            "-A {target} -m comment --comment {name} -s {} -j KUBE-MARK-MASQ",
-            endpoint.ip()
-        ));
+        if masquerade.covers_hairpin() {
+            rules.nat.push(format!(
+                "-A {target} -m comment --comment {name} -s {} -j KUBE-MARK-MASQ",
+                endpoint.ip()
+            ));
+        }
         rules.nat.push(format!(
             "-A {target} -m comment --comment {name} -m {proto} -p {proto} -j DNAT --to-destination {endpoint}"
         ));

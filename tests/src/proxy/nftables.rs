@@ -3,6 +3,7 @@
 
 use super::{ServicePort, Turned, hash};
 use crate::lab::cidr::Cidr;
+use crate::settings::Masquerade;
 use std::net::{IpAddr, SocketAddr};
 
 /// Which layout.
@@ -26,6 +27,7 @@ pub fn render(
     service_cidr: Cidr,
     node_ip: IpAddr,
     layout: Layout,
+    masquerade: Masquerade,
 ) -> String {
     let ip = family(node_ip);
     let addr = if node_ip.is_ipv4() {
@@ -37,7 +39,7 @@ pub fn render(
     let rejected: Vec<&ServicePort> = ports.iter().filter(|p| p.endpoints.is_empty()).collect();
     let chains: String = served
         .iter()
-        .map(|p| service(p, pod_cidr, layout))
+        .map(|p| service(p, pod_cidr, layout, masquerade))
         .collect();
     let key = |p: &ServicePort| format!("{} . {} . {}", p.vip.ip(), p.proto, p.vip.port());
     let external_chains: String = served
@@ -73,8 +75,7 @@ pub fn render(
         )
     });
     let (hairpin_set, masquerading) = match layout {
-        Layout::EndpointChains => (String::new(), String::new()),
-        Layout::DnatMaps => (
+        Layout::DnatMaps if masquerade.covers_hairpin() => (
             format!(
                 "  set hairpin-connections {{ type {addr} . {addr} . inet_proto . inet_service; comment \"service hairpin connections\"; {} }}\n",
                 elements(served.iter().flat_map(|p| hairpins(p)))
@@ -83,11 +84,17 @@ pub fn render(
                 "    ct status & dnat == dnat {ip} saddr . {ip} daddr . meta l4proto . th dport @hairpin-connections masquerade fully-random\n"
             ),
         ),
+        _ => (String::new(), String::new()),
     };
+    let from = outsiders(pod_cidr, masquerade);
+    let snat = masquerade.ports().map_or_else(
+        || "masquerade fully-random".to_owned(),
+        |(low, high)| format!("meta l4proto tcp masquerade to :{low}-{high} fully-random"),
+    );
     let cluster_masquerade = match layout {
         Layout::EndpointChains => String::new(),
         Layout::DnatMaps => format!(
-            "    {ip} daddr @cluster-ips {ip} saddr != {pod_cidr} meta mark set meta mark | 0x4000 comment \"masquerade clusterIP traffic from outside cluster\"\n"
+            "    {ip} daddr @cluster-ips {from}meta mark set meta mark | 0x4000 comment \"masquerade clusterIP traffic from outside cluster\"\n"
         ),
     };
     format!(
@@ -104,7 +111,7 @@ pub fn render(
   chain masquerading {{
 {masquerading}    meta mark & 0x4000 == 0 return
     meta mark set meta mark ^ 0x4000
-    masquerade fully-random
+    {snat}
   }}
   chain reject-chain {{ comment "helper for @no-endpoint-services / @no-endpoint-nodeports"; reject; }}
 {chains}{external_chains}  chain services {{
@@ -146,6 +153,15 @@ pub fn render(
         no_endpoint_node_ports = elements(no_endpoint_node_ports),
         service_ips = elements(service_ips),
     )
+}
+
+/// The match of sources that are masqueraded: all, or those that are no Pods.
+fn outsiders(pod_cidr: Cidr, masquerade: Masquerade) -> String {
+    if masquerade.covers_all() {
+        String::new()
+    } else {
+        format!("{} saddr != {pod_cidr} ", family(pod_cidr.base))
+    }
 }
 
 /// `elements = { … };`, or nothing: nft takes no empty list.
@@ -190,25 +206,32 @@ fn hairpins(port: &ServicePort) -> Vec<String> {
     port.endpoints.iter().map(row).collect()
 }
 
-fn service(port: &ServicePort, pod_cidr: Cidr, layout: Layout) -> String {
+fn service(port: &ServicePort, pod_cidr: Cidr, layout: Layout, masquerade: Masquerade) -> String {
     let (name, vip, ip) = (chain(port), port.vip.ip(), family(port.vip.ip()));
     let choice = choice(port, &port.endpoints, layout);
     match layout {
         Layout::EndpointChains => {
-            let chains: String = port.endpoints.iter().map(|e| endpoint(port, *e)).collect();
+            let endpoints = port.endpoints.iter();
+            let chains: String = endpoints.map(|e| endpoint(port, *e, masquerade)).collect();
+            let from = outsiders(pod_cidr, masquerade);
             chains
                 + &format!(
-                    "  chain {name} {{\n    {ip} daddr {vip} {ip} saddr != {pod_cidr} jump mark-for-masquerade\n    {choice}\n  }}\n"
+                    "  chain {name} {{\n    {ip} daddr {vip} {from}jump mark-for-masquerade\n    {choice}\n  }}\n"
                 )
         }
         Layout::DnatMaps => format!("  chain {name} {{\n    {choice}\n  }}\n"),
     }
 }
 
-fn endpoint(port: &ServicePort, to: SocketAddr) -> String {
+fn endpoint(port: &ServicePort, to: SocketAddr, masquerade: Masquerade) -> String {
     let (chain, own, ip) = (endpoint_chain(port, to), to.ip(), family(to.ip()));
+    let mark = if masquerade.covers_hairpin() {
+        format!("    {ip} saddr {own} jump mark-for-masquerade\n")
+    } else {
+        String::new()
+    };
     format!(
-        "  chain {chain} {{\n    {ip} saddr {own} jump mark-for-masquerade\n    meta l4proto {} dnat to {to}\n  }}\n",
+        "  chain {chain} {{\n{mark}    meta l4proto {} dnat to {to}\n  }}\n",
         port.proto
     )
 }

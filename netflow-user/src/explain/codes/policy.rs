@@ -3,6 +3,23 @@
 use super::{CheckStep, Code, Family, FixStep};
 use crate::model::answer::{Changes, Hop, Severity};
 
+const DROPPING_RULES: &[CheckStep] = &[
+    CheckStep {
+        text: "On the node: dropping rules with counters (iptables)",
+        command: "iptables-save -c | grep -E -e '-j (DROP|REJECT)' -e '^:.* DROP '",
+    },
+    CheckStep {
+        text: "On the node: dropping rules with counters (nftables)",
+        command: "nft list ruleset | grep -nE 'drop|reject'",
+    },
+];
+
+const ADMIT: &[FixStep] = &[FixStep {
+    text: "Admit this client and port in table {table}, chain {chain}, by whatever manages that firewall; a rule changed by hand returns with its owner's next sync",
+    command: "",
+    changes: Changes::Node,
+}];
+
 pub(super) static POLICY_DENIED_INGRESS: Code = Code {
     code: "policy-denied-ingress",
     title: "A NetworkPolicy does not admit the client",
@@ -49,20 +66,27 @@ pub(super) static FIREWALL_DROP: Code = Code {
               client sees a timeout.",
     looked_at: "Kernel drops by netfilter of this connection's own packets: hook and namespace; the rules that can drop \
                 there, with their counters; the NetworkPolicies, which admit the client.",
-    check: &[
-        CheckStep {
-            text: "On the node: dropping rules with counters (iptables)",
-            command: "iptables-save -c | grep -E -e '-j (DROP|REJECT)' -e '^:.* DROP '",
-        },
-        CheckStep {
-            text: "On the node: dropping rules with counters (nftables)",
-            command: "nft list ruleset | grep -nE 'drop|reject'",
-        },
+    check: DROPPING_RULES,
+    mitigate: ADMIT,
+    confusable: &[
+        "policy-denied-ingress",
+        "firewall-reject",
+        "lost-beyond-node",
     ],
-    mitigate: &[FixStep {
-        text: "Admit this client and port in table {table}, chain {chain}, by whatever manages that firewall; a rule changed by hand returns with its owner's next sync",
-        command: "",
-        changes: Changes::Node,
-    }],
-    confusable: &["policy-denied-ingress", "lost-beyond-node"],
+};
+
+pub(super) static FIREWALL_REJECT: Code = Code {
+    code: "firewall-reject",
+    title: "A filter rule refuses the packets",
+    severity: Severity::Critical,
+    hop: Hop::Policy,
+    family: Family::Policy,
+    meaning: "A rule of a host firewall (or of a network plugin) answers in place of the backend, with ICMP or a RST, and \
+              no NetworkPolicy explains it. The client sees refused connections at once, and timeouts where ICMP is \
+              limited in rate.",
+    looked_at: "Kernel drops by netfilter of this connection's own packets, the ICMP error or RST that the same namespace \
+                made for them, the rules that reject there with their counters.",
+    check: DROPPING_RULES,
+    mitigate: ADMIT,
+    confusable: &["firewall-drop", "listener-missing", "no-endpoints-selector"],
 };

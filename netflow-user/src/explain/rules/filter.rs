@@ -1,20 +1,20 @@
 //! Filters: NetworkPolicy and other rules that drop.
 
 use super::service::{dialled, drop_draft, full_name, hook_name};
-use crate::explain::attempt::{Attempt, Part};
+use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::policy::{self, Verdict};
 use crate::explain::report::{Because, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
-use crate::model::Tuple;
 use crate::model::answer::Basis;
 use crate::model::cidr::{self, Cidr};
-use crate::model::conntrack::CtTable;
 use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
-use crate::model::record::Drop;
+use crate::model::record::{Drop, Event, NfHook, Rules};
+use crate::model::{Proto, Tuple};
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// A filter dropped a packet that was on its way to or from a backend.
 struct Filtered<'a> {
@@ -57,7 +57,7 @@ pub(super) fn is_filtered(drop: &Drop) -> bool {
 }
 
 /// Kernels without a reason for it show the place: the rule engines free the packet themselves.
-fn is_netfilter(drop: &Drop) -> bool {
+pub(super) fn is_netfilter(drop: &Drop) -> bool {
     drop.reason == "NETFILTER_DROP"
         || drop.reason == "NETFILTER_INGRESS"
         || is_hook(drop)
@@ -75,6 +75,16 @@ fn is_engine(drop: &Drop) -> bool {
         drop.place.as_str(),
         "nft_do_chain" | "ipt_do_table" | "ip6t_do_table"
     )
+}
+
+/// The rules that dropped it, where netfilter was listened to.
+fn rules_of(drop: &Drop) -> Option<&Rules> {
+    drop.verdict.as_ref()?.rules.as_ref()
+}
+
+/// Netfilter was heard telling the sender.
+fn is_told(drop: &Drop) -> bool {
+    drop.verdict.as_ref().is_some_and(|v| v.reject.is_some())
 }
 
 /// A program or filter on an interface dropped it (`include/net/dropreason-core.h`, v6.18).
@@ -95,12 +105,12 @@ enum Culprit<'a> {
     Proxy(&'a ProxyService),
     /// A program or filter on an interface.
     Program(&'static str),
+    /// A rule of this set.
+    OfSet(&'a Rules),
     /// A rule, of which no more is known.
     SomeRule,
     /// A rule that fits the packet and does not count.
     Possible(&'a FirewallRule),
-    /// The conntrack table is full: nothing new is let in. Entries and their limit.
-    TableFull(u64, u64),
     /// No rule that could: conntrack, NAT and IPVS drop there as well.
     Unknown,
 }
@@ -108,7 +118,7 @@ enum Culprit<'a> {
 impl Culprit<'_> {
     /// It is known that a rule or program did it, or one that could is there.
     fn is_filter(&self) -> bool {
-        !matches!(self, Culprit::TableFull(..) | Culprit::Unknown)
+        !matches!(self, Culprit::Unknown)
     }
 }
 
@@ -125,12 +135,11 @@ fn culprit<'a>(a: &Attempt<'a>, f: &Filtered<'a>) -> Culprit<'a> {
     if let Some(row) = rows.into_iter().find(|r| own && (r.drop || r.reject)) {
         return Culprit::Proxy(row);
     }
+    if let Some(rules) = rules_of(f.drop) {
+        return Culprit::OfSet(rules);
+    }
     if is_engine(f.drop) {
         return Culprit::SomeRule;
-    }
-    let table = f.part.node.facts.as_ref().map(|n| &n.conntrack);
-    if let Some(table) = table.filter(|t| own && f.drop.ct.is_none() && is_full(t)) {
-        return Culprit::TableFull(table.count, table.max);
     }
     let now = f.part.node.facts.as_ref().and_then(|n| rules_in(n, f));
     let counts = |r: &FirewallRule| {
@@ -141,11 +150,6 @@ fn culprit<'a>(a: &Attempt<'a>, f: &Filtered<'a>) -> Culprit<'a> {
     possible
         .find(|r| !counts(r) && is_for(r, f))
         .map_or(Culprit::Unknown, Culprit::Possible)
-}
-
-/// A full table takes no new connection (`__nf_conntrack_alloc` in `net/netfilter/nf_conntrack_core.c`, v6.18).
-fn is_full(table: &CtTable) -> bool {
-    table.max > 0 && table.count >= table.max
 }
 
 /// The dropped packet, as it stood where it was dropped, is one that a NetworkPolicy denies.
@@ -208,12 +212,241 @@ fn denied(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<Vec<poli
     if !a.is_to_backend(f.part, &f.tuple) {
         return None;
     }
-    if matches!(culprit(a, f), Culprit::TableFull(..)) {
-        return None;
-    }
     match policy::ingress(case.objects, &f.tuple)? {
         Verdict::Denied { policies } => Some(policies),
         _ => None,
+    }
+}
+
+/// A filter answered in place of the backend: where it dropped the packet, its namespace made the answer. Where only the
+/// answer came, from elsewhere, an ICMP error that TCP itself never makes says so as well.
+pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
+    // ICMP is limited in rate (icmp_ratelimit): silence where another attempt got an answer is the same refusal.
+    let rejecting: BTreeSet<Spot> = case
+        .attempts
+        .iter()
+        .filter_map(|a| filtered(a).map(|f| (a, f)))
+        .filter(|(a, f)| !answers_of_filter(case, a, f).is_empty())
+        .map(|(_, f)| Spot::of(&f))
+        .collect();
+    report.explain(
+        case,
+        "firewall-reject",
+        Basis::Observed,
+        |a| {
+            let f = filtered(a)?;
+            let answers = answers_of_filter(case, a, &f);
+            let by_rule =
+                is_told(f.drop) || matches!(culprit(a, &f), Culprit::Counted(r) if is_reject(r));
+            if answers.is_empty() && !by_rule && !rejecting.contains(&Spot::of(&f)) {
+                return None;
+            }
+            let mut evidence = evidence(case, a, &f);
+            evidence.extend(answers);
+            Some(Because {
+                key: owner_of(&f),
+                evidence,
+            })
+        },
+        |of| filter_saying(case, of, "refuses"),
+    );
+    for (certain, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
+        report.explain(
+            case,
+            "firewall-reject",
+            basis,
+            |a| {
+                let (from, draft) = refused_elsewhere(case, a, certain)?;
+                let mut evidence = vec![draft];
+                evidence.extend(case.translation(a));
+                evidence.extend(dialled(case, a));
+                Some(Because {
+                    key: from.to_string(),
+                    evidence,
+                })
+            },
+            |of| {
+                let a = of[0];
+                let Some((from, _)) = refused_elsewhere(case, a, certain) else {
+                    return Saying::new("");
+                };
+                let what = if certain {
+                    "a filter rule there rejects them"
+                } else {
+                    "a filter rule or a prohibiting route there rejects them"
+                };
+                Saying::new(format!(
+                    "Packets of {} to {} are refused by {} with ICMP, which no closed port does: {what}",
+                    full_name(case),
+                    a.translated().destination(),
+                    case.name(from, a.began())
+                ))
+            },
+        );
+    }
+}
+
+/// Where and for what a filter dropped.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    view: usize,
+    netns: u32,
+    hook: Option<NfHook>,
+    to: SocketAddr,
+}
+
+impl Spot {
+    fn of(f: &Filtered<'_>) -> Spot {
+        Spot {
+            view: f.part.view,
+            netns: f.event.record.netns,
+            hook: f.drop.hook,
+            to: f.tuple.destination(),
+        }
+    }
+}
+
+fn is_reject(rule: &FirewallRule) -> bool {
+    rule.verdict.contains("reject")
+}
+
+/// Evidence: the answers that the namespace of the drop made itself.
+fn answers_of_filter(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Vec<Draft> {
+    if !is_netfilter(f.drop) {
+        return Vec::new();
+    }
+    let netns = f.event.record.netns;
+    let own = netns == f.part.node.start.netns;
+    let here = |part: &Part<'_>| part.view == f.part.view;
+    let v6 = a.orig.dst.is_ipv6();
+    let mut drafts = Vec::new();
+    for (part, event) in a.events().filter(|(p, _)| here(p)) {
+        let record = &event.record;
+        let draft = |(kind, code): (u8, u8)| {
+            let text = format!(
+                "{} answers with ICMP type {kind} code {code}",
+                place_of(case, f)
+            );
+            case.event(part, event, &format!("rejected {kind}/{code}"), text)
+        };
+        match &record.event {
+            Event::IcmpSent {
+                icmp_type, code, ..
+            } if record.netns == netns && refuses(*icmp_type, *code, v6) => {
+                drafts.push(draft((*icmp_type, *code)));
+            }
+            Event::IcmpError(icmp) if refuses(icmp.icmp_type, icmp.code, v6) => {
+                let from = record.tuple.map(|t| t.src);
+                let of_pod =
+                    || from.is_some_and(|ip| part.node.pod(ip).is_some_and(|p| p.netns == netns));
+                if own && icmp.dir == Direction::Egress && !came_in(a, part)
+                    || !own && icmp.dir == Direction::Ingress && of_pod()
+                {
+                    drafts.push(draft((icmp.icmp_type, icmp.code)));
+                }
+            }
+            _ => {}
+        }
+    }
+    drafts.extend(rst_of_filter(case, a, f));
+    drafts
+}
+
+/// An ICMP error about the attempt came into this node: what leaves it may be that one.
+fn came_in(a: &Attempt<'_>, part: Part<'_>) -> bool {
+    a.icmp()
+        .any(|(p, _, icmp)| p.view == part.view && icmp.dir == Direction::Ingress)
+}
+
+/// Evidence: a RST in answer to the SYN that the filter dropped, which no socket's absence explains.
+fn rst_of_filter(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<Draft> {
+    let netns = f.event.record.netns;
+    let own = netns == f.part.node.start.netns;
+    let no_socket = a
+        .drops()
+        .iter()
+        .any(|(_, e, d, _)| e.record.netns == netns && d.reason == "NO_SOCKET");
+    let syn = f.drop.flags.syn() && !f.drop.flags.ack();
+    let from_backend = a.backend_rst().is_some();
+    if !syn || no_socket || own == from_backend {
+        return None;
+    }
+    let toward = if own {
+        Direction::Egress
+    } else {
+        Direction::Ingress
+    };
+    let mut back = f.part.conn.sights_towards(false);
+    let sight = back.find(|s| s.key.dir == toward && s.stats.rst.is_some())?;
+    let text = format!("{} answers the SYN with RST", place_of(case, f));
+    Some(case.sight(f.part, sight, "rejected rst", text))
+}
+
+/// Destination unreachable for a port, a protocol or by prohibition (RFC 792, RFC 1812; RFC 4443): what filters answer with
+/// by default. Unreachable hosts and nets mean routes and neighbours as well.
+fn refuses(icmp_type: u8, code: u8, v6: bool) -> bool {
+    matches!(
+        (v6, icmp_type, code),
+        (false, 3, 2 | 3 | 9 | 10 | 13) | (true, 1, 1 | 4 | 5 | 6)
+    )
+}
+
+/// An ICMP error from elsewhere refused the attempt, and no drop here goes with it. TCP answers at a closed port with RST, so
+/// port unreachable is `certain` to be a filter's.
+fn refused_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<(IpAddr, Draft)> {
+    if filtered(a).is_some() {
+        return None;
+    }
+    match a.outcome {
+        Outcome::Refused => refusal_from_elsewhere(case, a, certain),
+        // ICMP is limited in rate.
+        Outcome::Timeout if a.drops().is_empty() => {
+            let to = a.backend()?;
+            let same = |o: &&Attempt<'_>| {
+                o.backend() == Some(to)
+                    && o.orig.proto == a.orig.proto
+                    && o.outcome == Outcome::Refused
+            };
+            let mut siblings = case.attempts.iter().filter(same);
+            siblings.find_map(|o| refusal_from_elsewhere(case, o, certain))
+        }
+        _ => None,
+    }
+}
+
+fn refusal_from_elsewhere(
+    case: &Case<'_>,
+    a: &Attempt<'_>,
+    certain: bool,
+) -> Option<(IpAddr, Draft)> {
+    let v6 = a.orig.dst.is_ipv6();
+    let tells = |kind: u8, code: u8| {
+        let port = (kind, code) == if v6 { (1, 4) } else { (3, 3) };
+        let of_tcp = port && a.orig.proto == Proto::TCP;
+        if certain {
+            of_tcp
+        } else {
+            !port && refuses(kind, code, v6)
+        }
+    };
+    let (part, event, icmp) = a
+        .icmp()
+        .find(|(_, _, icmp)| icmp.dir == Direction::Ingress && tells(icmp.icmp_type, icmp.code))?;
+    let from = event.record.tuple?.src;
+    let (kind, code) = (icmp.icmp_type, icmp.code);
+    let text = format!("ICMP type {kind} code {code} came from {from}");
+    Some((
+        from,
+        case.event(part, event, &format!("refused {kind}/{code}"), text),
+    ))
+}
+
+/// The same rule in several Pods is one cause; nodes are told apart.
+fn owner_of(f: &Filtered<'_>) -> String {
+    if f.event.record.netns == f.part.node.start.netns {
+        f.part.node.name().to_owned()
+    } else {
+        "pod".to_owned()
     }
 }
 
@@ -230,24 +463,17 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
                 if culprit(a, &f).is_filter() != by_filter {
                     return None;
                 }
-                // The same rule in several Pods is one cause; nodes are told apart.
-                let own = f.event.record.netns == f.part.node.start.netns;
-                let key = if own {
-                    f.part.node.name().to_owned()
-                } else {
-                    "pod".to_owned()
-                };
                 Some(Because {
-                    key,
+                    key: owner_of(&f),
                     evidence: evidence(case, a, &f),
                 })
             },
-            |of| drop_saying(case, of),
+            |of| filter_saying(case, of, "drops"),
         );
     }
 }
 
-fn drop_saying(case: &Case<'_>, of: &[&Attempt<'_>]) -> Saying {
+fn filter_saying(case: &Case<'_>, of: &[&Attempt<'_>], does: &str) -> Saying {
     let a = of[0];
     let Some(f) = filtered(a) else {
         return Saying::new("");
@@ -290,11 +516,16 @@ fn drop_saying(case: &Case<'_>, of: &[&Attempt<'_>]) -> Saying {
             Some(ifname) => format!("{which} of {ifname}"),
             None => (*which).to_owned(),
         },
+        Culprit::OfSet(Rules::Nftables {
+            family,
+            table,
+            chain,
+        }) => {
+            let family = family.map_or(String::new(), |f| format!("{} ", f.name()));
+            format!("a rule reached from nftables chain {chain} of table {family}{table}")
+        }
+        Culprit::OfSet(Rules::Iptables { table }) => format!("a rule of iptables table {table}"),
         Culprit::SomeRule => "a filter rule".to_owned(),
-        Culprit::TableFull(count, max) => format!(
-            "the conntrack table is full ({count} of {max}), which drops every new connection, and no rule that would \
-             drop them was found"
-        ),
         Culprit::Unknown => format!(
             "{}; conntrack, NAT and IPVS drop there as well, which of them it was could not be told",
             if are_rules_known(&f) {
@@ -309,8 +540,8 @@ fn drop_saying(case: &Case<'_>, of: &[&Attempt<'_>]) -> Saying {
     } else {
         ""
     };
-    let verb = if culprit.is_filter() {
-        "drops"
+    let verb = if culprit.is_filter() || does != "drops" {
+        does
     } else {
         "drops in netfilter"
     };
@@ -327,14 +558,7 @@ fn drop_saying(case: &Case<'_>, of: &[&Attempt<'_>]) -> Saying {
     let values = rule.map_or(Vec::new(), |r| {
         vec![("table", r.table.clone()), ("chain", r.chain.clone())]
     });
-    let mut evidence: Vec<Draft> = rule.map(|r| rule_draft(&f, r)).into_iter().collect();
-    if let Culprit::TableFull(count, max) = culprit {
-        let text = format!(
-            "conntrack of {}: {count} entries of at most {max}",
-            f.part.node.name()
-        );
-        evidence.push(fact_draft(&f, "conntrack table", text));
-    }
+    let evidence: Vec<Draft> = rule.map(|r| rule_draft(&f, r)).into_iter().collect();
     Saying {
         evidence,
         values,
@@ -404,6 +628,11 @@ fn rule_of<'a>(a: &Attempt<'a>) -> Option<(Filtered<'a>, &'a FirewallRule)> {
         .filter(|r| is_for(r, &f) && counted(new, r) > counted(old, r))
         .max_by_key(|r| r.matches.as_ref().map_or(0, specific))?;
     Some((f, best))
+}
+
+/// Whether a rule is known to have dropped it.
+pub(super) fn is_by_rule(a: &Attempt<'_>) -> bool {
+    rule_of(a).is_some() || filtered(a).is_some_and(|f| rules_of(f.drop).is_some())
 }
 
 /// Packets counted by rules that say the same. A position is no identity: rules before it come and go.

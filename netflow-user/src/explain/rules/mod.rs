@@ -8,9 +8,11 @@ use super::report::Report;
 
 mod beyond;
 mod checksum;
+mod conntrack;
 mod filter;
 mod listener;
 mod mtu;
+mod nat;
 mod neighbor;
 mod overlay;
 mod proxy;
@@ -28,7 +30,13 @@ const RULES: &[Rule] = &[
     proxy::no_local_endpoint,
     proxy::vip_not_translated,
     proxy::rules_stale,
+    conntrack::stale,
+    conntrack::full,
+    nat::snat_exhausted,
+    conntrack::clash,
+    nat::hairpin,
     filter::policy_denied,
+    filter::firewall_reject,
     filter::firewall_drop,
     proxy::backend_gone,
     neighbor::stale,
@@ -37,6 +45,8 @@ const RULES: &[Rule] = &[
     route::missing,
     route::asymmetric_return,
     checksum::bad,
+    nat::reply_bypasses,
+    conntrack::invalid,
     listener::loopback_only,
     listener::target_port_mismatch,
     listener::missing,
@@ -50,6 +60,9 @@ const RULES: &[Rule] = &[
     beyond::lost_beyond_node,
     mtu::pmtu_learned,
     mtu::fragmentation,
+    conntrack::pressure,
+    nat::source_masqueraded,
+    proxy::mode,
 ];
 
 /// Runs all rules.

@@ -10,7 +10,7 @@ use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
 use crate::model::CtTuples;
-use crate::model::answer::{Basis, Changes, Fix, Via};
+use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
 use crate::model::flow::Direction;
 use crate::model::node::ProxyService;
 use crate::model::record::{Drop, Event, IcmpError, Record};
@@ -199,8 +199,50 @@ fn rules_for(a: &Attempt<'_>) -> RulesFor {
     }
 }
 
+/// Which rule system translates what the Service's clients dial.
+pub fn mode(case: &Case<'_>, report: &mut Report) {
+    for (i, view) in case.views.iter().enumerate() {
+        let here = |a: &&Attempt<'_>| {
+            let dialled = !matches!(a.via, Via::Pod | Via::Headless);
+            dialled && a.parts.first().is_some_and(|p| p.view == i)
+        };
+        let Some(a) = case.attempts.iter().find(here) else {
+            continue;
+        };
+        let Some(facts) = view.facts.as_ref() else {
+            continue;
+        };
+        let rows = view.proxy(a.orig.dst, a.orig.dport, a.orig.proto);
+        let modes: BTreeSet<&str> = rows.iter().map(|r| r.mode.as_str()).collect();
+        let Some(mode) = modes.first() else { continue };
+        let rules = facts.proxy.rules;
+        let cost = match *mode {
+            "iptables-legacy" | "iptables-nft" if rules > 0 => format!(
+                ", which walks its rules one by one for the first packet of each connection ({rules} for Services)"
+            ),
+            "nftables" => ", which finds a Service by one look-up for each new connection".to_owned(),
+            "ipvs" => ", which finds a Service by one look-up, and whose addresses are all local to the node".to_owned(),
+            _ => String::new(),
+        };
+        let all: Vec<&str> = modes.iter().copied().collect();
+        let summary = match all.as_slice() {
+            [one] => format!("{} translates Services by {one}{cost}", view.name()),
+            _ => format!(
+                "{} has rules for this Service in {}: the first that matches decides",
+                view.name(),
+                all.join(" and ")
+            ),
+        };
+        let saying = Saying {
+            evidence: rules_draft(a).into_iter().collect(),
+            ..Saying::new(summary)
+        };
+        report.state(case, "proxy-mode", Basis::Observed, Severity::Info, saying);
+    }
+}
+
 /// Whether every rule system of the node could be read and its rules for Services followed to their end.
-fn are_rules_read(view: &View) -> bool {
+pub(super) fn are_rules_read(view: &View) -> bool {
     let of_rules = |what: &str| {
         [
             "nftables",
@@ -218,7 +260,7 @@ fn are_rules_read(view: &View) -> bool {
 }
 
 /// Evidence: what the proxy rules of the client's node say of the address.
-fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
+pub(super) fn rules_draft(a: &Attempt<'_>) -> Option<Draft> {
     let part = a.parts.first()?;
     let facts = part.node.facts.as_ref()?;
     let d = a.orig;
@@ -319,19 +361,22 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
     Some(evidence)
 }
 
-/// Today's rules made the entry: it was announced as new, never got into the table, or was not there when we began to look.
-fn is_new(a: &Attempt<'_>, ct: &CtTuples) -> bool {
+/// Today's rules made the entry: it never got into the table, or was announced as new or came up while we looked, and was not
+/// there when we began. (One-way UDP stays new for conntrack, however old its entry.)
+pub(super) fn is_new(a: &Attempt<'_>, ct: &CtTuples) -> bool {
     let began_here = |p: &Part<'_>| {
         let stood = p.node.before.iter().flat_map(|f| &f.conntrack.entries);
-        p.conn.opened
-            && p.conn.began >= p.node.start.time
-            && !stood.map(|e| e.tuples.orig).any(|orig| orig == ct.orig)
+        let begun = p.conn.opened && p.conn.began >= p.node.start.time;
+        (p.conn.ct_new || begun)
+            && !stood
+                .map(|e| e.tuples)
+                .any(|t| (t.orig, t.reply) == (ct.orig, ct.reply))
     };
-    !ct.status.confirmed() || a.parts.iter().any(|p| p.conn.ct_new || began_here(p))
+    !ct.status.confirmed() || a.parts.iter().any(began_here)
 }
 
 /// Whether the rules of a node that saw the attempt would choose this target today, too.
-fn is_ruled(a: &Attempt<'_>, to: SocketAddr) -> bool {
+pub(super) fn is_ruled(a: &Attempt<'_>, to: SocketAddr) -> bool {
     let dialled = a.orig;
     a.parts.iter().any(|p| {
         let rows = p.node.proxy(dialled.dst, dialled.dport, dialled.proto);
@@ -502,7 +547,7 @@ fn objects_draft(case: &Case<'_>, ip: IpAddr) -> Draft {
     Draft::objects(format!("gone {ip}"), format!("{listed} {ip}; {pod}"))
 }
 
-fn list<T: ToString>(all: &BTreeSet<T>) -> String {
+pub(super) fn list<T: ToString>(all: &BTreeSet<T>) -> String {
     all.iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()

@@ -3,8 +3,10 @@
 use super::codes::*;
 use super::story::*;
 use crate::model::answer::{Answer, Basis, Verdict};
+use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{FirewallRule, NodeFacts};
-use crate::model::{Input, Time};
+use crate::model::record::{Event, IcmpError};
+use crate::model::{Input, Proto, Time};
 
 /// The translated packet is dropped on node A; the node's facts are read again afterwards.
 fn dropped(reason: &str, before: NodeFacts, after: Option<NodeFacts>) -> Answer {
@@ -67,34 +69,6 @@ fn without_a_rule_that_could_none_is_asserted() {
 }
 
 #[test]
-fn a_full_conntrack_table_is_said() {
-    let mut facts = facts_a();
-    (facts.conntrack.count, facts.conntrack.max) = (65_536, 65_536);
-    let facts = ruled(facts, rules_to(&[backend()]));
-    let mut s = Story::new("a", objects(&[BACKEND]), facts);
-    s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 3);
-    s.drop(
-        vip(4001),
-        NETNS,
-        "NETFILTER_DROP",
-        "nf_hook_slow",
-        None,
-        ms(10),
-    );
-    let answer = explain(&[s.told(ms(3000))]);
-    let finding = &answer.findings[0];
-    assert_eq!(
-        (finding.code, finding.basis),
-        ("firewall-drop", Basis::Inferred)
-    );
-    assert!(
-        finding.summary.contains("65536 of 65536"),
-        "{}",
-        finding.summary
-    );
-}
-
-#[test]
 fn programs_on_interfaces_are_filters_too() {
     for reason in ["TC_INGRESS", "TC_EGRESS", "XDP"] {
         let answer = dropped(reason, facts_a(), None);
@@ -146,4 +120,107 @@ fn counters_of_a_namespace_that_was_not_read_before_have_not_risen() {
         summary.contains("does not count") || summary.contains(" can"),
         "{summary}"
     );
+}
+
+/// The packet to the local backend is dropped on node A, which may say so by ICMP.
+fn refused(answer: Option<(u8, u8)>, rule: Option<&str>) -> Answer {
+    let rules = |packets| {
+        let rule = rule.map(|verdict| FirewallRule {
+            verdict: verdict.into(),
+            ..dropping(Some(packets))
+        });
+        rule.into_iter().collect()
+    };
+    let mut s = Story::new("a", objects(&[BACKEND]), with(rules(4), ms(1)));
+    s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 3);
+    let ct = s.nat(vip(4001), reply(4001, backend()), ms(10));
+    let sent = reply(4001, backend()).inverse();
+    if let Some((icmp_type, code)) = answer {
+        let event = Event::IcmpSent {
+            icmp_type,
+            code,
+            mtu: 0,
+            ct: Some(ct),
+        };
+        s.record(ms(10), NETNS, CLIENT_VETH, Some(sent), event);
+    }
+    s.drop(
+        sent,
+        NETNS,
+        "NETFILTER_DROP",
+        "nf_hook_slow",
+        Some(ct),
+        ms(10),
+    );
+    s.inputs
+        .push(Input::Node(Box::new(with(rules(7), ms(2000)))));
+    explain(&[s.told(ms(3000))])
+}
+
+#[test]
+fn a_filter_that_answers_is_told_from_one_that_is_silent() {
+    for (answer, rule) in [
+        (Some((3, 3)), None),
+        (Some((3, 13)), None),
+        (None, Some("reject")),
+    ] {
+        let said = refused(answer, rule);
+        assert_cause(&said, "firewall-reject", Verdict::Failing);
+    }
+    assert_cause(
+        &refused(None, Some("drop")),
+        "firewall-drop",
+        Verdict::Failing,
+    );
+    // Host unreachable tells of routes and neighbours.
+    let said = refused(Some((3, 1)), Some("drop"));
+    assert_cause(&said, "firewall-drop", Verdict::Failing);
+}
+
+/// ICMP comes in from `router` about the packet that left for the remote backend.
+fn refused_by(router: &str, code: u8, again: bool) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    let sent = reply(4001, remote()).inverse();
+    let last = if again { 1020 } else { 10 };
+    for (t, ifindex, dir) in [
+        (vip(4001), CLIENT_VETH, Direction::Ingress),
+        (sent, UPLINK, Direction::Egress),
+    ] {
+        s.flow(t, ifindex, dir, ms(10), |f| {
+            f.flags = TcpFlags(2);
+            f.syn = Some(ms(10));
+            f.isn = 7;
+            f.last = ms(last);
+            f.packets = 1 + u64::from(again);
+        });
+    }
+    s.nat(vip(4001), reply(4001, remote()), ms(10));
+    let own = tuple(Proto::ICMP, router, 0, CLIENT, 3 << 8 | u16::from(code));
+    let error = IcmpError {
+        dir: Direction::Ingress,
+        icmp_type: 3,
+        code,
+        mtu: 0,
+        quoted: Some(sent),
+    };
+    s.record(ms(12), NETNS, UPLINK, Some(own), Event::IcmpError(error));
+    explain(&[s.told(ms(3000))])
+}
+
+#[test]
+fn port_unreachable_for_tcp_is_a_filters_wherever_it_comes_from() {
+    for from in [NODE_B, "192.0.2.254", REMOTE] {
+        let answer = refused_by(from, 3, false);
+        assert_cause(&answer, "firewall-reject", Verdict::Failing);
+        assert_eq!(answer.paths[0].outcomes.refused, 1);
+    }
+    let prohibited = refused_by("192.0.2.254", 13, false);
+    let found = &prohibited.findings[0];
+    assert_eq!(
+        (found.code, found.basis),
+        ("firewall-reject", Basis::Inferred)
+    );
+    // A client that sends its SYN again was not told.
+    let deaf = refused_by("192.0.2.254", 13, true);
+    assert_eq!(deaf.paths[0].outcomes.timeout, 1);
 }

@@ -1,10 +1,12 @@
 //! The rules on hand-made records: what each code needs, and what it must not be taken for.
 
 mod codes;
+mod conntrack;
 mod endings;
 mod filter;
 mod foreign;
 mod listener;
+mod nat;
 mod overlay;
 mod proxy;
 mod route;
