@@ -1,7 +1,7 @@
 //! What lies between the nodes.
 
 use super::route::shapes;
-use super::{At, Expect, Fault, Form, Vantage, beyond};
+use super::{At, Expect, Fault, Form, Vantage};
 use crate::lab::plan::{Network, Placement, Plan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
@@ -233,7 +233,12 @@ impl Fault for LostBeyondNode {
         Ok(())
     }
     fn expect(&self, at: At) -> Expect {
-        lost(at)
+        // Nothing at all comes through the tunnel.
+        let lost = "overlay-peer-lost";
+        match at.network {
+            Network::Vxlan => lost_as(at, lost, lost),
+            Network::Bridge | Network::Veth => lost_as(at, "lost-beyond-node", "never-arrived"),
+        }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Timeout]
@@ -248,13 +253,18 @@ impl Fault for LostBeyondNode {
 
 /// Packets left one node and never came to the other, which is known as soon as both are asked.
 fn lost(at: At) -> Expect {
+    lost_as(at, "lost-beyond-node", "never-arrived")
+}
+
+/// The same, as the client's node says it alone and together with the other.
+fn lost_as(at: At, alone: &'static str, together: &'static str) -> Expect {
     match at.vantage {
-        Vantage::Client => beyond(),
+        Vantage::Client => Expect::code(alone, &["flow"]),
         Vantage::Backend => Expect {
             codes: vec!["never-arrived"],
             ..Expect::not_from_here()
         },
-        Vantage::Together => Expect::code("never-arrived", &["flow"]),
+        Vantage::Together => Expect::code(together, &["flow"]),
     }
 }
 

@@ -371,7 +371,8 @@ pub(super) static OVERLAY_PEER_LOST: Code = Code {
     family: Family::Route,
     meaning: "Packets for a Pod of another node go into the overlay's tunnel and leave this node inside tunnel packets, and \
               not one tunnel packet comes from that node: it is down, it does not know this node as a peer, or something \
-              between them swallows the tunnel.",
+              between them swallows the tunnel. Where nothing but this Service uses the tunnel, a drop on the other node looks \
+              the same: ask that node, too.",
     looked_at: "The packets at the tunnel device, the tunnel's own packets to and from the other node at the uplink, what the \
                 device says of its port and peers.",
     check: &[

@@ -8,9 +8,12 @@ use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
 use crate::explain::tunnel::Tunnelled;
+use crate::model::Time;
 use crate::model::answer::Basis;
 use crate::model::flow::Direction;
 use crate::model::record::Event;
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// A silent attempt whose packets or answers left through a tunnel.
 fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Tunnelled<'a>> {
@@ -98,13 +101,21 @@ fn values(t: &Tunnelled<'_>, here: &str) -> Vec<(&'static str, String)> {
 
 /// Packets go into the tunnel and on to the other node, and the tunnel brings nothing at all back from there.
 pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
+    // Whatever came from the peer since the first attempt that met silence shows that the tunnel works.
+    let mut since: HashMap<IpAddr, Time> = HashMap::new();
+    for a in &case.attempts {
+        if let Some(t) = silent(case, a) {
+            let first = since.entry(t.peer).or_insert(a.began());
+            *first = a.began().min(*first);
+        }
+    }
     report.explain(
         case,
         "overlay-peer-lost",
         Basis::Observed,
         |a| {
             let t = silent(case, a)?;
-            let began = a.began();
+            let began = *since.get(&t.peer)?;
             let (part, out) = t
                 .seen(Direction::Egress)
                 .into_iter()

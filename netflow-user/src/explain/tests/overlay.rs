@@ -220,3 +220,21 @@ fn a_tunnel_that_takes_more_than_its_uplink_carries_is_a_mismatch() {
         Verdict::Degraded,
     );
 }
+
+#[test]
+fn a_tunnel_that_worked_since_the_first_silence_is_not_lost() {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+    syn_through_tunnel(&mut s, 4001);
+    let (o, r) = (vip(4002), reply(4002, remote()));
+    s.syn(o, CLIENT_VETH, ms(2000), 8, 2);
+    s.nat(o, r, ms(2000));
+    s.syn_at(r.inverse(), DEVICE, Direction::Egress, ms(2000), 8, 2);
+    let out = outer(LOCAL, PEER, 50_001);
+    s.flow(out, UPLINK, Direction::Egress, ms(11), |f| {
+        f.last = ms(3000);
+    });
+    let back = outer(PEER, LOCAL, 50_777);
+    s.flow(back, UPLINK, Direction::Ingress, ms(900), |_| {});
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_cause(&answer, "lost-beyond-node", Verdict::Failing);
+}

@@ -281,22 +281,10 @@ fn what_a_router_says_of_one_attempt_holds_for_its_siblings() {
     assert_eq!(answer.findings[0].basis, Basis::Inferred);
 }
 
-/// A long request to a remote backend: none of it is acknowledged, and `told` says how often a router asked for packets
-/// of 1300 bytes. Segments that are sent again have `size` bytes.
-fn long_request(told: &[u64], size: u16) -> Answer {
-    let mut facts = facts_a();
-    facts.pods[0].sockets.push(TcpSocket {
-        local: SocketAddr::new(ip(CLIENT), 4001),
-        remote: SocketAddr::new(ip(VIP), 80),
-        state: 1,
-        pmtu: 1500,
-        snd_mss: 1448,
-        total_retrans: 5,
-        unacked: 3,
-    });
-    let mut s = Story::new("a", objects(&[REMOTE]), facts);
-    let (o, r) = (vip(4001), reply(4001, remote()));
-    s.served(4001, remote(), UPLINK, ms(10));
+/// A connection whose request hangs: the client sends again segments of `size` bytes.
+fn stalled(s: &mut Story, sport: u16, size: u16) {
+    let (o, r) = (vip(sport), reply(sport, remote()));
+    s.served(sport, remote(), UPLINK, ms(10));
     for (tuple, ifindex, dir) in [
         (o, CLIENT_VETH, Direction::Ingress),
         (r.inverse(), UPLINK, Direction::Egress),
@@ -305,7 +293,7 @@ fn long_request(told: &[u64], size: u16) -> Answer {
             f.packets = 50;
             f.flags = TcpFlags(26);
             f.syn = Some(ms(10));
-            f.isn = 4001;
+            f.isn = u32::from(sport);
             f.data = Some(ms(20));
             f.seq_end = 64_000;
             f.retrans = 5;
@@ -323,14 +311,43 @@ fn long_request(told: &[u64], size: u16) -> Answer {
         s.flow(tuple, ifindex, dir, ms(10), |f| {
             f.flags = TcpFlags(18);
             f.syn_ack = Some(ms(10));
-            f.ack = 4002;
+            f.ack = u32::from(sport) + 1;
         });
     }
+}
+
+/// A long request to a remote backend: none of it is acknowledged, and `told` says how often a router asked for packets
+/// of 1300 bytes. Segments that are sent again have `size` bytes.
+fn long_request(told: &[u64], size: u16) -> Answer {
+    let mut facts = facts_a();
+    facts.pods[0].sockets.push(TcpSocket {
+        local: SocketAddr::new(ip(CLIENT), 4001),
+        remote: SocketAddr::new(ip(VIP), 80),
+        state: 1,
+        pmtu: 1500,
+        snd_mss: 1448,
+        total_retrans: 5,
+        unacked: 3,
+    });
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
+    stalled(&mut s, 4001, size);
     s.served(4002, remote(), UPLINK, ms(900));
     for at in told {
-        s.unreachable(GATEWAY, o, 4, 1300, ms(*at));
+        s.unreachable(GATEWAY, vip(4001), 4, 1300, ms(*at));
     }
     explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn what_hangs_beside_a_black_hole_hangs_in_it() {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    stalled(&mut s, 4001, 1500);
+    // Only its small last segment was sent again so far.
+    stalled(&mut s, 4003, 120);
+    s.served(4002, remote(), UPLINK, ms(900));
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_cause(&answer, "mtu-blackhole", Verdict::Degraded);
+    assert_eq!(answer.findings[0].affected.attempts, 2);
 }
 
 #[test]
