@@ -14,7 +14,7 @@ use crate::model::Input;
 use crate::model::capability::{Capability, TierStatus};
 use crate::model::feed::Start;
 use crate::model::netns::NetnsId;
-use crate::model::node::NodeFacts;
+use crate::model::node::{NodeFacts, Unread};
 use crate::model::objects::Objects;
 use crate::model::query::Query;
 use crate::model::recording::Writer;
@@ -236,7 +236,13 @@ impl Node for LiveNode<'_> {
 
     fn facts(&mut self) -> Result<NodeFacts, SourceError> {
         self.watch_pods();
-        self.reader.read(&self.ask)
+        let mut facts = self.reader.read(&self.ask)?;
+        let unseen = self.kernel.unseen().into_iter().map(|i| Unread {
+            what: format!("packets at {}", i.name),
+            why: i.problem,
+        });
+        facts.unread.extend(unseen);
+        Ok(facts)
     }
 
     fn drain(&mut self) -> Result<Vec<Input>, SourceError> {

@@ -249,7 +249,7 @@ impl Connection {
                 self.events[i] = ConnEvent { more, ..event };
             }
             _ if of_kind >= MAX_OF_KIND => self.events_skipped += 1,
-            _ => self.events.push(event),
+            _ => push_tight(&mut self.events, event),
         }
     }
 
@@ -310,10 +310,10 @@ impl Connection {
         match self.sights.iter_mut().find(|s| s.key == key) {
             Some(known) if known.stats.last > stats.last => {}
             Some(known) => known.stats = stats.clone(),
-            None => self.sights.push(Sight {
-                key,
-                stats: stats.clone(),
-            }),
+            None => {
+                let stats = stats.clone();
+                push_tight(&mut self.sights, Sight { key, stats });
+            }
         }
     }
 
@@ -571,6 +571,14 @@ impl Connection {
                 && e.record.tuple.is_some_and(|t| self.leg(&t).is_some())
         })
     }
+}
+
+/// Many connections have one or two of these: no room for four is taken at once.
+fn push_tight<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len().max(1));
+    }
+    list.push(item);
 }
 
 fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {

@@ -40,7 +40,8 @@ impl Default for TableLimits {
 #[derive(Debug, Default)]
 pub struct Table {
     limits: TableLimits,
-    connections: Vec<Option<Connection>>,
+    /// Boxed: what is gone leaves a hole, which shall cost little.
+    connections: Vec<Option<Box<Connection>>>,
     live: usize,
     by_tuple: HashMap<Tuple, Vec<usize>>,
     /// Addresses and ports that serve, to tell the client's side where neither SYN nor conntrack does.
@@ -73,7 +74,7 @@ impl Table {
 
     /// Connections in the order in which they were first seen.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.iter().flatten()
+        self.connections.iter().flatten().map(Box::as_ref)
     }
 
     /// Connections dropped for want of room.
@@ -149,7 +150,7 @@ impl Table {
             (None, Some(id)) => id,
             (None, None) => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
         };
-        let Some(conn) = self.connections[id].as_mut() else {
+        let Some(conn) = self.connections[id].as_deref_mut() else {
             return;
         };
         conn.began = conn.began.min(stats.first);
@@ -190,7 +191,7 @@ impl Table {
             .newest(&tuple, same)
             .or_else(|| self.find_where(&tuple, time, nameless))
             .unwrap_or_else(|| self.create((tuple, false), time));
-        if let Some(conn) = self.connections[id].as_mut() {
+        if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(tuple);
             conn.isn = Some(isn);
             conn.opened = true;
@@ -215,7 +216,7 @@ impl Table {
             .is_new()
             .then(|| self.find_where(&ct.translated(), time, opened))
             .flatten()
-            .and_then(|id| self.connections[id].as_ref()?.isn);
+            .and_then(|id| self.connections[id].as_deref()?.isn);
         let fits = |c: &Connection| match c.ct {
             None => {
                 let is_it =
@@ -232,7 +233,7 @@ impl Table {
             None => self.create((ct.orig, false), time),
         };
         let strays = self.strays(id, time, &ct, age);
-        if let Some(conn) = self.connections[id].as_mut() {
+        if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(ct.orig);
             let told = age == Age::New { told: true };
             conn.view(ct, told, age.is_new(), (time, cite));
@@ -249,7 +250,7 @@ impl Table {
     /// What was filed under a translated form of the connection `id` alone and is the same connection: conntrack's tuples
     /// are unique, so whatever used them while the entry stood does.
     fn strays(&self, id: usize, time: Time, ct: &CtTuples, age: Age) -> Vec<usize> {
-        let own = self.connections[id].as_ref();
+        let own = self.connections[id].as_deref();
         let isn = own.and_then(|o| o.isn);
         let fits = |c: &Connection| {
             let same_isn = c.isn.is_none() || isn.is_none() || c.isn == isn;
@@ -270,7 +271,7 @@ impl Table {
             for &other in self.by_tuple.get(&t).into_iter().flatten() {
                 let stray = other != id
                     && self.connections[other]
-                        .as_ref()
+                        .as_deref()
                         .is_some_and(|c| fits(c) && (c.isn.is_none() || Some(other) == opened));
                 if stray && !strays.contains(&other) {
                     strays.push(other);
@@ -293,9 +294,9 @@ impl Table {
         });
         if whole == Some(true)
             && let Some(old) = self.remove(stray)
-            && let Some(conn) = self.connections[id].as_mut()
+            && let Some(conn) = self.connections[id].as_deref_mut()
         {
-            conn.absorb(old);
+            conn.absorb(*old);
             let tuples = conn.tuples();
             self.index(id, &tuples);
         }
@@ -304,7 +305,7 @@ impl Table {
     /// Now that it is known when the connection `id` began, what was told of its tuples goes to whoever had them then.
     fn settle(&mut self, id: usize) {
         let Some(own) = self.connections[id]
-            .as_ref()
+            .as_deref()
             .filter(|c| c.start().is_some())
         else {
             return;
@@ -313,7 +314,7 @@ impl Table {
         let others = tuples.iter().filter_map(|t| self.by_tuple.get(t)).flatten();
         let mut siblings: Vec<(Time, usize)> = others
             .filter(|other| **other != id)
-            .filter_map(|other| Some((self.connections[*other].as_ref()?.place(), *other)))
+            .filter_map(|other| Some((self.connections[*other].as_deref()?.place(), *other)))
             .collect();
         siblings.sort_unstable();
         siblings.dedup();
@@ -380,7 +381,7 @@ impl Table {
             return;
         }
         let id = self.home(record, &tuples);
-        if let Some(conn) = id.and_then(|id| self.connections[id].as_mut()) {
+        if let Some(conn) = id.and_then(|id| self.connections[id].as_deref_mut()) {
             conn.push(event);
         }
     }
@@ -394,17 +395,15 @@ impl Table {
         self.unjoined += 1;
         let waiting: usize = self.waiting.values().map(Vec::len).sum();
         if waiting < WAITING {
-            self.waiting
-                .entry(quoted)
-                .or_default()
-                .push((cite, record.clone()));
+            let queue = self.waiting.entry(quoted).or_default();
+            queue.push((cite, record.clone()));
         }
     }
 
     fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
         let id = self.home(record, candidates);
         if let (Some(id), Event::FirstPacket(_)) = (id, &record.event)
-            && let Some(conn) = self.connections[id].as_mut()
+            && let Some(conn) = self.connections[id].as_deref_mut()
             && conn.orig.proto != Proto::TCP
             && record.tuple == Some(conn.orig)
         {
@@ -431,7 +430,7 @@ impl Table {
     }
 
     fn push(&mut self, id: Option<usize>, cite: Cite, record: &Record) {
-        if let Some(conn) = id.and_then(|id| self.connections[id].as_mut()) {
+        if let Some(conn) = id.and_then(|id| self.connections[id].as_deref_mut()) {
             conn.push(ConnEvent {
                 cite,
                 record: record.clone(),
@@ -454,7 +453,7 @@ impl Table {
         fits: impl Fn(&Connection) -> bool,
     ) -> Option<usize> {
         let fitting = self.by_tuple.get(tuple)?.iter().filter_map(|&id| {
-            let conn = self.connections[id].as_ref().filter(|c| fits(c))?;
+            let conn = self.connections[id].as_deref().filter(|c| fits(c))?;
             // Its SYN says exactly when it began.
             let early = if conn.syn.is_some() { GRAIN } else { TOLERANCE };
             Some((conn.place(), early, id))
@@ -469,7 +468,7 @@ impl Table {
         ids.iter()
             .rev()
             .copied()
-            .find(|&id| self.connections[id].as_ref().is_some_and(&fits))
+            .find(|&id| self.connections[id].as_deref().is_some_and(&fits))
     }
 
     /// The connection of an entry that no SYN began.
@@ -487,7 +486,7 @@ impl Table {
         conn.direction_guessed = guessed;
         let tuples = conn.tuples();
         let id = self.connections.len();
-        self.connections.push(Some(conn));
+        self.connections.push(Some(Box::new(conn)));
         self.live += 1;
         self.index(id, &tuples);
         if let Some(ids) = self.by_tuple.get(&orig)
@@ -508,7 +507,7 @@ impl Table {
             }
             ids.push(id);
             for (cite, record) in self.waiting.remove(t).into_iter().flatten() {
-                if let Some(conn) = self.connections[id].as_mut() {
+                if let Some(conn) = self.connections[id].as_deref_mut() {
                     self.unjoined -= 1;
                     conn.push(ConnEvent {
                         cite,
@@ -531,7 +530,7 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, id: usize) -> Option<Connection> {
+    fn remove(&mut self, id: usize) -> Option<Box<Connection>> {
         let conn = self.connections[id].take()?;
         self.live -= 1;
         self.unindex(id, conn.tuples());
@@ -553,7 +552,7 @@ impl Table {
         }
         // Ids are positions; compact once the table is mostly holes, so that memory stays bounded too.
         if self.connections.len() > 4 * self.limits.connections {
-            let kept: Vec<Connection> = self.connections.drain(..).flatten().collect();
+            let kept: Vec<Box<Connection>> = self.connections.drain(..).flatten().collect();
             self.by_tuple.clear();
             for (id, conn) in kept.into_iter().enumerate() {
                 let tuples = conn.tuples();

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Where the kernel shows its BTF: `vmlinux` and one file for each module.
 pub const SYSFS: &str = "/sys/kernel/btf";
 
+/// Longest name (`KSYM_NAME_LEN` of `include/linux/kallsyms.h`, v6.18): a longer one is none that anybody asks for.
+const NAME_LEN: usize = 512;
+
 /// Typedefs, qualifiers and anonymous members are followed at most this deep (the kernel's own bound for resolving is
 /// 32, `MAX_RESOLVE_DEPTH` in kernel/bpf/btf.c, v6.18).
 const MAX_DEPTH: usize = 32;
@@ -276,7 +279,15 @@ impl Btf {
         let tail = strings
             .get((offset - before) as usize..)
             .ok_or_else(|| outside.clone())?;
-        let end = tail.iter().position(|&c| c == 0).ok_or(outside)?;
+        // Strings may overlap: without a limit a crafted file costs its size for each of its types.
+        let near = &tail[..tail.len().min(NAME_LEN)];
+        let Some(end) = near.iter().position(|&c| c == 0) else {
+            return if near.len() < NAME_LEN {
+                Err(outside)
+            } else {
+                Ok("")
+            };
+        };
         // Names are C identifiers; anything else is a name that nobody asks for.
         Ok(str::from_utf8(&tail[..end]).unwrap_or(""))
     }
@@ -900,6 +911,25 @@ pub(crate) mod tests {
         }
         assert_eq!(Btf::parse(vec![0; 64]).unwrap_err(), BtfError::Magic(0));
         assert!(Btf::parse(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn overlapping_names_cost_no_more_than_names_do() {
+        let mut b = Builder::new();
+        let long = "x".repeat(1 << 20);
+        b.int(&long, 4);
+        // Each type's name is a tail of the same long string.
+        for _ in 0..20_000 {
+            b.push("", u32::from(kind::INT) << 24, 4, &[32]);
+        }
+        for (at, name) in b.types.chunks_exact_mut(16).zip(1_u32..) {
+            at[..4].copy_from_slice(&name.to_ne_bytes());
+        }
+        let began = std::time::Instant::now();
+        let btf = Btf::parse(b.build()).unwrap();
+        // Read whole they are 20 GB.
+        assert!(began.elapsed() < std::time::Duration::from_secs(5));
+        assert_eq!(btf.string(1).unwrap(), "");
     }
 
     #[test]

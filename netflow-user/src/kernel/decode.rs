@@ -511,6 +511,35 @@ pub(super) mod tests {
         record(bytes, names)
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 4096, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn whatever_the_ring_holds_is_a_record_or_an_error(
+            kind in proptest::prelude::any::<u8>(),
+            rest in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..512),
+            small in proptest::prelude::any::<bool>(),
+        ) {
+            let mut bytes = rest;
+            if small {
+                // Numbers that mean something: families, directions, hooks.
+                for byte in &mut bytes {
+                    *byte %= 11;
+                }
+            }
+            for (offset, value) in [
+                (std::mem::offset_of!(Header, version), VERSION),
+                (std::mem::offset_of!(Header, kind), kind % 32),
+            ] {
+                if let Some(byte) = bytes.get_mut(offset) {
+                    *byte = value;
+                }
+            }
+            let _ = decode(&bytes);
+            let _ = addresses(&bytes).count();
+        }
+    }
+
     #[test]
     fn a_syn() {
         let bytes = SegmentRecord {

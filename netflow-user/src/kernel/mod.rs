@@ -318,6 +318,11 @@ impl Kernel {
         self.tc.interfaces()
     }
 
+    /// Interfaces whose packets are not all seen, and why.
+    pub fn unseen(&self) -> Vec<InterfaceStatus> {
+        self.tc.examine()
+    }
+
     /// Programs of others on the same interfaces.
     pub fn beside(&self) -> io::Result<Vec<beside::Beside>> {
         beside::programs(&self.tc.interfaces(), self.tc.method())
@@ -350,6 +355,7 @@ impl Kernel {
             let swept = self.sweeper.sweep()?;
             self.count("garbled", swept.garbled);
             self.count("flow-evicted", swept.evicted);
+            self.count("flow-untold", swept.untold);
             // That nothing changed is worth telling: what hangs is known by it.
             let flows = swept.flows;
             inputs.push(Input::Flows { time, flows });

@@ -25,6 +25,13 @@ const OTHER: u64 = 120 * SECOND;
 /// Entries deleted in one sweep at most: about 10 ms of system calls.
 const MAX_DELETED: usize = 8192;
 
+/// The same when the map is all but full: what is watched needs room at once.
+const MAX_DELETED_FULL: usize = 4 * MAX_DELETED;
+
+/// Flows told in one sweep at most, those that are watched apart: more than all connections that are kept have. It bounds
+/// memory and time in a storm.
+const MAX_TOLD: usize = 65_536;
+
 const TCP: u8 = 6;
 const FIN: u8 = 1;
 const RST: u8 = 4;
@@ -47,6 +54,8 @@ pub struct Swept {
     pub flows: Vec<FlowSnapshot>,
     /// Entries deleted although they were not over, because the map was nearly full.
     pub evicted: u64,
+    /// Entries that changed and are not told, because too many did.
+    pub untold: u64,
     /// Entries that make no sense.
     pub garbled: u64,
 }
@@ -107,7 +116,10 @@ impl Sweeper {
                 return;
             };
             let last = clock.last(&value);
-            if last >= since {
+            let told = swept.flows.len() < MAX_TOLD || touches(&key.tuple, watched);
+            if last >= since && !told {
+                swept.untold += 1;
+            } else if last >= since {
                 match decode::snapshot(&key, &value, *clock) {
                     Ok(flow) => swept.flows.push(flow),
                     Err(_) => swept.garbled += 1,
@@ -123,10 +135,15 @@ impl Sweeper {
                 });
             }
         })?;
-        over.truncate(MAX_DELETED);
+        let most = if entries > self.capacity / 10 * 9 {
+            MAX_DELETED_FULL
+        } else {
+            MAX_DELETED
+        };
+        over.truncate(most);
         let left = entries - over.len();
         let excess = left.saturating_sub(self.capacity / 10 * 7);
-        let evicted = pick(candidates, excess.min(MAX_DELETED - over.len()));
+        let evicted = pick(candidates, excess.min(most - over.len()));
         swept.evicted = evicted.len() as u64;
         for key in over.iter().chain(evicted.iter().map(|c| &c.key)) {
             self.map.remove(key)?;

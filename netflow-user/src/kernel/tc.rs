@@ -198,6 +198,27 @@ impl Attachments {
         Ok(())
     }
 
+    /// Filters can be removed by whoever may add some; links cannot.
+    fn examine(&mut self) {
+        let rtnl = &mut self.rtnl;
+        for (ifindex, attached) in &mut self.interfaces {
+            let ours = attached.links.iter().filter_map(|link| match link {
+                Link::Clsact(filter) => Some(filter),
+                Link::Tcx(_) => None,
+            });
+            let removed = ours
+                .filter(|filter| {
+                    // Where they cannot be listed nothing is known to be wrong.
+                    clsact::filters(rtnl, *ifindex, filter.side)
+                        .is_ok_and(|there| !there.contains(filter))
+                })
+                .count();
+            if removed > 0 {
+                "somebody removed the filters of netflow".clone_into(&mut attached.problem);
+            }
+        }
+    }
+
     fn detach_all(&mut self) {
         for (ifindex, attached) in std::mem::take(&mut self.interfaces) {
             for link in &attached.links {
@@ -250,6 +271,14 @@ impl TcMonitor {
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Notes which of the filters somebody else has removed, and says what is wrong with each interface.
+    pub fn examine(&self) -> Vec<InterfaceStatus> {
+        lock(&self.state).examine();
+        let mut all = self.interfaces();
+        all.retain(|i| !i.problem.is_empty());
+        all
     }
 
     /// How the programs are attached.

@@ -1,9 +1,13 @@
 //! The real binary on the real kernel, in network namespaces made for it. Needs root.
 
 mod attached;
+mod beside;
 mod canary;
+mod foreign;
 mod harmless;
+mod killed;
 mod maps;
 mod netflow;
 mod netns;
 mod search;
+mod storm;

@@ -145,6 +145,13 @@ impl Running {
         Ok(())
     }
 
+    /// Kilobytes of its own memory, maps apart; `None` once it has ended.
+    pub fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    }
+
     /// Waits for its end.
     pub fn output(mut self) -> Result<Output> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
