@@ -21,9 +21,61 @@ pub enum Hook {
     NeighTimerHandler,
     /// A packet was handed to a neighbour whose link-layer address is not known to be good.
     NeighEventSendDone,
+    /// A new connection goes into the conntrack table.
+    CtConfirm,
+    /// A conntrack entry is taken out.
+    CtDelete,
+    /// A packet is to have a new conntrack entry.
+    CtAlloc,
+    /// Two packets of one connection raced for an entry.
+    CtClash,
+    /// A packet is at a netfilter hook.
+    HookSlow,
+    /// It is at a base chain of nftables.
+    NftChain,
+    /// It is at a table of iptables or ip6tables.
+    XtTable,
+    /// A rule answers it with an ICMP error.
+    SendUnreach,
+    /// The same for IPv6.
+    SendUnreach6,
+    /// A rule answers it with a TCP reset.
+    SendReset,
+    /// The same for IPv6.
+    SendReset6,
+    /// An ICMP error is asked for, with its MTU.
+    IcmpSendCall,
+    /// An `ICMPv6` error is asked for.
+    Icmp6Send,
+    /// An ICMP "unreachable" is taken in.
+    IcmpUnreach,
+    /// An `ICMPv6` error is taken in.
+    Icmp6Notify,
+    /// An ICMP error is given to TCP.
+    TcpErr,
+    /// An `ICMPv6` error is given to TCP.
+    Tcp6Err,
+    /// A path MTU is learnt.
+    PmtuLearned,
+    /// The same for IPv6.
+    PmtuLearned6,
+    /// A packet is cut into fragments.
+    Fragment,
+    /// The same for IPv6.
+    Fragment6,
+    /// IPVS sends a packet on.
+    IpvsXmit,
+    /// IPVS has no destination.
+    IpvsLeave,
+    /// A SYN is at a listening socket.
+    ListenSyn,
+    /// The ACK that completes a handshake is.
+    ListenAck,
+    /// The same for IPv6.
+    ListenAck6,
 }
 
-/// How a [`Hook`] is attached.
+/// How a [`Hook`] at a tracepoint is attached; for the others see [`super::PROBES`].
 #[derive(Clone, Copy, Debug)]
 pub struct HookInfo {
     /// Which.
@@ -38,7 +90,7 @@ pub struct HookInfo {
     pub min_args: u16,
 }
 
-/// Every hook. A hook may be loaded when its tracepoint exists and all [`super::FIELDS`] that name it are present.
+/// Every hook at a tracepoint. A hook may be loaded when its tracepoint exists and all [`super::FIELDS`] that name it are present.
 pub const HOOKS: [HookInfo; 9] = [
     HookInfo {
         hook: Hook::KfreeSkb,

@@ -66,8 +66,10 @@ macro_rules! layout {
             pub kfree_skb_args: u16,
             /// `tcp_send_reset`: 2 or 3 (reason); 0 = no such tracepoint.
             pub tcp_send_reset_args: u16,
+            /// `icmp_send`: 3; 0 = no such tracepoint, `__icmp_send` is listened to in its place.
+            pub icmp_send_args: u16,
             /// Always 0.
-            pub pad: [u16; 4],
+            pub pad: [u16; 3],
             $($(#[$doc])* pub $name: u16,)+
         }
 
@@ -91,7 +93,8 @@ macro_rules! layout {
                 tunnel_ports: [4789, 8472, 6081, 51820, 0, 0, 0, 0],
                 kfree_skb_args: 0,
                 tcp_send_reset_args: 0,
-                pad: [0; 4],
+                icmp_send_args: 0,
+                pad: [0; 3],
                 $($name: ABSENT,)+
             };
         }
@@ -110,6 +113,15 @@ const SOCKET: Need = &[
     Hook::TcpRetransmitSkb,
     Hook::TcpSendReset,
     Hook::TcpReceiveReset,
+];
+/// Hooks that find the namespace through a socket.
+const SOCKET_NET: Need = &[
+    Hook::TcpRetransmitSkb,
+    Hook::TcpSendReset,
+    Hook::TcpReceiveReset,
+    Hook::ListenSyn,
+    Hook::ListenAck,
+    Hook::ListenAck6,
 ];
 /// Hooks that find the namespace through a device.
 const DEVICE: Need = &[
@@ -132,7 +144,28 @@ const EVERY: Need = &[
     Hook::TcpReceiveReset,
     Hook::FibTableLookup,
 ];
-const NAT: Need = &[Hook::NetDevStartXmit];
+/// Hooks that read both tuples of a conntrack entry.
+const NAT: Need = &[
+    Hook::NetDevStartXmit,
+    Hook::CtConfirm,
+    Hook::CtDelete,
+    Hook::CtClash,
+];
+/// Hooks that find the namespace through a conntrack entry.
+const ENTRY: Need = &[Hook::CtConfirm, Hook::CtDelete, Hook::CtClash];
+/// Hooks that read a conntrack tuple.
+const TUPLE: Need = &[
+    Hook::NetDevStartXmit,
+    Hook::CtConfirm,
+    Hook::CtDelete,
+    Hook::CtClash,
+    Hook::CtAlloc,
+];
+/// Hooks that are told at which netfilter hook a packet is.
+const STATE: Need = &[Hook::HookSlow, Hook::NftChain, Hook::XtTable];
+const LEARNED: Need = &[Hook::PmtuLearned];
+const LEARNED6: Need = &[Hook::PmtuLearned6];
+const LISTEN: Need = &[Hook::ListenSyn, Hook::ListenAck, Hook::ListenAck6];
 const ROUTE: Need = &[Hook::FibTableLookup];
 const NEIGHBOR: Need = &[Hook::NeighTimerHandler, Hook::NeighEventSendDone];
 const WAITING: Need = &[Hook::NeighEventSendDone];
@@ -169,7 +202,7 @@ layout! {
     /// `atomic64_t` that stays 0 until somebody asks.
     net_cookie: "net.net_cookie", OPTIONAL;
     /// Namespace of a socket.
-    sk_net: "sock.__sk_common.skc_net.net", SOCKET;
+    sk_net: "sock.__sk_common.skc_net.net", SOCKET_NET;
     /// Address family.
     sk_family: "sock.__sk_common.skc_family", SOCKET;
     /// TCP state.
@@ -192,22 +225,24 @@ layout! {
     ct_reply: "nf_conn.tuplehash[1].tuple", NAT;
     /// Status bits.
     ct_status: "nf_conn.status", NAT;
+    /// Namespace of an entry.
+    ct_net: "nf_conn.ct_net.net", ENTRY;
     /// Mark.
     ct_mark: "nf_conn.mark", OPTIONAL;
     /// Zone.
     ct_zone: "nf_conn.zone.id", OPTIONAL;
     /// Source address of a conntrack tuple.
-    tuple_src: "nf_conntrack_tuple.src.u3", NAT;
+    tuple_src: "nf_conntrack_tuple.src.u3", TUPLE;
     /// Its source port or ICMP id.
-    tuple_sport: "nf_conntrack_tuple.src.u", NAT;
+    tuple_sport: "nf_conntrack_tuple.src.u", TUPLE;
     /// Its address family.
-    tuple_l3num: "nf_conntrack_tuple.src.l3num", NAT;
+    tuple_l3num: "nf_conntrack_tuple.src.l3num", TUPLE;
     /// Its destination address.
-    tuple_dst: "nf_conntrack_tuple.dst.u3", NAT;
+    tuple_dst: "nf_conntrack_tuple.dst.u3", TUPLE;
     /// Its destination port, or ICMP type and code.
-    tuple_dport: "nf_conntrack_tuple.dst.u", NAT;
+    tuple_dport: "nf_conntrack_tuple.dst.u", TUPLE;
     /// Its protocol.
-    tuple_proto: "nf_conntrack_tuple.dst.protonum", NAT;
+    tuple_proto: "nf_conntrack_tuple.dst.protonum", TUPLE;
     /// Device that a route leads to.
     dst_dev: "dst_entry.dev", OPTIONAL;
     /// Function that a route hands received packets to.
@@ -244,6 +279,28 @@ layout! {
     task_nsproxy: "task_struct.nsproxy", ROUTE;
     /// Network namespace among them.
     nsproxy_net: "nsproxy.net_ns", ROUTE;
+    /// Number of a netfilter hook.
+    state_hook: "nf_hook_state.hook", STATE;
+    /// Its family.
+    state_pf: "nf_hook_state.pf", STATE;
+    /// Interface that a packet at it came in through.
+    state_in: "nf_hook_state.in", STATE;
+    /// Interface that it is about to leave through.
+    state_out: "nf_hook_state.out", STATE;
+    /// Namespace of the hook.
+    state_net: "nf_hook_state.net", STATE;
+    /// Interface that a next hop is behind.
+    nhc_dev: "fib_nh_common.nhc_dev", LEARNED;
+    /// Interface that an IPv6 route leads to.
+    rt6_dev: "rt6_info.dst.dev", LEARNED6;
+    /// Destination of an IPv6 route.
+    rt6_dst: "rt6_info.rt6i_dst.addr", LEARNED6;
+    /// MTU of an interface.
+    dev_mtu: "net_device.mtu", OPTIONAL;
+    /// Connections that wait to be accepted.
+    sk_ack_backlog: "sock.sk_ack_backlog", LISTEN;
+    /// How many may.
+    sk_max_ack_backlog: "sock.sk_max_ack_backlog", LISTEN;
 }
 
 /// Every argument count of [`Layout`].
@@ -255,6 +312,10 @@ pub const ARGS: &[Args] = &[
     Args {
         tracepoint: "tcp_send_reset",
         set: |layout, count| layout.tcp_send_reset_args = count,
+    },
+    Args {
+        tracepoint: "icmp_send",
+        set: |layout, count| layout.icmp_send_args = count,
     },
 ];
 

@@ -10,6 +10,12 @@
 //! | `DROPS` | LRU hash | [`DropKey`] → [`DropTail`] | programs; user space flushes |
 //! | `CT_SEEN` | LRU hash | address of the conntrack entry `u64` → [`CtSeen`] | programs only |
 //! | `WAIT_SEEN` | LRU hash | `u64` hash of netns, neighbour and tuple → `u64` time | programs only |
+//! | `VERDICTS` | LRU hash | address of a packet `u64` → what netfilter hook and rules it is at | programs only |
+//! | `CALLS` | LRU hash | place on the stack `u64` → arguments of the call there | programs only |
+//! | `CLASHED`, `TOO_BIG`, `ICMP_MTU` | LRU hash | address of a packet `u64` → `u32` | programs only |
+//! | `IPVS_SEEN` | LRU hash | address of the IPVS connection `u64` → [`CtSeen`] | programs only |
+//! | `SEEN` | LRU hash | `u64` hash of a record's kind, netns and tuple → `u64` time | programs only |
+//! | `MODULES` | array of one | → [`ModuleLayout`](super::ModuleLayout) | user space |
 //! | `FIB_SEEN` | LRU hash | `u64` hash of netns, table, destination and error → `u64` time | programs only |
 //!
 //! **`NETNS`**: the key is the namespace's cookie where [`Layout::net_cookie`](super::Layout::net_cookie) is present, else its
@@ -53,6 +59,8 @@ pub const CT_SEEN: &str = "CT_SEEN";
 pub const WAIT_SEEN: &str = "WAIT_SEEN";
 /// Route failures recorded.
 pub const FIB_SEEN: &str = "FIB_SEEN";
+/// Offsets of types of modules.
+pub const MODULES: &str = "MODULES";
 /// The frozen global of type [`Layout`](super::Layout).
 pub const LAYOUT: &str = "LAYOUT";
 
@@ -72,6 +80,21 @@ pub const CT_SEEN_ENTRIES: u32 = 8_192;
 pub const WAIT_SEEN_ENTRIES: u32 = 1_024;
 /// See [`FLOWS_ENTRIES`].
 pub const FIB_SEEN_ENTRIES: u32 = 1_024;
+
+/// See [`FLOWS_ENTRIES`].
+pub const VERDICTS_ENTRIES: u32 = 4_096;
+/// See [`FLOWS_ENTRIES`].
+pub const CALLS_ENTRIES: u32 = 4_096;
+/// See [`FLOWS_ENTRIES`].
+pub const CLASHED_ENTRIES: u32 = 512;
+/// See [`FLOWS_ENTRIES`].
+pub const TOO_BIG_ENTRIES: u32 = 512;
+/// See [`FLOWS_ENTRIES`].
+pub const ICMP_MTU_ENTRIES: u32 = 512;
+/// See [`FLOWS_ENTRIES`].
+pub const IPVS_SEEN_ENTRIES: u32 = 4_096;
+/// See [`FLOWS_ENTRIES`].
+pub const SEEN_ENTRIES: u32 = 1_024;
 
 /// What makes drops the same.
 #[repr(C)]

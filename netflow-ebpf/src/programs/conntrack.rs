@@ -18,7 +18,7 @@ use netflow_ebpf::{ABSENT, Addr, Ct, CtSeen, Kind, NatRecord, Tuple};
 /// (<https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/netfilter/nf_conntrack_common.h>).
 const IP_CT_NEW: u64 = 2;
 /// `enum ip_conntrack_status`: the entry is in the table, its NAT decided.
-const IPS_CONFIRMED: u32 = 1 << 3;
+pub const IPS_CONFIRMED: u32 = 1 << 3;
 /// The low bits of `skb->_nfct`, which hold it (`NFCT_INFOMASK`,
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/linux/skbuff.h>).
 const INFO_MASK: u64 = 7;
@@ -47,10 +47,25 @@ pub unsafe fn of<R: Read>(skb: *const c_void, to: *mut Ct) {
     }
 }
 
+/// Address of the entry that `skb->_nfct` names.
+#[inline(always)]
+pub fn entry(nfct: u64) -> *const c_void {
+    (nfct & !INFO_MASK) as *const c_void
+}
+
+/// Namespace of an entry, if it is watched.
+#[inline(always)]
+pub fn netns(ct: *const c_void) -> Option<Netns> {
+    if ct.is_null() {
+        return None;
+    }
+    Netns::watched::<Probe>(field!(Probe, ct, ct_net: *const c_void))
+}
+
 /// The entry that `skb->_nfct` names.
 #[inline(always)]
-fn read(nfct: u64) -> Option<Ct> {
-    let ct = (nfct & !INFO_MASK) as *const c_void;
+pub fn read(nfct: u64) -> Option<Ct> {
+    let ct = entry(nfct);
     if ct.is_null() || layout!(ct_orig) == ABSENT {
         return None;
     }
@@ -76,7 +91,7 @@ fn read(nfct: u64) -> Option<Ct> {
 
 /// A `struct nf_conntrack_tuple`.
 #[inline(always)]
-fn tuple(at: *const c_void) -> Tuple {
+pub fn tuple(at: *const c_void) -> Tuple {
     let is_v4 = field!(Probe, at, tuple_l3num: u16) == AF_INET;
     let mut saddr = address::<Probe>(field_address!(at, tuple_src));
     let mut daddr = address::<Probe>(field_address!(at, tuple_dst));
@@ -150,7 +165,7 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
 
 /// The packet's own tuple: what a reply to it would be, turned round.
 #[inline(always)]
-fn leaving(ct: &Ct) -> Tuple {
+pub fn leaving(ct: &Ct) -> Tuple {
     if matches!(ct.orig.proto, ICMP | ICMPV6) {
         return Tuple {
             saddr: ct.reply.daddr,

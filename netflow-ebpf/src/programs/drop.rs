@@ -5,7 +5,7 @@ use super::read::{Direct, Probe, Read, field, forget};
 use super::ring::{self, Place};
 use super::skb::{Route, Skb};
 use super::zero::clear;
-use super::{clock, conntrack, lost};
+use super::{clock, conntrack, lost, verdict};
 use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
@@ -123,7 +123,7 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         (*record).dst_ifindex = 0;
         clear(&raw mut (*record).pad);
         clear(&raw mut (*record).quoted);
-        clear(&raw mut (*record).verdict);
+        verdict::take(skb.address, &raw mut (*record).verdict);
         if let Some(Route { input, ifindex }) = route {
             (*record).dst_input = input;
             (*record).dst_ifindex = ifindex;

@@ -84,7 +84,7 @@ macro_rules! field {
     ($read:ty, $base:expr, $name:ident: $ty:ty) => {{
         let at: *const $ty = $crate::programs::read::field_address!($base, $name);
         // SAFETY: integers and raw pointers only, for which any bytes are valid.
-        unsafe { <$read>::read(at) }
+        unsafe { <$read as $crate::programs::read::Read>::read(at) }
     }};
 }
 pub(crate) use field;

@@ -127,6 +127,16 @@ pub struct TierArgs {
     /// Type information of the kernel, where it is not in /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "PATH")]
     pub btf: Option<PathBuf>,
+    /// Do without a means that the kernel has: what is seen then, and what is lost
+    #[arg(long, value_enum, value_name = "MEANS", hide = true)]
+    pub without: Vec<Means>,
+}
+
+/// What the kernel may offer and netflow can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Means {
+    /// Programs on functions of the kernel
+    Kprobe,
 }
 
 /// Ways to attach a tc program.

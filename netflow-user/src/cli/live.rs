@@ -1,6 +1,6 @@
 //! This node, live: rights are checked, programs attached, facts and records gathered, everything detached again.
 
-use super::args::{CaptureArgs, TcTier, TierArgs};
+use super::args::{CaptureArgs, Means, TcTier, TierArgs};
 use super::failure::Failure;
 use super::host;
 use super::interrupt::Interrupts;
@@ -106,6 +106,7 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
     let kernel = Kernel::start(kernel::Options {
         force_clsact: tiers.tc == Some(TcTier::Clsact),
         btf: tiers.btf.clone(),
+        without_kprobes: tiers.without.contains(&Means::Kprobe),
         verbose_log: verbose,
         trace_routes: true,
         ..kernel::Options::default()

@@ -4,7 +4,7 @@
 //! are called. The format is Documentation/bpf/btf.rst (v6.18). Input is not trusted: every offset is checked, and
 //! every walk along type references is bounded, so that garbage is an error and never a panic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -484,6 +484,35 @@ impl Btf {
         Ok(u32::from(proto.vlen) - 1)
     }
 
+    /// Names of the arguments of those of these functions that this blob (not its base) describes. Functions are many and seldom asked
+    /// for, so they are looked through rather than indexed.
+    pub fn arguments_of(&self, functions: &[&'static str]) -> HashMap<&'static str, Vec<String>> {
+        let functions: HashSet<&'static str> = functions.iter().copied().collect();
+        let mut found = HashMap::new();
+        for ty in self.types.iter().filter(|ty| ty.kind == kind::FUNC) {
+            let name = self.string(ty.name).unwrap_or_default();
+            if let Some(function) = functions.get(name)
+                && let Some(arguments) = self.arguments(ty.referent)
+            {
+                found.entry(*function).or_insert(arguments);
+            }
+        }
+        found
+    }
+
+    fn arguments(&self, proto: u32) -> Option<Vec<String>> {
+        let (owner, proto) = self.lookup(proto).ok()?;
+        if proto.kind != kind::FUNC_PROTO {
+            return None;
+        }
+        (0..usize::from(proto.vlen))
+            .map(|i| {
+                let name = u32_at(&owner.data, proto.trailer + 8 * i, "argument").ok()?;
+                Some(owner.string(name).ok()?.to_owned())
+            })
+            .collect()
+    }
+
     /// Names and values of an enum, of 32 or 64 bits.
     pub fn enum_values(&self, name: &str) -> Result<Vec<(String, i64)>, BtfError> {
         let id = self
@@ -591,6 +620,16 @@ impl KernelTypes {
     /// See [`Btf::enum_values`].
     pub fn enum_values(&self, name: &str) -> Result<Vec<(String, i64)>, BtfError> {
         self.ask(|btf| btf.enum_values(name))
+    }
+
+    /// See [`Btf::arguments_of`].
+    pub fn arguments_of(&self, functions: &[&'static str]) -> HashMap<&'static str, Vec<String>> {
+        let mut found = HashMap::new();
+        for module in &self.modules {
+            found.extend(module.arguments_of(functions));
+        }
+        found.extend(self.vmlinux.arguments_of(functions));
+        found
     }
 
     /// Names of the enums that `wanted` picks.

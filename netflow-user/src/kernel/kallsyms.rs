@@ -4,7 +4,7 @@
 //! address comes up that is not known yet, for all such addresses at once, and only the answers are kept. That also
 //! finds functions of modules that were loaded in the meantime.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
@@ -73,6 +73,60 @@ impl Kallsyms {
     }
 }
 
+/// Functions by name, and which modules have any.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    found: HashMap<String, Vec<String>>,
+    modules: HashSet<String>,
+}
+
+impl Symbols {
+    /// Looks for these.
+    pub fn read(names: &[&str]) -> io::Result<Self> {
+        Self::of_list(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
+    }
+
+    fn of_list(list: impl BufRead, names: &[&str]) -> io::Result<Self> {
+        let names: HashSet<&str> = names.iter().copied().collect();
+        let mut symbols = Symbols::default();
+        // A module's functions stand together.
+        let mut latest = String::new();
+        for_each_line(list, |line| {
+            if let Some(module) = line.module
+                && module != latest
+            {
+                module.clone_into(&mut latest);
+                symbols.modules.insert(latest.clone());
+            }
+            let name = strip_suffix(line.name);
+            if names.contains(name) && !is_part(line.name) {
+                let found = symbols.found.entry(name.to_owned()).or_default();
+                found.push(line.name.to_owned());
+            }
+        })?;
+        for found in symbols.found.values_mut() {
+            // The plain name first: that is the function itself.
+            found.sort_by_key(String::len);
+        }
+        Ok(symbols)
+    }
+
+    /// What the kernel calls the function, with the suffix that the compiler may have given it; several if there are several.
+    pub fn of(&self, name: &str) -> &[String] {
+        self.found.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the module is loaded.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.modules.contains(name)
+    }
+}
+
+/// A piece that the compiler has taken out of a function: it is not called with its arguments.
+fn is_part(name: &str) -> bool {
+    name.contains(".part.") || name.contains(".cold")
+}
+
 /// The addresses of functions by name, from the entry to the next function. A name that is absent or hidden is missing
 /// from the result; one that exists several times (static functions, split-off `.cold` parts) has several ranges.
 pub fn ranges(names: &[&str]) -> io::Result<HashMap<String, Vec<Range<u64>>>> {
@@ -117,11 +171,26 @@ fn function_ranges(
     Ok(found)
 }
 
-/// Calls `function(address, name)` for every line `ADDRESS TYPE NAME [MODULE]` of a function whose address is shown.
-fn for_each_function(
-    mut list: impl BufRead,
-    mut function: impl FnMut(u64, &str),
-) -> io::Result<()> {
+/// Calls `function(address, name)` for every function whose address is shown.
+fn for_each_function(list: impl BufRead, mut function: impl FnMut(u64, &str)) -> io::Result<()> {
+    for_each_line(list, |line| {
+        if line.address != 0 {
+            function(line.address, strip_suffix(line.name));
+        }
+    })
+}
+
+/// A function of the list.
+#[derive(Debug, Clone, Copy)]
+struct Line<'a> {
+    /// 0 where it is hidden.
+    address: u64,
+    name: &'a str,
+    module: Option<&'a str>,
+}
+
+/// Calls `each` for every line `ADDRESS TYPE NAME [MODULE]` of a function.
+fn for_each_line(mut list: impl BufRead, mut each: impl FnMut(Line<'_>)) -> io::Result<()> {
     let mut line = Vec::with_capacity(256);
     loop {
         line.clear();
@@ -139,9 +208,16 @@ fn for_each_function(
         if !matches!(kind, "t" | "T" | "w" | "W") {
             continue;
         }
-        match u64::from_str_radix(address, 16) {
-            Ok(0) | Err(_) => {}
-            Ok(address) => function(address, strip_suffix(name)),
+        let module = words.next().and_then(|module| {
+            let module = module.strip_prefix('[')?;
+            module.strip_suffix(']')
+        });
+        if let Ok(address) = u64::from_str_radix(address, 16) {
+            each(Line {
+                address,
+                name,
+                module,
+            });
         }
     }
 }
@@ -220,6 +296,24 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
             0xffff_ffff_8100_0200..0xffff_ffff_8100_0300
         );
         assert!(!found.contains_key("absent"));
+    }
+
+    #[test]
+    fn symbols_and_modules() {
+        let list = b"\
+0000000000000000 t nft_do_chain\t[nf_tables]
+0000000000000000 t ip_fragment.constprop.0
+0000000000000000 t ip_fragment.cold
+0000000000000000 t twice
+0000000000000000 t twice
+";
+        let symbols =
+            Symbols::of_list(&list[..], &["nft_do_chain", "ip_fragment", "twice", "no"]).unwrap();
+        assert_eq!(symbols.of("nft_do_chain"), ["nft_do_chain"]);
+        assert_eq!(symbols.of("ip_fragment"), ["ip_fragment.constprop.0"]);
+        assert_eq!(symbols.of("twice").len(), 2);
+        assert!(symbols.of("no").is_empty());
+        assert!(symbols.has_module("nf_tables") && !symbols.has_module("ip_vs"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::reasons::{DropReasons, NOT_SPECIFIED};
 use super::sys;
 use crate::model::NetnsId;
 use netflow_ebpf::{
-    ARGS, FIELDS, HookInfo, Layout, NOISE, Noise, NoisePlace, NoiseRule, REASON_ABSENT,
+    ARGS, FIELDS, Hook, HookInfo, Layout, NOISE, Noise, NoisePlace, NoiseRule, Probe, REASON_ABSENT,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -103,14 +103,26 @@ impl Filled {
             }
             Some(_) => {}
         }
-        let lacking = FIELDS
-            .iter()
-            .filter(|field| field.need.contains(&hook.hook))
-            .find_map(|field| self.missing.get(field.path));
-        match lacking {
+        match self.lacking(hook.hook) {
             Some(why) => Err(format!("{tracepoint}: {why}")),
             None => Ok(()),
         }
+    }
+
+    /// Whether the programs on a function may be loaded.
+    pub fn permits_function(&self, probe: &Probe) -> Result<(), String> {
+        match self.lacking(probe.hook) {
+            Some(why) => Err(format!("{}: {why}", probe.function)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a field is missing that a hook needs.
+    fn lacking(&self, hook: Hook) -> Option<&String> {
+        FIELDS
+            .iter()
+            .filter(|field| field.need.contains(&hook))
+            .find_map(|field| self.missing.get(field.path))
     }
 
     /// Paths that the kernel does not have, sorted.

@@ -2,9 +2,10 @@
 
 use super::tc::Programs;
 use aya::maps::Map;
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, SchedClassifier};
+use aya::programs::kprobe::KProbeLinkId;
+use aya::programs::{BtfTracePoint, KProbe, Program, ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
-use netflow_ebpf::{HookInfo, Layout, Plain, TC_PROGRAMS, map};
+use netflow_ebpf::{HookInfo, Layout, Plain, Probe, TC_PROGRAMS, map};
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -122,6 +123,75 @@ pub fn attach_raw_tp(ebpf: &mut Ebpf, hook: &HookInfo) -> Result<(), LoadError> 
     program.load().map_err(refused)?;
     program.attach(hook.tracepoint).map_err(refused)?;
     Ok(())
+}
+
+/// A program attached to a function.
+#[derive(Debug)]
+pub struct KprobeLink {
+    program: &'static str,
+    id: KProbeLinkId,
+}
+
+/// Loads the programs of a function, if they are not yet: functions may share them.
+pub fn kprobes(ebpf: &mut Ebpf, probe: &Probe) -> Result<(), LoadError> {
+    for name in programs_of(probe) {
+        let program = kprobe(ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|e| refused(name, &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the programs of a function to it. The one on return comes first: without it a call that is noted would never end.
+pub fn attach_kprobes(
+    ebpf: &mut Ebpf,
+    probe: &Probe,
+    function: &str,
+) -> Result<Vec<KprobeLink>, LoadError> {
+    let mut links = Vec::new();
+    for name in programs_of(probe) {
+        match kprobe(ebpf, name)?.attach(function, 0) {
+            Ok(id) => links.push(KprobeLink { program: name, id }),
+            Err(e) => {
+                for link in links {
+                    detach_kprobe(ebpf, link);
+                }
+                return Err(refused(name, &e));
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// Detaches one again.
+pub fn detach_kprobe(ebpf: &mut Ebpf, link: KprobeLink) {
+    if let Ok(program) = kprobe(ebpf, link.program) {
+        // The kernel cannot refuse; aya can only not know the link.
+        let _ = program.detach(link.id);
+    }
+}
+
+fn programs_of(probe: &Probe) -> impl Iterator<Item = &'static str> {
+    probe.ret.into_iter().chain([probe.entry])
+}
+
+fn kprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut KProbe, LoadError> {
+    ebpf.program_mut(name)
+        .ok_or(LoadError::Missing(name))?
+        .try_into()
+        .map_err(|e| refused(name, &e))
+}
+
+/// Detaches a hook's program again.
+pub fn detach_hook(ebpf: &mut Ebpf, hook: &HookInfo) {
+    // The one that is not loaded has nothing to detach.
+    if let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(hook.tp_btf) {
+        let _ = program.unload();
+    }
+    if let Some(Program::RawTracePoint(program)) = ebpf.program_mut(hook.raw_tp) {
+        let _ = program.unload();
+    }
 }
 
 fn refused(program: &'static str, error: &ProgramError) -> LoadError {

@@ -17,6 +17,7 @@ mod log;
 pub mod lost;
 pub mod owner;
 pub mod pressure;
+pub mod probes;
 pub mod reasons;
 pub mod ring;
 pub mod rtnl;
@@ -24,15 +25,17 @@ pub mod sweep;
 pub mod sys;
 pub mod tc;
 pub mod tiers;
+pub mod uevent;
 
 use self::btf::{BtfError, KernelTypes};
 use self::bytemap::{ByteMap, ByteMapError};
 use self::clock::Clock;
 use self::ctnetlink::CtEvents;
-use self::layout::Filled;
+use self::layout::{Filled, Functions};
 use self::load::{LoadError, Parameters, chain};
 use self::log::StderrLog;
 use self::lost::LostCounters;
+use self::probes::{Known, ProbeState, Probes};
 use self::reasons::DropReasons;
 use self::ring::Reader;
 use self::rtnl::Rtnl;
@@ -40,6 +43,7 @@ use self::sweep::Sweeper;
 use self::tc::{InterfaceStatus, Method, Programs, TcMonitor};
 use self::tiers::{HookState, Outcome};
 use crate::model::capability::{Capability, TierStatus};
+use crate::model::record::{Event, Record};
 use crate::model::source::{RecordSource, SourceError};
 use crate::model::{Input, NetnsId};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
@@ -52,9 +56,6 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Modules whose types the layout may need.
-const MODULES: &[&str] = &["nf_conntrack"];
 
 /// Time between two sweeps of the flow map.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -72,6 +73,8 @@ pub struct Options {
     pub force_raw_tp: bool,
     /// Learn of translations by conntrack events even where a tracepoint shows them.
     pub force_ctnetlink: bool,
+    /// Do not attach to functions of the kernel even where it has kprobes.
+    pub without_kprobes: bool,
     /// Read vmlinux BTF from here rather than from the kernel.
     pub btf: Option<PathBuf>,
     /// Bytes of the ring: a power of two, at least a page.
@@ -88,6 +91,7 @@ impl Default for Options {
             force_clsact: false,
             force_raw_tp: false,
             force_ctnetlink: false,
+            without_kprobes: false,
             btf: None,
             ring_bytes: map::RECORDS_BYTES,
             verbose_log: false,
@@ -179,10 +183,13 @@ pub struct Kernel {
     conntrack: Option<CtEvents>,
     netns: Watched,
     log: Option<EbpfLogger<StderrLog>>,
-    tiers: Vec<TierStatus>,
     clock: Clock,
     own: NetnsId,
-    _ebpf: Ebpf,
+    probes: Probes,
+    /// What the kernel's own types are like, for modules that are loaded later.
+    filled: Filled,
+    outcome: Outcome,
+    ebpf: Ebpf,
 }
 
 /// The namespaces that the tracing programs keep.
@@ -234,7 +241,12 @@ impl Kernel {
         cleanup()?;
         let own = sys::current_netns().map_err(KernelError::io("own network namespace"))?;
         let clock = Clock::measure();
-        let (filled, reasons) = read_kernel(options.btf.as_deref(), own)?;
+        let Read {
+            types,
+            functions,
+            filled,
+            reasons,
+        } = read_kernel(options.btf.as_deref(), own)?;
         let mut layout = filled.layout;
         layout.ring_limit = ring_bytes / 4 * 3;
         let btf = aya_btf(options.btf.as_deref())?;
@@ -251,8 +263,10 @@ impl Kernel {
         };
         netns.set([own])?;
 
+        let probes = attach_probes(&mut ebpf, &filled, &types, &functions, &options)?;
+        drop(types);
         let mut outcome = Outcome {
-            has_kprobes: tiers::kernel_has_kprobes(),
+            probes: probes.states(),
             ..Outcome::default()
         };
         attach_hooks(&mut ebpf, &filled, &btf, &options, &mut outcome);
@@ -285,16 +299,18 @@ impl Kernel {
             conntrack,
             netns,
             log,
-            tiers: outcome.statuses(),
             clock,
             own,
-            _ebpf: ebpf,
+            probes,
+            filled,
+            outcome,
+            ebpf,
         })
     }
 
     /// Which tier each capability runs on.
     pub fn tiers(&self) -> Vec<TierStatus> {
-        self.tiers.clone()
+        self.outcome.statuses()
     }
 
     /// The network namespace that the programs are attached in.
@@ -334,6 +350,7 @@ impl Kernel {
     }
 
     fn collect(&mut self) -> Result<Vec<Input>, KernelError> {
+        self.follow_modules();
         let mut inputs = Vec::new();
         let drained = self.reader.drain()?;
         self.count("garbled", drained.garbled);
@@ -345,6 +362,11 @@ impl Kernel {
             records.extend(announced.records);
             self.count("garbled", announced.garbled);
             self.count("ctnetlink", u64::from(announced.overrun));
+        }
+        if records.iter().any(is_verdict) {
+            self.probes.demand(&mut self.ebpf);
+        } else {
+            self.probes.rest(&mut self.ebpf);
         }
         if !records.is_empty() {
             inputs.push(Input::Records { records });
@@ -365,6 +387,24 @@ impl Kernel {
             log.flush();
         }
         Ok(inputs)
+    }
+
+    /// Functions of a module that has been loaded are listened to from now on; where the tracepoint had stood in for conntrack's own
+    /// function, it goes, so that nothing is told twice.
+    fn follow_modules(&mut self) {
+        if !self.probes.follow_modules(&mut self.ebpf, &self.filled) {
+            return;
+        }
+        self.outcome.probes = self.probes.states();
+        let confirmed = self.outcome.probes.get(&Hook::CtConfirm) == Some(&ProbeState::Ready);
+        let stand_in = HOOKS.iter().find(|h| h.hook == Hook::NetDevStartXmit);
+        if let Some(hook) = stand_in
+            && confirmed
+        {
+            load::detach_hook(&mut self.ebpf, hook);
+            let why = HookState::Absent(CONFIRM_SUFFICES.to_owned());
+            self.outcome.hooks.insert(hook.hook, why);
+        }
     }
 
     fn count(&mut self, kind: &'static str, lost: u64) {
@@ -439,14 +479,56 @@ fn lacking_capabilities(status: &str) -> Vec<&'static str> {
     .collect()
 }
 
-/// Looks up what the programs need; the types themselves are not kept.
-fn read_kernel(file: Option<&Path>, own: NetnsId) -> Result<(Filled, DropReasons), KernelError> {
-    let types = KernelTypes::read(file, MODULES).map_err(KernelError::NoBtf)?;
+/// What is found out about the kernel before anything is loaded.
+struct Read {
+    types: KernelTypes,
+    functions: Functions,
+    filled: Filled,
+    reasons: DropReasons,
+}
+
+fn read_kernel(file: Option<&Path>, own: NetnsId) -> Result<Read, KernelError> {
+    let types = KernelTypes::read(file, probes::MODULES).map_err(KernelError::NoBtf)?;
     let reasons = DropReasons::read(&types).map_err(KernelError::NoBtf)?;
     // Without function addresses no noise is filtered by place: more records, none lost.
-    let functions = kallsyms::ranges(&layout::functions()).unwrap_or_default();
+    let mut names = layout::functions();
+    names.push(probes::EARLY_DROP);
+    let functions = kallsyms::ranges(&names).unwrap_or_default();
     let filled = layout::fill(&types, &reasons, &functions, own);
-    Ok((filled, reasons))
+    Ok(Read {
+        types,
+        functions,
+        filled,
+        reasons,
+    })
+}
+
+/// Why the tracepoint is left alone.
+const CONFIRM_SUFFICES: &str = "__nf_conntrack_confirm tells the same";
+
+fn attach_probes(
+    ebpf: &mut Ebpf,
+    filled: &Filled,
+    types: &KernelTypes,
+    functions: &Functions,
+    options: &Options,
+) -> Result<Probes, KernelError> {
+    let modules = load::take_map(ebpf, map::MODULES)?.try_into()?;
+    if options.without_kprobes || options.force_ctnetlink {
+        return Ok(Probes::none(modules, "to be done without, as was asked"));
+    }
+    if !tiers::kernel_has_kprobes() {
+        return Ok(Probes::none(modules, "this kernel has no kprobes"));
+    }
+    Ok(match Known::of(filled, types, functions) {
+        Ok(known) => Probes::attach(ebpf, modules, &known, options.btf.clone()),
+        Err(e) => Probes::none(modules, &format!("/proc/kallsyms cannot be read: {e}")),
+    })
+}
+
+/// Whether netfilter has dropped a packet, by a rule or of its own accord.
+fn is_verdict(record: &Record) -> bool {
+    matches!(&record.event, Event::Drop(drop) if drop.hook.is_some() || drop.verdict.is_some())
 }
 
 fn aya_btf(file: Option<&Path>) -> Result<Btf, KernelError> {
@@ -469,6 +551,10 @@ fn attach_hooks(
             HookState::Absent("attached only while routes are traced".to_owned())
         } else if hook.hook == Hook::NetDevStartXmit && options.force_ctnetlink {
             HookState::Absent("conntrack events were asked for".to_owned())
+        } else if hook.hook == Hook::NetDevStartXmit
+            && outcome.probes.get(&Hook::CtConfirm) == Some(&ProbeState::Ready)
+        {
+            HookState::Absent(CONFIRM_SUFFICES.to_owned())
         } else if let Err(why) = filled.permits(hook) {
             HookState::Absent(why)
         } else {
@@ -503,7 +589,8 @@ fn listen_if_needed(
     let shown = outcome
         .hooks
         .get(&Hook::NetDevStartXmit)
-        .is_some_and(|state| !matches!(state, HookState::Absent(_)));
+        .is_some_and(|state| !matches!(state, HookState::Absent(_)))
+        || outcome.probes.get(&Hook::CtConfirm) == Some(&ProbeState::Ready);
     if shown && !options.force_ctnetlink {
         return None;
     }

@@ -1,5 +1,6 @@
 //! The tier table: for each capability the ways to have it, best first, and what the next one loses.
 
+use super::probes::ProbeState;
 use super::tc::Method;
 use crate::model::capability::{Capability, TierStatus};
 use netflow_ebpf::Hook;
@@ -14,8 +15,10 @@ enum Means {
     TpBtf(&'static [Hook]),
     /// All of these hooks, by raw tracepoint programs at least.
     RawTp(&'static [Hook]),
-    /// Programs on functions of the kernel.
-    Kprobes,
+    /// Programs on all of these functions of the kernel, as far as their modules are loaded.
+    Kprobes(&'static [Hook]),
+    /// BTF tracepoint programs, and programs on functions.
+    Both(&'static [Hook], &'static [Hook]),
     /// The listener to conntrack events.
     Ctnetlink,
     /// Derived from what another capability shows.
@@ -48,6 +51,34 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Hook::TcpReceiveReset,
     ];
     const NEIGHBOR: &[Hook] = &[Hook::NeighTimerHandler, Hook::NeighEventSendDone];
+    const CONFIRM: &[Hook] = &[Hook::CtConfirm];
+    const ENTRIES: &[Hook] = &[
+        Hook::CtConfirm,
+        Hook::CtDelete,
+        Hook::CtAlloc,
+        Hook::CtClash,
+    ];
+    const VERDICT: &[Hook] = &[Hook::HookSlow, Hook::NftChain, Hook::XtTable];
+    const REJECT: &[Hook] = &[
+        Hook::SendUnreach,
+        Hook::SendUnreach6,
+        Hook::SendReset,
+        Hook::SendReset6,
+    ];
+    const MTU: &[Hook] = &[
+        Hook::IcmpSendCall,
+        Hook::Icmp6Send,
+        Hook::IcmpUnreach,
+        Hook::Icmp6Notify,
+        Hook::TcpErr,
+        Hook::Tcp6Err,
+        Hook::PmtuLearned,
+        Hook::PmtuLearned6,
+        Hook::Fragment,
+        Hook::Fragment6,
+    ];
+    const LISTEN: &[Hook] = &[Hook::ListenSyn, Hook::ListenAck, Hook::ListenAck6];
+    const IPVS: &[Hook] = &[Hook::IpvsXmit, Hook::IpvsLeave];
     match capability {
         Capability::Flow => {
             const {
@@ -64,7 +95,7 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::Nat => {
             const {
                 &[
-                    tier("kprobe", Means::Kprobes, ""),
+                    tier("kprobe", Means::Kprobes(CONFIRM), ""),
                     tier(
                         "tp_btf:net_dev_start_xmit",
                         Means::TpBtf(NAT),
@@ -86,7 +117,7 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::CtEvents => {
             const {
                 &[
-                    tier("kprobe", Means::Kprobes, ""),
+                    tier("kprobe", Means::Kprobes(ENTRIES), ""),
                     tier(
                         "ctnetlink",
                         Means::Ctnetlink,
@@ -103,15 +134,24 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::Drop => {
             const {
                 &[
-                    tier("tp_btf", Means::TpBtf(DROP), ""),
-                    tier("raw_tp", Means::RawTp(DROP), ""),
+                    tier("tp_btf+kprobe", Means::Both(DROP, VERDICT), ""),
+                    tier(
+                        "tp_btf",
+                        Means::TpBtf(DROP),
+                        "a drop by a rule does not tell which table and chain the rule is in",
+                    ),
+                    tier(
+                        "raw_tp",
+                        Means::RawTp(DROP),
+                        "a drop by a rule does not tell which table and chain the rule is in",
+                    ),
                 ]
             }
         }
         Capability::Reject => {
             const {
                 &[
-                    tier("kprobe", Means::Kprobes, ""),
+                    tier("kprobe", Means::Kprobes(REJECT), ""),
                     tier(
                         "icmp_send",
                         Means::RawTp(ICMP),
@@ -128,7 +168,7 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::Mtu => {
             const {
                 &[
-                    tier("kprobe", Means::Kprobes, ""),
+                    tier("kprobe", Means::Kprobes(MTU), ""),
                     tier(
                         "icmp_send",
                         Means::RawTp(ICMP),
@@ -145,8 +185,17 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::Tcp => {
             const {
                 &[
-                    tier("tp_btf", Means::TpBtf(TCP), ""),
-                    tier("raw_tp", Means::RawTp(TCP), ""),
+                    tier("tp_btf+kprobe", Means::Both(TCP, LISTEN), ""),
+                    tier(
+                        "tp_btf",
+                        Means::TpBtf(TCP),
+                        "a listener that is overrun is known by its statistics, not by the connections that it turns away",
+                    ),
+                    tier(
+                        "raw_tp",
+                        Means::RawTp(TCP),
+                        "a listener that is overrun is known by its statistics, not by the connections that it turns away",
+                    ),
                     tier(
                         "tc",
                         Means::From(Capability::Flow),
@@ -171,7 +220,7 @@ const fn tiers(capability: Capability) -> &'static [Tier] {
         Capability::Ipvs => {
             const {
                 &[
-                    tier("kprobe", Means::Kprobes, ""),
+                    tier("kprobe", Means::Kprobes(IPVS), ""),
                     tier(
                         "conntrack",
                         Means::From(Capability::Nat),
@@ -203,8 +252,8 @@ pub struct Outcome {
     pub tc_reasons: HashMap<&'static str, String>,
     /// Each hook.
     pub hooks: HashMap<Hook, HookState>,
-    /// Whether the kernel has kprobes at all.
-    pub has_kprobes: bool,
+    /// Each hook on functions.
+    pub probes: HashMap<Hook, ProbeState>,
     /// Whether the conntrack listener runs; the error says why not.
     pub ctnetlink: Option<Result<(), String>>,
 }
@@ -227,10 +276,11 @@ impl Outcome {
                 HookState::TpBtf | HookState::RawTp(_) => Ok(()),
                 HookState::Absent(why) => Err(why),
             }),
-            Means::Kprobes if self.has_kprobes => {
-                Err("not built yet in this version of netflow".to_owned())
+            Means::Kprobes(hooks) => hooks.iter().try_for_each(|hook| self.probe(*hook)),
+            Means::Both(hooks, probes) => {
+                self.check(Means::TpBtf(hooks))?;
+                self.check(Means::Kprobes(probes))
             }
-            Means::Kprobes => Err("this kernel has no kprobes".to_owned()),
             Means::Ctnetlink => match &self.ctnetlink {
                 Some(Ok(())) => Ok(()),
                 Some(Err(why)) => Err(why.clone()),
@@ -249,6 +299,15 @@ impl Outcome {
             .get(&hook)
             .cloned()
             .unwrap_or_else(|| HookState::Absent("not asked for".to_owned()))
+    }
+
+    /// A function whose module is not loaded is nobody's loss.
+    fn probe(&self, hook: Hook) -> Result<(), String> {
+        match self.probes.get(&hook) {
+            Some(ProbeState::Ready | ProbeState::Waiting(_)) => Ok(()),
+            Some(ProbeState::Absent(why)) => Err(why.clone()),
+            None => Err("not asked for".to_owned()),
+        }
     }
 
     /// The tier that a capability runs on.
@@ -307,8 +366,38 @@ mod tests {
         Outcome {
             tc: Some(Method::Tcx),
             hooks,
+            probes: probes(&ProbeState::Absent("this kernel has no kprobes".to_owned())),
             ..Outcome::default()
         }
+    }
+
+    fn probes(state: &ProbeState) -> HashMap<Hook, ProbeState> {
+        netflow_ebpf::PROBES
+            .iter()
+            .map(|probe| (probe.hook, state.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn with_kprobes_everything_is_best() {
+        let mut outcome = all(&HookState::TpBtf);
+        outcome.probes = probes(&ProbeState::Ready);
+        outcome
+            .probes
+            .insert(Hook::IpvsXmit, ProbeState::Waiting("ip_vs"));
+        for status in outcome.statuses() {
+            assert!(status.best && status.reasons.is_empty(), "{status:?}");
+        }
+        let why = "nf_send_reset has other arguments here".to_owned();
+        outcome
+            .probes
+            .insert(Hook::SendReset, ProbeState::Absent(why));
+        let reject = outcome.status(Capability::Reject);
+        assert_eq!(reject.tier.as_deref(), Some("icmp_send"));
+        assert_eq!(
+            reject.reasons,
+            ["kprobe: nf_send_reset has other arguments here"]
+        );
     }
 
     #[test]
@@ -325,18 +414,10 @@ mod tests {
         assert!(!nat.best && !nat.lost.is_empty());
         assert_eq!(nat.reasons, ["kprobe: this kernel has no kprobes"]);
         let drop = outcome.status(Capability::Drop);
-        assert!(drop.best && drop.lost.is_empty() && drop.reasons.is_empty());
-    }
-
-    #[test]
-    fn what_is_not_built_is_not_the_kernels_fault() {
-        let mut outcome = all(&HookState::TpBtf);
-        outcome.has_kprobes = true;
-        let mtu = outcome.status(Capability::Mtu);
-        assert_eq!(
-            mtu.reasons,
-            ["kprobe: not built yet in this version of netflow"]
-        );
+        assert_eq!(drop.tier.as_deref(), Some("tp_btf"));
+        assert_eq!(drop.reasons, ["tp_btf+kprobe: this kernel has no kprobes"]);
+        let neighbor = outcome.status(Capability::Neighbor);
+        assert!(neighbor.best && neighbor.lost.is_empty() && neighbor.reasons.is_empty());
     }
 
     #[test]
@@ -344,7 +425,7 @@ mod tests {
         let outcome = all(&HookState::RawTp("refused".to_owned()));
         let drop = outcome.status(Capability::Drop);
         assert_eq!(drop.tier.as_deref(), Some("raw_tp"));
-        assert_eq!(drop.reasons, ["tp_btf: refused"]);
+        assert_eq!(drop.reasons, ["tp_btf+kprobe: refused", "tp_btf: refused"]);
     }
 
     #[test]

@@ -26,7 +26,8 @@ struct Filtered<'a> {
 
 /// The first drop by a filter of the attempt's own packets.
 fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
-    a.drops().into_iter().find_map(|(part, event, drop, _)| {
+    let drops = a.drops();
+    let mut all = drops.into_iter().filter_map(|(part, event, drop, _)| {
         let tuple = event.record.tuple?;
         (is_filtered(drop) && !is_afterwards(a, part, event)).then_some(Filtered {
             part,
@@ -34,7 +35,23 @@ fn filtered<'a>(a: &Attempt<'a>) -> Option<Filtered<'a>> {
             drop,
             tuple,
         })
-    })
+    });
+    let first = all.next()?;
+    if rules_of(first.drop).is_some() {
+        return Some(first);
+    }
+    // The kernel is asked for the rules from the first drop on: the next one like it tells them.
+    let named = all.find(|f| rules_of(f.drop).is_some() && f.is_like(&first));
+    Some(named.unwrap_or(first))
+}
+
+impl Filtered<'_> {
+    /// The same packet sent again, dropped at the same place.
+    fn is_like(&self, other: &Filtered<'_>) -> bool {
+        (self.event.record.netns, self.tuple) == (other.event.record.netns, other.tuple)
+            && (&self.drop.reason, &self.drop.place, self.drop.hook)
+                == (&other.drop.reason, &other.drop.place, other.drop.hook)
+    }
 }
 
 /// The node had already carried the backend's RST when it dropped this. Conntrack ends an entry with the first RST, so

@@ -10,7 +10,7 @@ use crate::flows::{ConnEvent, Leg};
 use crate::model::answer::{Basis, Severity, Via};
 use crate::model::objects::{Objects, ServicePort};
 use crate::model::query::{Query, Target};
-use crate::model::record::Event;
+use crate::model::record::{Event, Rejection, Rules};
 use crate::model::resolve::NotFound;
 
 /// No Service has the name or address asked about.
@@ -272,12 +272,41 @@ pub(super) fn drop_draft(
         Some(ct) if ct.is_dnat() => format!(", translated from {}", ct.orig.destination()),
         Some(_) => ", not translated".to_owned(),
     };
+    let verdict = drop.verdict.as_ref();
+    let rules = verdict
+        .and_then(|v| v.rules.as_ref())
+        .map_or(String::new(), |r| format!(" by {}", rules_name(r)));
+    let told = match verdict.and_then(|v| v.reject) {
+        Some(Rejection::Unreachable { code }) => {
+            format!(", rejected with ICMP unreachable code {code}")
+        }
+        Some(Rejection::Reset) => ", rejected with a TCP reset".to_owned(),
+        None => String::new(),
+    };
     let text = format!(
-        "packet{to} dropped: {} in {}(){hook}{ct}",
+        "packet{to} dropped: {} in {}(){hook}{rules}{told}{ct}",
         drop.reason, drop.place
     );
-    let kind = format!("drop|{}|{}|{to}|{:?}", drop.reason, drop.place, drop.hook);
+    let kind = format!(
+        "drop|{}|{}|{to}|{:?}|{rules}{told}",
+        drop.reason, drop.place, drop.hook
+    );
     case.event(part, event, &kind, text)
+}
+
+/// Name of a set of rules for a reader.
+pub(super) fn rules_name(rules: &Rules) -> String {
+    match rules {
+        Rules::Nftables {
+            family,
+            table,
+            chain,
+        } => {
+            let family = family.map_or(String::new(), |f| format!("{} ", f.name()));
+            format!("nftables table {family}{table}, chain {chain}")
+        }
+        Rules::Iptables { table } => format!("the {table} table of iptables"),
+    }
 }
 
 /// Name of a netfilter hook for a reader.
