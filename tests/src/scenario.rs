@@ -410,10 +410,12 @@ fn check_codes(expect: &Expect, answer: &Answer) -> Result<()> {
                 first.code,
                 expect.codes.join(" or ")
             );
+            let mut also = critical.get(1..).unwrap_or_default().to_vec();
+            also.dedup();
             ensure!(
-                critical.len() <= 1,
-                "also critical: {}",
-                critical[1..].join(", ")
+                also == expect.also,
+                "also critical: {also:?}, expected {:?}",
+                expect.also
             );
         }
         None if expect.firm => bail!("no finding"),

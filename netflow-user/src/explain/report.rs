@@ -1,6 +1,6 @@
 //! What the rules have found so far, and which attempts are explained.
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Outcome};
 use super::case::Case;
 use super::codes::{self, Code};
 use super::evidence::{Book, Draft, Handle};
@@ -222,7 +222,7 @@ impl Found {
             basis: self.basis,
             hop: self.code.hop,
             from: book_times.iter().copied().flatten().min(),
-            until: None,
+            until: case.and_then(|c| self.until(c)),
             affected: case.map(|c| self.affected(c)).unwrap_or_default(),
             summary: self.summary.clone(),
             evidence: self
@@ -234,6 +234,23 @@ impl Found {
             fix: self.fixes.iter().cloned().chain(general).collect(),
             confusable: self.code.confusable.to_vec(),
         }
+    }
+
+    /// Last sign of it, where it is over: of the same address, and of the same backend where one had been chosen, a later
+    /// attempt was served.
+    fn until(&self, case: &Case<'_>) -> Option<Time> {
+        let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
+        let latest = mine().map(Attempt::began).max()?;
+        let hit: BTreeSet<_> = mine()
+            .map(|a| (a.orig.destination(), a.backend()))
+            .collect();
+        let same = |a: &Attempt<'_>| {
+            let to = a.orig.destination();
+            hit.contains(&(to, None)) || hit.contains(&(to, a.backend()))
+        };
+        let served = |a: &&Attempt<'_>| a.outcome == Outcome::Ok && a.began() > latest && same(a);
+        case.attempts.iter().find(served)?;
+        mine().map(Attempt::last).max()
     }
 
     fn affected(&self, case: &Case<'_>) -> Affected {

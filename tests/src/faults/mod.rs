@@ -10,6 +10,7 @@ mod policy;
 mod proxy;
 mod route;
 mod service;
+mod two;
 mod variant;
 
 use crate::lab::plan::{Family, Network, Placement, Plan, Shape};
@@ -84,6 +85,8 @@ pub struct Expect {
     pub observed: bool,
     /// One of the codes must be there; otherwise it only may.
     pub firm: bool,
+    /// Codes of the critical findings that follow the one on top.
+    pub also: Vec<&'static str>,
 }
 
 impl Expect {
@@ -96,6 +99,7 @@ impl Expect {
             info: None,
             observed: true,
             firm: true,
+            also: Vec::new(),
         }
     }
 
@@ -108,6 +112,7 @@ impl Expect {
             info: None,
             observed: false,
             firm: false,
+            also: Vec::new(),
         }
     }
 
@@ -149,6 +154,13 @@ impl Expect {
     #[must_use]
     pub fn or_degraded(mut self) -> Expect {
         self.verdicts.push(Verdict::Degraded);
+        self
+    }
+
+    /// Another fault is found as well, after the one on top.
+    #[must_use]
+    pub fn also(mut self, code: &'static str) -> Expect {
+        self.also.push(code);
         self
     }
 
@@ -271,6 +283,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         route::ALL,
         healthy::ALL,
         nodeport::ALL,
+        two::ALL,
         variant::ALL,
     ]
     .concat()

@@ -37,6 +37,7 @@ fn idle(code: &'static str) -> Expect {
         info: None,
         observed: false,
         firm: true,
+        also: Vec::new(),
     }
 }
 
@@ -221,7 +222,7 @@ impl Fault for TargetPortMismatch {
 }
 
 /// Listeners of the other ports of the Service.
-fn others(plan: &Plan) -> Vec<Listen> {
+pub(super) fn others(plan: &Plan) -> Vec<Listen> {
     plan.service.ports[1..]
         .iter()
         .map(|p| Listen::any("tcp", p.target))
@@ -282,7 +283,7 @@ impl Fault for ListenerLoopbackOnly {
 }
 
 /// A port that neither Service has.
-fn undefined_port(plan: &Plan) -> u16 {
+pub(super) fn undefined_port(plan: &Plan) -> u16 {
     let used = |port: u16| {
         plan.service
             .ports
@@ -295,12 +296,12 @@ fn undefined_port(plan: &Plan) -> u16 {
         .unwrap_or(9)
 }
 
-fn to_vip(plan: &Plan, port: u16) -> Dial {
+pub(super) fn to_vip(plan: &Plan, port: u16) -> Dial {
     Dial::tcp(SocketAddr::new(plan.service.vip, port))
 }
 
 /// Only the nftables proxy rejects ports that a cluster IP does not have; with iptables the packet goes on untouched.
-fn unhandled(plan: &Plan, mode: Mode) -> Vec<Outcome> {
+pub(super) fn unhandled(plan: &Plan, mode: Mode) -> Vec<Outcome> {
     match mode {
         Mode::Nftables => rejected(),
         Mode::IptablesLegacy | Mode::IptablesNft => leaked(plan),

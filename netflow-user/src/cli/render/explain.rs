@@ -89,11 +89,11 @@ fn verdict(page: &mut Page, answer: &Answer) {
         return;
     };
     page.hang(&lead, style, &cause.summary, STRONG);
-    page.paragraph(lead.chars().count(), &facts(cause), FAINT);
+    page.paragraph(lead.chars().count(), &facts(answer, cause), FAINT);
 }
 
-/// Code, basis, hop and extent of a finding.
-fn facts(f: &Finding) -> String {
+/// Code, basis, hop, extent and end of a finding.
+fn facts(answer: &Answer, f: &Finding) -> String {
     let mut parts = vec![
         f.code.to_owned(),
         words::basis(f.basis).to_owned(),
@@ -102,6 +102,10 @@ fn facts(f: &Finding) -> String {
     if f.affected.of > 0 {
         let (hit, of) = (f.affected.attempts, words::count(f.affected.of, "attempt"));
         parts.push(format!("{hit} of {of}"));
+    }
+    if let Some(until) = f.until {
+        let last = words::offset(answer.window.from, until);
+        parts.push(format!("last seen {last}"));
     }
     parts.join(" · ")
 }
@@ -211,7 +215,7 @@ fn also(page: &mut Page, answer: &Answer) {
     }
     for f in others {
         page.hang("  ", Style::new(), &f.summary, Style::new());
-        let text = format!("{} · {}", words::severity(f.severity), facts(f));
+        let text = format!("{} · {}", words::severity(f.severity), facts(answer, f));
         page.paragraph(4, &text, FAINT);
     }
 }

@@ -375,3 +375,40 @@ fn data_that_stops_arriving_never_arrived() {
     let both = explain(&[there, here]);
     assert_cause(&both, "never-arrived", Verdict::Failing);
 }
+
+/// The remote backend refuses an attempt.
+fn refuses(s: &mut Story, sport: u16, at: u64) {
+    let (o, r) = (vip(sport), reply(sport, remote()));
+    s.syn(o, CLIENT_VETH, ms(at), 7, 1);
+    s.nat(o, r, ms(at));
+    s.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(at), 7, 1);
+    s.rst(r, UPLINK, Direction::Ingress, ms(at + 1));
+    s.rst(o.inverse(), CLIENT_VETH, Direction::Egress, ms(at + 1));
+}
+
+/// Twice it was refused; what came then, step by step.
+fn passing(steps: usize) -> Answer {
+    let mut s = Story::new("a", objects(&[BACKEND, REMOTE]), facts_a());
+    refuses(&mut s, 4001, 10);
+    refuses(&mut s, 4002, 300);
+    s.served(4003, backend(), BACKEND_VETH, ms(600));
+    if steps > 0 {
+        s.served(4004, remote(), UPLINK, ms(900));
+    }
+    if steps > 1 {
+        refuses(&mut s, 4005, 1200);
+    }
+    explain(&[s.told(ms(3000))])
+}
+
+#[test]
+fn a_fault_that_is_over_says_when_it_was_seen_last() {
+    let over = |answer: &Answer| {
+        assert_cause(answer, "listener-missing", Verdict::Degraded);
+        assert_eq!(answer.findings[0].from, Some(ms(10)));
+        answer.findings[0].until
+    };
+    assert_eq!(over(&passing(0)), None, "another backend serves");
+    assert_eq!(over(&passing(1)), Some(ms(301)));
+    assert_eq!(over(&passing(2)), None, "it came back");
+}
