@@ -26,7 +26,7 @@ pub const MODULES: &[&str] = &[
 ];
 
 /// Functions of rules are listened to for so long after the latest drop by netfilter.
-const ON_DEMAND_FOR: Duration = Duration::from_secs(60);
+const ON_DEMAND_FOR: Duration = Duration::from_mins(1);
 
 /// How far a hook on functions is had.
 #[derive(Debug, Clone, PartialEq, Eq)]
