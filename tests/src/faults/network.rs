@@ -179,7 +179,7 @@ impl Fault for PmtuIgnored {
         vec![Outcome::Stalled]
     }
     fn shapes(&self) -> Vec<Shape> {
-        shapes(CROSS, Network::Bridge)
+        shapes(CROSS, &[Network::Bridge])
     }
 }
 
@@ -211,7 +211,7 @@ impl Fault for Fragmentation {
         vec![Outcome::Ok]
     }
     fn shapes(&self) -> Vec<Shape> {
-        shapes(&Placement::ALL, Network::Bridge)
+        shapes(&Placement::ALL, &[Network::Bridge])
     }
     /// What was split before netflow looked is split again.
     fn forms(&self) -> &'static [Form] {

@@ -26,14 +26,14 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &Near(Unrelated::Neighbors),
 ];
 
-/// Their commands are IPv4's, and name the bridge or the uplink.
-pub(super) fn shapes(placements: &[Placement], network: Network) -> Vec<Shape> {
-    let shape = |placement: &Placement| Shape {
-        placement: *placement,
-        family: Family::Ipv4,
-        network,
+/// Their commands are IPv4's.
+pub(super) fn shapes(placements: &[Placement], networks: &[Network]) -> Vec<Shape> {
+    let fits = |s: &Shape| {
+        s.family == Family::Ipv4
+            && placements.contains(&s.placement)
+            && networks.contains(&s.network)
     };
-    placements.iter().map(shape).collect()
+    Shape::all().into_iter().filter(fits).collect()
 }
 
 /// What is broken.
@@ -115,7 +115,11 @@ fn deaf(site: Site, dev: &str) -> Tweak {
 
 /// The Pod's node has a permanent neighbour entry that is wrong.
 fn misaddressed(plan: &Plan, pod: &PodPlan) -> Tweak {
-    let entry = format!("{} dev {}", pod.ip, plan.nodes[pod.node].bridge);
+    let dev = match plan.shape.network {
+        Network::Veth => &pod.veth,
+        Network::Bridge | Network::Vxlan => &plan.nodes[pod.node].bridge,
+    };
+    let entry = format!("{} dev {dev}", pod.ip);
     Tweak {
         site: Site::Node(pod.node),
         done: vec![ip(format!(
@@ -295,7 +299,14 @@ impl Fault for Broken {
         }
     }
     fn shapes(&self) -> Vec<Shape> {
-        shapes(self.placements(), Network::Bridge)
+        // Where Pods are routed, their node answers for their gateway only while it forwards and has a default route.
+        let networks: &[Network] = match self.0 {
+            Kind::PodSilent | Kind::NeighborStale | Kind::AsymmetricReturn | Kind::BadChecksum => {
+                &Network::ROUTED
+            }
+            _ => &[Network::Bridge],
+        };
+        shapes(self.placements(), networks)
     }
     fn is_node_wide(&self) -> bool {
         !matches!(
@@ -380,7 +391,11 @@ impl Fault for Near {
         }
     }
     fn shapes(&self) -> Vec<Shape> {
-        shapes(self.placements(), Network::Bridge)
+        let networks: &[Network] = match self.0 {
+            Unrelated::Neighbors => &Network::ROUTED,
+            _ => &[Network::Bridge],
+        };
+        shapes(self.placements(), networks)
     }
     /// The second Service has an endpoint on either node.
     fn is_node_wide(&self) -> bool {
@@ -444,7 +459,7 @@ impl Fault for Overlay {
         &[Placement::Cross]
     }
     fn shapes(&self) -> Vec<Shape> {
-        shapes(self.placements(), Network::Vxlan)
+        shapes(self.placements(), &[Network::Vxlan])
     }
     fn is_node_wide(&self) -> bool {
         true

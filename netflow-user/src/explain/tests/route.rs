@@ -418,3 +418,23 @@ fn fragments_are_named_where_they_first_show() {
     // Another flow's: none of this one's packets is as big.
     assert_eq!(codes(&datagrams(&[inside], 200)), Vec::<&str>::new());
 }
+
+#[test]
+fn what_the_backends_node_says_of_one_endpoint_may_come_for_the_next() {
+    let other: SocketAddr = SocketAddr::new(ip("10.9.2.9"), 8080);
+    let told = |end: u64| {
+        let mut all = objects(&[REMOTE, "10.9.2.9"]);
+        all.pods.push(pod("cart-next", "10.9.2.9", "b", &[8080]));
+        let mut s = Story::new("a", all, facts_a());
+        for (sport, to) in [(4001, remote()), (4002, other)] {
+            let (o, r) = (vip(sport), reply(sport, to));
+            s.syn(o, CLIENT_VETH, ms(10), 7, 3);
+            s.nat(o, r, ms(10));
+            s.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(10), 7, 3);
+        }
+        s.unreachable(NODE_B, reply(4001, remote()).inverse(), 1, 0, ms(3050));
+        explain(&[s.told(ms(end))])
+    };
+    assert_cause(&told(3500), "backend-gone", Verdict::Failing);
+    assert_eq!(codes(&told(6000)), ["lost-beyond-node", "backend-gone"]);
+}
