@@ -9,8 +9,6 @@ pub struct Settings {
     pub bridge_nf: bool,
     /// The proxy drops what conntrack calls INVALID, where its form has a rule for that.
     pub drops_invalid: bool,
-    /// conntrack takes segments from outside of a connection's window (`nf_conntrack_tcp_be_liberal`).
-    pub be_liberal: bool,
     /// Whose connections to a Service get the node's address as their source.
     pub masquerade: Masquerade,
     /// Percent of the client node's conntrack table that lasting entries of others fill.
@@ -34,7 +32,6 @@ impl Default for Settings {
             hairpin: true,
             bridge_nf: true,
             drops_invalid: true,
-            be_liberal: false,
             masquerade: Masquerade::Usual,
             conntrack_fill: 0,
         }

@@ -224,7 +224,9 @@ fn serve_reset(mut stream: TcpStream) -> io::Result<()> {
 
 /// Serves, and after each segment of the client sends one of its own that lies far beyond the window.
 fn serve_stray(stream: TcpStream, canary: &[u8]) -> io::Result<()> {
-    let (own, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    // A socket for both families knows IPv4 by mapped addresses.
+    let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
+    let (own, peer) = (plain(stream.local_addr()?), plain(stream.peer_addr()?));
     let raw = socket::socket(
         AddressFamily::Inet,
         SockType::Raw,

@@ -22,7 +22,6 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &ConntrackFull,
     &ConntrackPressure,
     &ConntrackInvalid,
-    &InvalidTaken,
     &ClashResolved,
     &SnatPortsExhausted,
     &SourceMasqueraded,
@@ -346,34 +345,6 @@ impl Fault for ConntrackInvalid {
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Reset]
-    }
-    fn shapes(&self) -> Vec<Shape> {
-        plain(self.placements())
-    }
-}
-
-struct InvalidTaken;
-
-impl Fault for InvalidTaken {
-    fn name(&self) -> &'static str {
-        "near-invalid-taken"
-    }
-    fn breaks(&self) -> &'static str {
-        "nothing: backends send segments from outside of the window, which conntrack was told to take"
-    }
-    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        stray(plan, world);
-        world.settings.be_liberal = true;
-        Ok(())
-    }
-    fn expect(&self, at: At) -> Expect {
-        match at.vantage {
-            Vantage::Backend => Expect::unharmed(),
-            _ => Expect::healthy(),
-        }
-    }
-    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        vec![Outcome::Ok]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())

@@ -12,16 +12,10 @@ pub fn set(lab: &mut Lab, settings: &Settings) -> Result<()> {
         let node = lab.node(n);
         netns::sysctl(
             &node,
-            &[
-                (
-                    "net.bridge.bridge-nf-call-iptables",
-                    switch(settings.bridge_nf),
-                ),
-                (
-                    "net.netfilter.nf_conntrack_tcp_be_liberal",
-                    switch(settings.be_liberal),
-                ),
-            ],
+            &[(
+                "net.bridge.bridge-nf-call-iptables",
+                switch(settings.bridge_nf),
+            )],
         )?;
         if lab.plan.shape.network == Network::Veth {
             continue;

@@ -458,8 +458,8 @@ fn resolved(case: &Case<'_>, report: &mut Report) {
     }
 }
 
-/// A packet that all rules had passed was dropped as its entry was to be put into the table: both NAT decisions are taken,
-/// and it is not confirmed (`__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c, v6.18).
+/// A packet that all rules had passed was dropped as its entry was to be put into the table: both NAT decisions are taken, the
+/// second of which is the last that rules have a say in, and it is not confirmed (`__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c, v6.18).
 pub(super) fn insertion_failed<'a>(
     a: &Attempt<'a>,
 ) -> Option<(Part<'a>, &'a ConnEvent, &'a Drop, CtTuples)> {
@@ -470,9 +470,8 @@ pub(super) fn insertion_failed<'a>(
         let ct = drop.ct?;
         let status = ct.status;
         let decided = status.src_nat_done() && status.dst_nat_done() && !status.confirmed();
-        let last = matches!(drop.hook, None | Some(NfHook::Postrouting | NfHook::Input));
         let own = event.record.netns == part.node.start.netns;
-        (own && is_netfilter(drop) && drop.place == "nf_hook_slow" && decided && last)
+        (own && is_netfilter(drop) && drop.place == "nf_hook_slow" && decided)
             .then_some((part, event, drop, ct))
     })
 }
