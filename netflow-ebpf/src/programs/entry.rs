@@ -22,7 +22,7 @@ const IPS_DYING: u32 = 1 << 9;
 /// Verdict.
 const NF_DROP: u32 = 0;
 /// `-ENOMEM` as a pointer.
-const NO_MEMORY: u64 = -12_i64 as u64;
+const NO_MEMORY: u64 = (-12_i64).cast_unsigned();
 
 /// Packets whose clash was not resolved, until their insertion has failed.
 #[map]

@@ -246,7 +246,12 @@ pub(super) fn answer_of_node(case: &Case<'_>, attempt: &Attempt<'_>) -> Vec<Draf
             icmp_type, code, ..
         } = event.record.event
         {
-            let text = format!("the node answered with ICMP type {icmp_type} code {code}");
+            // Of ICMPv6 errors only the call is seen, before the rate limit.
+            let text = if attempt.orig.dst.is_ipv6() {
+                format!("the node was to answer with ICMPv6 type {icmp_type} code {code}")
+            } else {
+                format!("the node answered with ICMP type {icmp_type} code {code}")
+            };
             drafts.push(case.event(part, event, &format!("icmp {icmp_type}/{code}"), text));
         }
     }
