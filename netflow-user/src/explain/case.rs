@@ -732,7 +732,7 @@ fn raced(attempts: &[Attempt<'_>]) -> BTreeSet<Tuple> {
 }
 
 /// Two datagrams of one socket at once may each get an entry and a backend of its own (`nf_ct_resolve_clash`,
-/// net/netfilter/nf_conntrack_core.c, v6.18). For the client that is one exchange: what only came to the second backend is
+/// `net/netfilter/nf_conntrack_core.c`, v6.18). For the client that is one exchange: what only came to the second backend is
 /// none of its own, unless it was dropped.
 fn is_twin(a: &Attempt<'_>, sent: &BTreeSet<Tuple>) -> bool {
     a.orig.proto == Proto::UDP && !has_sender(a) && a.drops().is_empty() && sent.contains(&a.orig)

@@ -69,7 +69,7 @@ fn refused_entries(case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
 }
 
 /// Drops for want of an entry on a node whose table is, or was meanwhile, full (`nf_conntrack_in` gives `NF_DROP` where
-/// `__nf_conntrack_alloc` finds no room, net/netfilter/nf_conntrack_core.c, v6.18).
+/// `__nf_conntrack_alloc` finds no room, `net/netfilter/nf_conntrack_core.c`, v6.18).
 fn refused_by_table<'a>(
     a: &Attempt<'a>,
 ) -> impl Iterator<Item = (Part<'a>, &'a ConnEvent, &'a Drop)> {
@@ -407,7 +407,7 @@ pub fn clash(case: &Case<'_>, report: &mut Report) {
     resolved(case, report);
 }
 
-/// Only protocols without connections are resolved so (`nf_ct_resolve_clash`, net/netfilter/nf_conntrack_core.c, v6.18), and
+/// Only protocols without connections are resolved so (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`, v6.18), and
 /// the kernel counts them for the node as a whole.
 fn resolved(case: &Case<'_>, report: &mut Report) {
     let udp = |view: usize| {
@@ -459,7 +459,7 @@ fn resolved(case: &Case<'_>, report: &mut Report) {
 }
 
 /// A packet that all rules had passed was dropped as its entry was to be put into the table: both NAT decisions are taken, the
-/// second of which is the last that rules have a say in, and it is not confirmed (`__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c, v6.18).
+/// second of which is the last that rules have a say in, and it is not confirmed (`__nf_conntrack_confirm`, `net/netfilter/nf_conntrack_core.c`, v6.18).
 pub(super) fn insertion_failed<'a>(
     a: &Attempt<'a>,
 ) -> Option<(Part<'a>, &'a ConnEvent, &'a Drop, CtTuples)> {

@@ -118,13 +118,13 @@ fn sent_back(case: &Case<'_>, a: &Attempt<'_>) -> Option<(Turn, Vec<Draft>)> {
     Some((Turn::OwnSource, vec![draft]))
 }
 
-/// A bridge forwards to the port of origin in hairpin mode only (`should_deliver`, net/bridge/br_forward.c, v6.18); what it
-/// can send nowhere it frees in `br_handle_frame_finish` (net/bridge/br_input.c).
+/// A bridge forwards to the port of origin in hairpin mode only (`should_deliver`, `net/bridge/br_forward.c`, v6.18); what it
+/// can send nowhere it frees in `br_handle_frame_finish` (`net/bridge/br_input.c`).
 fn is_bridge_refusal(drop: &Drop) -> bool {
     drop.place == "br_handle_frame_finish"
 }
 
-/// What comes in from an own address is refused with the route lookup (`fib_validate_source`, net/ipv4/fib_frontend.c,
+/// What comes in from an own address is refused with the route lookup (`fib_validate_source`, `net/ipv4/fib_frontend.c`,
 /// v6.18), which kernels before 6.17 give no reason for.
 fn is_source_refusal(drop: &Drop) -> bool {
     drop.reason == "IP_LOCAL_SOURCE"
@@ -287,7 +287,7 @@ fn unfiltered_bridge(part: Part<'_>, a: &Attempt<'_>) -> Option<Draft> {
 }
 
 /// Every source port that the masquerading rule may give is taken toward this destination: the connection got one that another
-/// holds (`nf_nat_setup_info` accepts that, net/netfilter/nf_nat_core.c, v6.18), and its entry could not be inserted.
+/// holds (`nf_nat_setup_info` accepts that, `net/netfilter/nf_nat_core.c`, v6.18), and its entry could not be inserted.
 pub fn snat_exhausted(case: &Case<'_>, report: &mut Report) {
     for (proved, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
         report.explain(

@@ -200,11 +200,11 @@ fn where_todays_rules_send_there_too_the_rules_are_stale() {
 }
 
 /// The packet is dropped as its entry is to be inserted, with `rivals` in the table.
-fn not_inserted(reply: Tuple, rivals: Vec<CtEntry>, failed: u64) -> Answer {
+fn not_inserted(reply: Tuple, rivals: &[CtEntry], failed: u64) -> Answer {
     let told = |failed: u64, at| {
         let mut facts = ruled(facts_a(), rules_to(&[backend()]));
         facts.time = at;
-        facts.conntrack.entries.clone_from(&rivals);
+        facts.conntrack.entries = rivals.to_vec();
         facts.conntrack.stats = [("insert_failed".to_owned(), failed)].into();
         facts
     };
@@ -234,23 +234,23 @@ fn masqueraded(port: u16) -> Tuple {
 fn a_source_port_that_another_holds_shows_that_none_is_left() {
     let holder = |sport, port| entry(vip(sport), masqueraded(port), 0x1be);
     let rivals = vec![holder(5001, 61_000), holder(5002, 61_001)];
-    let answer = not_inserted(masqueraded(61_000), rivals, 4);
+    let answer = not_inserted(masqueraded(61_000), &rivals, 4);
     assert_cause(&answer, "snat-ports-exhausted", Verdict::Failing);
     assert!(answer.findings[0].summary.contains(": 2 are in use"));
     // The same ports toward another backend are no rivals.
     let mut elsewhere = holder(5001, 61_000);
     elsewhere.tuples.reply.src = ip(REMOTE);
-    let answer = not_inserted(masqueraded(61_000), vec![elsewhere], 4);
+    let answer = not_inserted(masqueraded(61_000), &[elsewhere], 4);
     assert_eq!(answer.findings[0].basis, Basis::Inferred, "{answer:#?}");
 }
 
 #[test]
 fn an_entry_that_could_not_be_inserted_beside_its_twin_is_a_clash() {
     let twin = entry(vip(4001), reply(4001, backend()), 0x1a8);
-    let answer = not_inserted(reply(4001, backend()), vec![twin], 4);
+    let answer = not_inserted(reply(4001, backend()), &[twin], 4);
     assert_cause(&answer, "conntrack-clash", Verdict::Failing);
     // Conntrack counted no such failure: something else dropped it there.
-    let answer = not_inserted(reply(4001, backend()), Vec::new(), 3);
+    let answer = not_inserted(reply(4001, backend()), &[], 3);
     assert!(!has(&answer, "conntrack-clash"), "{answer:#?}");
 }
 
