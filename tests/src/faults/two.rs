@@ -5,7 +5,7 @@ use super::{At, Expect, Fault, Vantage, beyond};
 use crate::lab::plan::{Placement, Plan};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
-use crate::world::{Filter, Hook, Spot, World};
+use crate::world::{Deed, Filter, Hook, Spot, World};
 use anyhow::Result;
 
 pub(super) const ALL: &[&dyn Fault] = &[&DroppedAndDeaf, &UndefinedAndDeaf];
@@ -36,6 +36,7 @@ impl Fault for DroppedAndDeaf {
             proto: "tcp",
             dst: dropped.ip,
             dport: plan.port().target,
+            deed: Deed::Drop,
         });
         for pod in deaf {
             world.listen(pod, others(plan));
