@@ -5,6 +5,7 @@ use crate::faults::{self, Fault, Form};
 use crate::lab::draw::Draw;
 use crate::lab::plan::{Family, Network, Placement, Shape};
 use crate::proxy::Mode;
+use crate::report;
 use std::collections::{BTreeSet, HashSet};
 
 /// One scenario.
@@ -128,6 +129,28 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
     chosen.into_iter().map(|i| cases[i]).collect()
 }
 
+/// Few cases, drawn by `seed`: each code is proved by one, and there are `least` at least.
+pub fn each_code(cases: &[Case], least: usize, seed: u64) -> Vec<Case> {
+    let mut draw = Draw::new(seed);
+    let mut drawn: Vec<(u64, &Case)> = cases.iter().map(|case| (draw.number(), case)).collect();
+    drawn.sort_by_key(|(number, _)| *number);
+    let mut open: BTreeSet<_> = faults::CODES.into_iter().collect();
+    let (mut chosen, mut rest) = (Vec::new(), Vec::new());
+    for (_, case) in drawn {
+        let before = open.len();
+        let proved = report::proved(case);
+        open.retain(|code| !proved.contains(code));
+        if open.len() < before {
+            chosen.push(*case);
+        } else {
+            rest.push(*case);
+        }
+    }
+    let missing = least.saturating_sub(chosen.len());
+    chosen.extend(rest.into_iter().take(missing));
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +169,22 @@ mod tests {
             some.len(),
             all.len()
         );
+    }
+
+    #[test]
+    fn a_few_cases_prove_every_code() {
+        let all = full(1);
+        for seed in 0..3 {
+            let some = each_code(&all, 24, seed);
+            assert_eq!(report::unproved(&some), Vec::<&str>::new());
+            assert!(some.len() >= 24 && some.len() <= faults::CODES.len().max(24));
+        }
+        let names = |seed| {
+            let some = each_code(&all, 24, seed);
+            some.iter().map(Case::name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(1), names(1));
+        assert_ne!(names(1), names(2));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub fn row(row: &Row) -> String {
         case,
         top,
         took,
+        tiers: _,
         wrong,
     } = row;
     let seconds = format!("{:.1}", took.as_secs_f64());
@@ -57,36 +58,51 @@ pub fn row(row: &Row) -> String {
     )
 }
 
-/// Codes of the catalogue that no case expects.
-pub fn unproved(cases: &[Case]) -> Vec<&'static str> {
-    let mut expected = BTreeSet::new();
-    for Case {
+/// The tiers on which capabilities ran, a line for each way they were combined.
+pub fn tiers(rows: &[Row]) -> BTreeSet<String> {
+    rows.iter()
+        .filter(|row| !row.tiers.is_empty())
+        .map(|row| {
+            let tiers = row.tiers.iter();
+            let words: Vec<String> = tiers.map(|(what, tier)| format!("{what}={tier}")).collect();
+            format!("tiers {}", words.join(" "))
+        })
+        .collect()
+}
+
+/// Codes that a case proves.
+pub fn proved(case: &Case) -> BTreeSet<&'static str> {
+    let Case {
         fault,
         mode,
         placement,
         form,
         family,
         network,
-        ..
-    } in cases
-    {
-        for vantage in [Vantage::Client, Vantage::Backend, Vantage::Together] {
-            let at = At {
-                vantage,
-                placement: *placement,
-                mode: *mode,
-                form: *form,
-                family: *family,
-                network: *network,
-            };
-            let expect = fault.expect(at);
-            // Only what must be said proves a code, not what may be.
-            if expect.firm && expect.codes.len() == 1 {
-                expected.extend(expect.codes);
-            }
-            expected.extend(expect.info);
+        seed: _,
+    } = case;
+    let mut proved = BTreeSet::new();
+    for vantage in [Vantage::Client, Vantage::Backend, Vantage::Together] {
+        let expect = fault.expect(At {
+            vantage,
+            placement: *placement,
+            mode: *mode,
+            form: *form,
+            family: *family,
+            network: *network,
+        });
+        // Only what must be said proves a code, not what may be.
+        if expect.firm && expect.codes.len() == 1 {
+            proved.extend(expect.codes);
         }
+        proved.extend(expect.info);
     }
+    proved
+}
+
+/// Codes of the catalogue that no case expects.
+pub fn unproved(cases: &[Case]) -> Vec<&'static str> {
+    let expected: BTreeSet<_> = cases.iter().flat_map(proved).collect();
     faults::CODES
         .into_iter()
         .filter(|c| !expected.contains(c))

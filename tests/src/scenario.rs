@@ -7,13 +7,15 @@ use crate::lab::plan::{Placement, Plan};
 use crate::lab::{Lab, Life, netns};
 use crate::matrix::Case;
 use crate::netflow::{self, Ended, Running};
+use crate::pace::{self, paced};
 use crate::traffic::{App, Dial, Line};
 use crate::world::{Party, World};
 use anyhow::{Context, Result, bail, ensure};
 use netflow_user::model::Input;
 use netflow_user::model::answer::{Basis, Severity, Verdict};
+use netflow_user::model::capability::TierStatus;
 use netflow_user::model::recording::Reader;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +37,8 @@ pub struct Row {
     pub top: String,
     /// How long the deciding answer took.
     pub took: Duration,
+    /// Capability → tier that it ran on.
+    pub tiers: BTreeMap<&'static str, String>,
     /// What was wrong; empty: nothing.
     pub wrong: Vec<String>,
 }
@@ -45,6 +49,7 @@ pub fn run(case: Case) -> Row {
         case,
         top: "-".to_owned(),
         took: Duration::ZERO,
+        tiers: BTreeMap::new(),
         wrong: Vec::new(),
     };
     if let Err(e) = Scenario::new(case).and_then(|s| s.run(&mut row)) {
@@ -105,7 +110,7 @@ impl Scenario {
         let mut nodes = self.start_netflow(window)?;
         let mut second = self.start_second()?;
         for (_, _, running, _) in &mut nodes {
-            running.wait_attached(Duration::from_secs(20));
+            running.wait_attached(paced(Duration::from_secs(20)));
         }
         if matches!(self.case.form, Form::Fresh | Form::VipOnly) {
             clients = self.start_traffic()?;
@@ -113,7 +118,7 @@ impl Scenario {
         if self.case.fault.meanwhile(&self.lab.plan, &mut self.world) {
             self.lab.apply(&self.world)?;
         }
-        let limit = Duration::from_secs(window + 30);
+        let limit = Duration::from_secs(window) + paced(Duration::from_secs(30));
         let mut heard = Vec::new();
         for (vantage, node, running, recording) in nodes {
             let ended = running.finish(limit).with_context(|| vantage.name())?;
@@ -148,6 +153,10 @@ impl Scenario {
             );
         }
         self.headline(&heard, row);
+        row.tiers = heard
+            .iter()
+            .flat_map(|heard| tiers(&heard.recording))
+            .collect();
         keep_files(&wrong, &self.lab.dir(), &self.case);
         row.wrong = wrong;
         self.lab.down()
@@ -179,11 +188,12 @@ impl Scenario {
     /// Healthy answers come only at the end of the window, so it is short where one is expected.
     fn window(&self) -> u64 {
         let early = |v| self.expect(v).observed;
-        if early(Vantage::Client) || early(Vantage::Backend) {
+        let seconds = if early(Vantage::Client) || early(Vantage::Backend) {
             WINDOW
         } else {
             SHORT
-        }
+        };
+        seconds * u64::from(pace::times())
     }
 
     fn start_netflow(&self, window: u64) -> Result<Vec<(Vantage, usize, Running, PathBuf)>> {
@@ -216,7 +226,14 @@ impl Scenario {
         let second = &self.lab.plan.second;
         let asked = (second.namespace.clone(), second.name.clone());
         let recording = self.lab.dir().join("second.nfrec");
-        Running::start(&self.lab, 0, &asked, SHORT, recording).map(Some)
+        Running::start(
+            &self.lab,
+            0,
+            &asked,
+            SHORT * u64::from(pace::times()),
+            recording,
+        )
+        .map(Some)
     }
 
     /// Clients: the Service's first, then Pods', then the second Service's and noise.
@@ -470,11 +487,21 @@ fn attached(recording: &Path) -> Option<u64> {
     }
 }
 
+/// Which tier each capability ran on.
+fn tiers(recording: &Path) -> Vec<(&'static str, String)> {
+    let first = Reader::open(recording).ok().and_then(|mut r| r.next());
+    let Some(Input::Start(start)) = first else {
+        return Vec::new();
+    };
+    let tier = |t: TierStatus| (t.capability.name(), t.tier.unwrap_or("none".to_owned()));
+    start.tiers.into_iter().map(tier).collect()
+}
+
 fn check_time(ended: &Ended, failing: Option<u64>) -> Result<()> {
     let since = failing.context("no attempt failed while netflow looked")?;
     let took = Duration::from_nanos(ended.answered.saturating_sub(since));
     ensure!(
-        took <= IN_TIME,
+        took <= paced(IN_TIME),
         "verdict {:.1} s after the first failing attempt",
         took.as_secs_f64()
     );

@@ -1,6 +1,7 @@
 //! Applications of a lab: what is dialled, what listens, and how attempts ended.
 
 use crate::lab::Lab;
+use crate::pace::paced;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -253,7 +254,7 @@ impl App {
             ]);
         }
         let app = App::start(lab, netns, &args)?;
-        let up = app.wait(Duration::from_secs(5), |lines| {
+        let up = app.wait(paced(Duration::from_secs(5)), |lines| {
             lines.contains(&Line::Listening)
         });
         if !up {

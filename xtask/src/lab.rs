@@ -7,6 +7,7 @@ use crate::workspace;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A lab that stays, to try netflow by hand.
@@ -74,14 +75,24 @@ pub fn need() -> Result<Root> {
     )
 }
 
-/// Builds netflow, the lab and its traffic; the lab finds the other two beside itself.
+/// netflow, the lab and its traffic; the lab finds the other two beside itself.
+const PROGRAMS: [&str; 5] = [
+    "--package",
+    "netflow-user",
+    "--package",
+    "netflow-tests",
+    "--bins",
+];
+
+/// Builds the lab and what it runs.
 pub fn build(root: Root) -> Result<std::process::Command> {
-    let built = workspace::build(&[
-        "--package",
-        "netflow-user",
-        "--package",
-        "netflow-tests",
-        "--bins",
-    ])?;
+    let built = workspace::build(&PROGRAMS)?;
     Ok(root.command(&built.executable("netflow-lab")?))
+}
+
+/// Builds the same, optimized: an emulated CPU is slow enough.
+pub fn build_for_guests() -> Result<PathBuf> {
+    let mut args = PROGRAMS.to_vec();
+    args.push("--release");
+    workspace::build(&args)?.executable("netflow-lab")
 }

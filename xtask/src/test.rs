@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every check there is.
 
+mod kernels;
+
 use crate::dependencies;
 use crate::lab;
 use crate::process;
@@ -8,6 +10,7 @@ use crate::setup;
 use crate::table::{self, Align};
 use crate::tally::{self, Tally};
 use crate::timing::Took;
+use crate::vm::Line;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode};
@@ -20,11 +23,17 @@ use std::time::{Duration, Instant};
 #[command(after_help = "\
 Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences,
 duplicate versions), unit and integration tests; then the lab's scenarios: real
-packets, real faults, and what netflow says about them.")]
+packets, real faults, and what netflow says about them.
+
+`cargo xtask test kernels [KERNEL…]` runs scenarios that prove every code on the kernels
+of `cargo xtask vm list`, in emulated machines; only when asked for.")]
 pub struct Args {
     /// Only the checks without the lab, or only the lab [default: both]
     #[arg(value_enum)]
     only: Option<Only>,
+    /// With `kernels`: which [default: all]
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<&'static Line>,
     /// Every scenario instead of the subset that holds every code
     #[arg(long)]
     full: bool,
@@ -36,13 +45,15 @@ pub struct Args {
     seed: Option<u64>,
 }
 
-/// Half of the checks.
+/// Part of the checks.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Only {
     /// Everything but the lab's scenarios
     Unit,
     /// The lab's scenarios
     Lab,
+    /// Scenarios on other kernels
+    Kernels,
 }
 
 /// One part of the test.
@@ -74,7 +85,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         "the test",
         "it makes network namespaces and loads BPF programs",
     )?;
-    setup::ensure(setup::For::Lab)?;
+    if !args.kernels.is_empty() && args.only != Some(Only::Kernels) {
+        bail!("kernels are named after `kernels`: cargo xtask test kernels 6.12");
+    }
+    setup::ensure(match args.only {
+        Some(Only::Kernels) => setup::For::Guests,
+        None | Some(Only::Unit | Only::Lab) => setup::For::Lab,
+    })?;
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
     let total = outcomes
         .iter()
@@ -87,6 +104,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn parts(args: &Args, root: Root) -> Vec<Part> {
     let mut parts = Vec::new();
+    if args.only == Some(Only::Kernels) {
+        let (lines, seed, only) = (args.kernels.clone(), args.seed, args.scenario.clone());
+        parts.push(Part::new("kernels", move || {
+            kernels::run(&lines, seed, only.as_deref())
+        }));
+        return parts;
+    }
     if args.only != Some(Only::Lab) {
         parts.push(Part::new("format", format));
         parts.push(Part::new("clippy", clippy));
@@ -214,6 +238,7 @@ fn tests(root: Root, args: &[&str]) -> Result<Tally> {
 fn wanted(args: &Args) -> Vec<String> {
     let Args {
         only: _,
+        kernels: _,
         full,
         scenario,
         seed,

@@ -16,16 +16,19 @@ use crate::setup;
 use crate::table::{self, Align};
 use crate::timing::Took;
 use anyhow::{Context, Result};
-use guest::{Ended, Guest};
-use image::Image;
-use line::{LINES, Line};
+pub use guest::Ended;
+use guest::Guest;
+pub use image::Image;
+pub use line::{LINES, Line};
 use netflow_guest::Request;
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use watch::{Limits, Outcome};
+use watch::Limits;
+pub use watch::Outcome;
 
 /// Run a command on another kernel.
 ///
@@ -105,7 +108,7 @@ fn run_one(run: &Run) -> Result<ExitCode> {
         command,
     } = run;
     setup::ensure(setup::For::Guests)?;
-    let init = fs::read(initrd::build()?)?;
+    let init = init()?;
     let image = Image::get(line)?;
     let Image {
         line,
@@ -151,6 +154,34 @@ fn run_one(run: &Run) -> Result<ExitCode> {
             LOST
         }
     }))
+}
+
+/// The first process of every guest.
+pub fn init() -> Result<Vec<u8>> {
+    let path = initrd::build()?;
+    fs::read(&path).with_context(|| path.display().to_string())
+}
+
+/// Runs a command in a guest as it would run here; what it prints goes to `stdout`, what it complains of to ours.
+pub fn capture(
+    image: &Image,
+    init: &[u8],
+    args: Vec<OsString>,
+    limit: Duration,
+    stdout: impl Write + Send,
+) -> Result<Ended> {
+    let guest = Guest {
+        image,
+        init,
+        request: request(args, image.modules())?,
+        memory: MEMORY,
+        limits: Limits {
+            boot: BOOT,
+            silence: SILENCE,
+            command: limit,
+        },
+    };
+    guest.run(stdout, std::io::stderr())
 }
 
 /// The command as it would run here and now.

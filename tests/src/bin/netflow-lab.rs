@@ -8,7 +8,7 @@ use netflow_tests::lab::state::{self, State};
 use netflow_tests::lab::{self, Lab, Life, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::world::World;
-use netflow_tests::{demo, faults, matrix, parallel, report, scenario};
+use netflow_tests::{demo, faults, matrix, pace, parallel, report, scenario};
 use nix::sys::signal::{SigSet, Signal};
 use std::net::IpAddr;
 use std::process::{Command, ExitCode};
@@ -85,6 +85,12 @@ enum Action {
         /// Every combination instead of a subset that meets every pair.
         #[arg(long)]
         full: bool,
+        /// One scenario for each code, and others until there are 24.
+        #[arg(long, conflicts_with_all = ["full", "only"])]
+        each_code: bool,
+        /// Everything may take so many times as long: on an emulated machine.
+        #[arg(long, default_value_t = 1)]
+        pace: u32,
         /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK contains this.
         #[arg(long)]
         only: Option<String>,
@@ -194,11 +200,21 @@ fn run(action: Action) -> Result<ExitCode> {
         }
         Action::Scenarios {
             full,
+            each_code,
+            pace,
             only,
             seed,
             jobs,
         } => {
-            let passed = scenarios(full, only.as_deref(), seed, jobs);
+            pace::set(pace);
+            let which = match only {
+                // A pattern chooses from everything, or what it names might not be in the subset.
+                Some(only) => Which::Named(only),
+                None if full => Which::Full,
+                None if each_code => Which::EachCode,
+                None => Which::Pairwise,
+            };
+            let passed = scenarios(&which, seed, jobs);
             return Ok(ExitCode::from(u8::from(!passed)));
         }
         Action::List => list(),
@@ -212,16 +228,31 @@ fn list() {
     }
 }
 
+/// Which scenarios are run.
+enum Which {
+    /// Every one.
+    Full,
+    /// So few that every pair of values is met.
+    Pairwise,
+    /// So few that every code is proved.
+    EachCode,
+    /// Those whose name contains this.
+    Named(String),
+}
+
+/// The least that proves a kernel.
+const LEAST: usize = 24;
+
 /// Runs scenarios; says whether all passed and every code was proved.
-fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> bool {
+fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     let seed = seed.unwrap_or_else(Draw::fresh_seed);
-    let all = matrix::full(seed);
-    let mut cases = match only {
-        // A pattern chooses from everything, or what it names might not be in the subset.
-        None if !full => matrix::pairwise(&all, seed),
-        _ => all,
-    };
-    cases.retain(|c| only.is_none_or(|o| c.name().contains(o)));
+    let mut cases = matrix::full(seed);
+    match which {
+        Which::Full => {}
+        Which::Pairwise => cases = matrix::pairwise(&cases, seed),
+        Which::EachCode => cases = matrix::each_code(&cases, LEAST, seed),
+        Which::Named(only) => cases.retain(|c| c.name().contains(only.as_str())),
+    }
     say!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
     say!("{}", report::head());
     let rows = parallel::map(&cases, jobs, |case| {
@@ -237,10 +268,12 @@ fn scenarios(full: bool, only: Option<&str>, seed: Option<u64>, jobs: usize) -> 
     for row in &failed {
         say!("{}", report::row(row));
     }
-    let unproved = if only.is_none() {
-        report::unproved(&cases)
-    } else {
-        Vec::new()
+    for tiers in report::tiers(&rows) {
+        say!("{tiers}");
+    }
+    let unproved = match which {
+        Which::Full | Which::Pairwise | Which::EachCode => report::unproved(&cases),
+        Which::Named(_) => Vec::new(),
     };
     for code in &unproved {
         say!("FAIL no scenario proves {code}");

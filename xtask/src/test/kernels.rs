@@ -1,0 +1,252 @@
+//! The lab's scenarios on other kernels than this machine's.
+
+use crate::lab;
+use crate::table::{self, Align};
+use crate::tally::{self, Tally};
+use crate::vm::{self, Ended, Image, LINES, Line, Outcome};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Guests at once. Each has two emulated CPUs, and more of them than the machine has would slow each other down.
+const AT_ONCE: usize = 2;
+
+/// Labs side by side in a guest: most of a scenario is waiting.
+const JOBS: &str = "4";
+
+/// How many times as long everything may take in a guest: an emulated CPU is about ten times slower, and two guests
+/// share the machine. What must be said is not loosened.
+const PACE: &str = "12";
+
+/// How long one kernel may take.
+const LIMIT: Duration = Duration::from_mins(30);
+
+/// What one guest said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Heard {
+    /// Scenario → whether it was right.
+    scenarios: BTreeMap<String, bool>,
+    /// The tiers that capabilities ran on.
+    tiers: Vec<String>,
+    /// Its closing line.
+    closing: Option<Tally>,
+}
+
+impl Heard {
+    /// Takes one line of what the lab prints.
+    fn hear(&mut self, line: &str) {
+        if let Some(tiers) = line.strip_prefix("tiers ") {
+            self.tiers.push(tiers.to_owned());
+        } else if let Some((scenario, right)) = scenario(line) {
+            self.scenarios.insert(scenario, right);
+        }
+        self.closing = tally::of_closing_line(line).or(self.closing);
+    }
+}
+
+/// A row of the lab's table: FAULT PROXY WHERE TRAFFIC FAMILY NETWORK …, and whether it was right.
+fn scenario(line: &str) -> Option<(String, bool)> {
+    let right = line.ends_with(" ok");
+    if !right && !line.contains(" FAIL (seed ") {
+        return None;
+    }
+    let name: Vec<&str> = line.split_whitespace().take(6).collect();
+    Some((name.join("/"), right))
+}
+
+/// Runs the same scenarios on each of `lines`, or on all; prints scenario × kernel.
+pub fn run(lines: &[&'static Line], seed: Option<u64>, only: Option<&str>) -> Result<Tally> {
+    let lines: Vec<&'static Line> = match lines {
+        [] => LINES.iter().collect(),
+        some => some.to_vec(),
+    };
+    let program = lab::build_for_guests()?;
+    let init = vm::init()?;
+    // one after another, before the first guest runs
+    let images = lines.iter().map(|line| Image::get(line));
+    let images: Vec<Image> = images.collect::<Result<_>>()?;
+    let args = args(&program, seed.unwrap_or_else(fresh_seed), only);
+    let heard = Mutex::new(BTreeMap::new());
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let one = one(image, &init, &args);
+                    if let Ok(mut heard) = heard.lock() {
+                        heard.insert(image.line, one);
+                    }
+                }
+            });
+        }
+    });
+    let heard = heard.into_inner().unwrap_or_default();
+    let mut total = Tally::default();
+    let mut good = BTreeMap::new();
+    for (line, one) in heard {
+        match one {
+            Ok(one) => {
+                total = total + one.closing.unwrap_or(Tally::FAILED);
+                good.insert(line, one);
+            }
+            Err(error) => {
+                eprintln!("error: kernel {line}: {error:#}");
+                total = total + Tally::FAILED;
+            }
+        }
+    }
+    println!("\n{}", summary(&images, &good));
+    Ok(total)
+}
+
+/// The lab's command line in the guest.
+fn args(program: &Path, seed: u64, only: Option<&str>) -> Vec<OsString> {
+    let seed = seed.to_string();
+    let mut args: Vec<OsString> = vec![program.into()];
+    args.extend(["scenarios", "--pace", PACE, "--jobs", JOBS, "--seed", &seed].map(Into::into));
+    match only {
+        Some(only) => args.extend(["--only", only].map(Into::into)),
+        None => args.push("--each-code".into()),
+    }
+    args
+}
+
+/// All kernels get the same scenarios, so that they can be compared.
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |now| u64::from(now.subsec_micros()))
+}
+
+/// One kernel.
+fn one(image: &Image, init: &[u8], args: &[OsString]) -> Result<Heard> {
+    let mut heard = Heard::default();
+    let out = Lines {
+        line: image.line,
+        heard: &mut heard,
+        rest: Vec::new(),
+    };
+    let Ended {
+        outcome,
+        console,
+        boot: _,
+    } = vm::capture(image, init, args.to_vec(), LIMIT, out)?;
+    match outcome {
+        Outcome::Exited(_) => {}
+        Outcome::Killed(signal) => anyhow::bail!("signal {signal} ended the lab"),
+        Outcome::TooLong => anyhow::bail!("the lab did not end in time; its console:\n{console}"),
+        Outcome::Lost(loss) => anyhow::bail!("{loss}; the end of its console:\n{console}"),
+    }
+    heard.closing.context("no closing line")?;
+    Ok(heard)
+}
+
+/// Passes lines on, each with the kernel before it, and listens.
+struct Lines<'a> {
+    line: &'static str,
+    heard: &'a mut Heard,
+    rest: Vec<u8>,
+}
+
+impl Write for Lines<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.rest.extend(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end();
+            self.heard.hear(line);
+            println!("{:>5} | {line}", self.line);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
+    }
+}
+
+/// Scenario × kernel, then kernel × tier.
+fn summary(images: &[Image], heard: &BTreeMap<&str, Heard>) -> String {
+    let mut scenarios: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (line, one) in heard {
+        for (scenario, right) in &one.scenarios {
+            let kernels = scenarios.entry(scenario).or_default();
+            if *right {
+                kernels.push(line);
+            }
+        }
+    }
+    let all = heard.len();
+    let rows: Vec<_> = scenarios
+        .into_iter()
+        .map(|(scenario, kernels)| {
+            let right = if kernels.len() == all {
+                "right on all".to_owned()
+            } else {
+                format!("right on: {}", kernels.join(", "))
+            };
+            [scenario.to_owned(), right]
+        })
+        .collect();
+    let heads = [("scenario", Align::Left), ("kernels", Align::Left)];
+    let mut text = table::render(heads, &rows);
+    let rows: Vec<_> = images
+        .iter()
+        .map(|image| {
+            let tiers = heard.get(image.line).map(|one| one.tiers.join("; "));
+            [
+                image.line.to_owned(),
+                image.release.clone(),
+                tiers.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    text.push('\n');
+    let heads = ["kernel", "release", "tiers"].map(|head| (head, Align::Left));
+    text.push_str(&table::render(heads, &rows));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_table_are_told_from_other_lines() {
+        let right = "backend-gone    nftables  same  fresh  ipv4  bridge  backend-gone  3.1  ok";
+        let wrong = "backend-gone  nftables  same  fresh  ipv4  bridge  -  0.0  FAIL (seed 4) no";
+        let name = "backend-gone/nftables/same/fresh/ipv4/bridge".to_owned();
+        assert_eq!(scenario(right), Some((name.clone(), true)));
+        assert_eq!(scenario(wrong), Some((name, false)));
+        for other in ["seed 4, 24 scenarios", "24 passed, 0 failed", "failed:", ""] {
+            assert_eq!(scenario(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn lines_are_heard_whole_however_they_come() -> std::io::Result<()> {
+        let mut heard = Heard::default();
+        let mut lines = Lines {
+            line: "6.12",
+            heard: &mut heard,
+            rest: Vec::new(),
+        };
+        for part in [
+            "a b c d e f g 1.0 o",
+            "k\ntiers flow=tcx\n1 pas",
+            "sed, 0 failed\n",
+        ] {
+            lines.write_all(part.as_bytes())?;
+        }
+        assert_eq!(heard.scenarios, [("a/b/c/d/e/f".to_owned(), true)].into());
+        assert_eq!(heard.tiers, ["flow=tcx"]);
+        assert_eq!(heard.closing, Some(Tally::PASSED));
+        Ok(())
+    }
+}
