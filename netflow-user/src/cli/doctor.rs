@@ -119,12 +119,11 @@ pub fn run(args: &Doctor, output: &Output, format: Format) -> Result<u8, Failure
 
 /// Looks around while the programs are loaded and attached.
 fn attach(args: &Doctor) -> Result<Seen, Failure> {
-    // Before ours are there.
-    let maps = pressure::maps();
     let interrupts = Interrupts::listen()
         .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
     let kernel = live::attach(&args.tiers, false)?;
     let tiers = kernel.tiers();
+    let maps = pressure::maps();
     let (programs, why) = match kernel.beside() {
         Ok(programs) => (programs, None),
         Err(e) => (Vec::new(), Some(e.to_string())),
