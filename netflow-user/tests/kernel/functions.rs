@@ -284,7 +284,7 @@ fn a_path_mtu_is_told_received_and_learnt() {
         let to = format!("{BACKEND}:8080").parse().unwrap();
         lab.client.inside(|| {
             let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3)).unwrap();
-            stream.write_all(&[0; 20_000]).unwrap();
+            stream.write_all(&vec![0; 20_000]).unwrap();
             std::thread::sleep(Duration::from_millis(300));
         });
         let mut seen = Seen::default();

@@ -234,7 +234,7 @@ fn serve_stray(stream: TcpStream, canary: &[u8]) -> io::Result<()> {
         SockProtocol::Tcp,
     )?;
     thread::spawn(move || {
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         while let Ok(len) = socket::recv(raw.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             let (SocketAddr::V4(own), SocketAddr::V4(peer)) = (own, peer) else {
                 return;

@@ -359,6 +359,14 @@ impl Fault for ProtocolMismatch {
     }
 }
 
+/// Some attempts fail. Clients that retry make few, which chance may lead to the bad endpoint one and all.
+fn of_some(at: At, expect: Expect) -> Expect {
+    match at.form {
+        Form::Retrying => expect.or_degraded(),
+        _ => expect.degraded(),
+    }
+}
+
 struct OneBadEndpoint;
 
 impl Fault for OneBadEndpoint {
@@ -374,8 +382,8 @@ impl Fault for OneBadEndpoint {
         world.listen(&plan.backends[1], listens);
         Ok(())
     }
-    fn expect(&self, _at: At) -> Expect {
-        Expect::code("one-bad-endpoint", &["flow"]).degraded()
+    fn expect(&self, at: At) -> Expect {
+        of_some(at, Expect::code("one-bad-endpoint", &["flow"]))
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Ok, Outcome::Reset]
@@ -399,10 +407,9 @@ impl Fault for OneDeafEndpoint {
         Ok(())
     }
     /// The group of failing attempts has a cause of its own, so the cause may come first as well as the scope.
-    fn expect(&self, _at: At) -> Expect {
-        Expect::code("one-bad-endpoint", &["flow"])
-            .or("listener-missing")
-            .degraded()
+    fn expect(&self, at: At) -> Expect {
+        let expect = Expect::code("one-bad-endpoint", &["flow"]).or("listener-missing");
+        of_some(at, expect)
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Ok, Outcome::Refused]
