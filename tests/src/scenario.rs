@@ -26,8 +26,6 @@ use std::time::{Duration, Instant};
 const WINDOW: u64 = 8;
 /// Where the answer must come at the window's end, a shorter one does.
 const SHORT: u64 = 5;
-/// From the first failing attempt to the verdict.
-const IN_TIME: Duration = Duration::from_secs(5);
 
 /// How a scenario ended.
 pub struct Row {
@@ -296,7 +294,11 @@ impl Scenario {
         let place = vantage.name();
         note(wrong, place, self.check_answer(&expect, ended, answer));
         if expect.observed && !expect.codes.is_empty() {
-            note(wrong, place, check_time(ended, failing));
+            note(
+                wrong,
+                place,
+                check_time(ended, failing, self.case.fault.in_time()),
+            );
             note(wrong, place, check_ablation(answer, &[recording]));
         }
         note(wrong, place, check_replay(ended, recording));
@@ -497,11 +499,11 @@ fn tiers(recording: &Path) -> Vec<(&'static str, String)> {
     start.tiers.into_iter().map(tier).collect()
 }
 
-fn check_time(ended: &Ended, failing: Option<u64>) -> Result<()> {
+fn check_time(ended: &Ended, failing: Option<u64>, limit: Duration) -> Result<()> {
     let since = failing.context("no attempt failed while netflow looked")?;
     let took = Duration::from_nanos(ended.answered.saturating_sub(since));
     ensure!(
-        took <= paced(IN_TIME),
+        took <= paced(limit),
         "verdict {:.1} s after the first failing attempt",
         took.as_secs_f64()
     );

@@ -9,6 +9,7 @@ use crate::settings::Masquerade;
 use crate::traffic::{Dial, Listen, Outcome};
 use crate::world::{Party, World};
 use anyhow::Result;
+use std::time::Duration;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Hairpin(Round::Refused),
@@ -271,6 +272,10 @@ impl Fault for ConntrackFull {
     fn is_node_wide(&self) -> bool {
         true
     }
+    /// The full table is read first: 262,144 entries, which take a debug build seconds.
+    fn in_time(&self) -> Duration {
+        Duration::from_secs(10)
+    }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())
     }
@@ -336,15 +341,19 @@ impl Fault for ConntrackInvalid {
         world.settings.drops_invalid = false;
         Ok(())
     }
-    fn expect(&self, at: At) -> Expect {
-        match at.vantage {
-            // Behind the translation there is nothing odd about a client that resets.
-            Vantage::Backend => Expect::not_from_here(),
-            _ => Expect::code("conntrack-invalid", &["flow"]).or_degraded(),
-        }
+    fn expect(&self, _at: At) -> Expect {
+        Expect::code("conntrack-invalid", &["flow"]).or_degraded()
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Reset]
+    }
+    /// Behind the translation there is nothing odd about a client that resets: another node sees failures, and no cause.
+    fn placements(&self) -> &'static [Placement] {
+        &[Placement::Same]
+    }
+    /// Where the window stands is known of connections whose beginning is seen.
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::VipOnly]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())
@@ -421,6 +430,10 @@ impl Fault for SnatPortsExhausted {
     }
     fn is_node_wide(&self) -> bool {
         true
+    }
+    /// Of what was refused before anybody looked, the holder of the port may be gone.
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::VipOnly]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())

@@ -19,6 +19,7 @@ use crate::traffic::Outcome;
 use crate::world::World;
 use anyhow::Result;
 use netflow_user::model::answer::Verdict;
+use std::time::Duration;
 
 /// Whose netflow answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -254,6 +255,11 @@ pub trait Fault: Sync {
     /// Whether it hits everything on a node, so that no second Service can be healthy.
     fn is_node_wide(&self) -> bool {
         false
+    }
+
+    /// From the first failing attempt to the verdict (design: budgets).
+    fn in_time(&self) -> Duration {
+        Duration::from_secs(5)
     }
 
     /// Words that the answer must contain.

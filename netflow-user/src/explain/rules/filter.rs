@@ -277,16 +277,24 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
                 let mut evidence = vec![draft];
                 evidence.extend(case.translation(a));
                 evidence.extend(dialled(case, a));
+                // The same rule in several Pods is one cause; nodes are told apart.
+                let in_pod = from == a.translated().dst;
                 Some(Because {
-                    key: from.to_string(),
+                    key: if in_pod {
+                        "pod".to_owned()
+                    } else {
+                        from.to_string()
+                    },
                     evidence,
                 })
             },
             |of| {
                 let a = of[0];
-                let Some((from, _)) = refused_elsewhere(case, a, certain) else {
-                    return Saying::new("");
-                };
+                let refusing = of
+                    .iter()
+                    .filter_map(|a| Some(case.name(refused_elsewhere(case, a, certain)?.0, a.began())));
+                let refusing: BTreeSet<String> = refusing.collect();
+                let refusing: Vec<String> = refusing.into_iter().collect();
                 let what = if certain {
                     "a filter rule there rejects them"
                 } else {
@@ -296,7 +304,7 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
                     "Packets of {} to {} are refused by {} with ICMP, which no closed port does: {what}",
                     full_name(case),
                     a.translated().destination(),
-                    case.name(from, a.began())
+                    refusing.join(", ")
                 ))
             },
         );
