@@ -101,6 +101,16 @@ pub fn full(seed: u64) -> Vec<Case> {
     cases
 }
 
+/// The cases of which every test run chooses: faults that are run each time, in labs of one family with bridges.
+pub fn every_time(cases: Vec<Case>) -> Vec<Case> {
+    let names: BTreeSet<_> = faults::every_time().iter().map(|f| f.name()).collect();
+    let mut cases = cases;
+    cases.retain(|c| {
+        c.family == Family::Ipv4 && c.network == Network::Bridge && names.contains(c.fault.name())
+    });
+    cases
+}
+
 /// A subset in which every pair of values that occurs in `cases` occurs; chosen greedily, and among equals by `seed`.
 pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);

@@ -345,7 +345,7 @@ impl Fault for ConntrackInvalid {
         Expect::code("conntrack-invalid", &["flow"]).or_degraded()
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        vec![Outcome::Reset]
+        vec![Outcome::Reset, Outcome::Stalled]
     }
     /// Behind the translation there is nothing odd about a client that resets: another node sees failures, and no cause.
     fn placements(&self) -> &'static [Placement] {

