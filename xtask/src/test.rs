@@ -34,7 +34,7 @@ pub struct Args {
     /// With `kernels`: which [default: all]
     #[arg(value_name = "KERNEL")]
     kernels: Vec<&'static Line>,
-    /// Every scenario instead of the subset that holds every code
+    /// Every scenario and code instead of the subset that each run proves
     #[arg(long)]
     full: bool,
     /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC contains this
