@@ -2,7 +2,7 @@
 //!
 //! A kernel without kprobes cannot run them; there it is asked for that it says so.
 
-use super::{BACKEND, Netns, Routed, Seen, VIP, nat_of, to_port};
+use super::{BACKEND, Netns, PATIENCE, Routed, Seen, VIP, from_port, nat_of, to_port};
 use netflow_user::kernel::{Kernel, Options, tiers};
 use netflow_user::model::capability::Capability;
 use netflow_user::model::record::{
@@ -10,7 +10,7 @@ use netflow_user::model::record::{
 };
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{Backlog, listen};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -193,8 +193,11 @@ fn a_translation_is_told_once() {
             lab.traffic();
             let mut seen = Seen::default();
             nat_of(&mut seen, &mut kernel);
-            std::thread::sleep(Duration::from_millis(300));
-            seen.drain(&mut kernel);
+            // The ring keeps its order: what was to come before this is there with it.
+            assert!(!lab.connect(&format!("{BACKEND}:8083")));
+            seen.record(&mut kernel, "the refusal after it", |r| {
+                matches!(r.event, Event::Rst(_)) && from_port(r, 8083)
+            });
             let told = seen
                 .records
                 .iter()
@@ -284,8 +287,11 @@ fn a_path_mtu_is_told_received_and_learnt() {
         let to = format!("{BACKEND}:8080").parse().unwrap();
         lab.client.inside(|| {
             let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3)).unwrap();
-            stream.write_all(&vec![0; 20_000]).unwrap();
-            std::thread::sleep(Duration::from_millis(300));
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut all = vec![0; 20_000];
+            stream.write_all(&all).unwrap();
+            accepted.read_exact(&mut all).unwrap();
         });
         let mut seen = Seen::default();
         let sent = seen.record(&mut kernel, "the message that is sent", |r| {
