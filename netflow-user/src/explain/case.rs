@@ -9,10 +9,11 @@ use super::past::{PROXY_LAG, Past};
 use super::view::View;
 use crate::flows::{Cite, ConnEvent, Connection, Leg, Sight};
 use crate::model::answer::{Plane, Via};
+use crate::model::cidr;
 use crate::model::flow::Direction;
 use crate::model::identity::{Identity, Who};
 use crate::model::lookup::is_of_deployment;
-use crate::model::objects::{EndpointSlice, Objects, Pod, Service, ServicePort, TargetPort};
+use crate::model::objects::{EndpointSlice, Node, Objects, Pod, Service, ServicePort, TargetPort};
 use crate::model::query::{From, Query};
 use crate::model::record::Event;
 use crate::model::{Proto, Time, Tuple};
@@ -292,6 +293,20 @@ impl<'a> Case<'a> {
         of_pod
             .or_else(of_slice)
             .or_else(|| self.identity.holder(ip, at).and_then(Who::node))
+    }
+
+    /// Node whose own address this is: one of its object's, one that it was seen to hold, or one in its Pod networks that
+    /// no Pod has, as network plugins give their bridges and tunnel devices.
+    pub fn node_with(&self, ip: IpAddr) -> Option<&'a str> {
+        let of_object = || self.objects.node_at(ip).map(|n| n.name.as_str());
+        let of_view = || self.views.iter().find(|v| v.is_own(ip)).map(View::name);
+        let holds = |n: &&'a Node| n.pod_cidrs.iter().any(|net| cidr::contains(*net, ip));
+        let of_network = || {
+            let mut nodes = self.objects.nodes.iter();
+            let node = nodes.find(holds).filter(|_| self.pod(ip).is_none())?;
+            Some(node.name.as_str())
+        };
+        of_object().or_else(of_view).or_else(of_network)
     }
 
     /// A command with its template's values and the kube context filled in.

@@ -44,6 +44,9 @@ use view::View;
 /// An observed critical finding that has stood on top for so long is the answer (design: time to answer).
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// The code that says no more than that another node or router will know.
+const ASK_THERE: &str = "lost-beyond-node";
+
 /// Answers from what it is fed.
 pub struct Explainer {
     identity: Box<dyn Identity>,
@@ -90,12 +93,15 @@ impl Explainer {
     }
 
     /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs. Asked again
-    /// before anything was fed, it has not changed.
+    /// before anything was fed, it has not changed. What only says where to look next stands on as the cause that was told
+    /// from there.
     pub fn settled(&mut self) -> bool {
         if std::mem::take(&mut self.fed) {
             let now = self.now();
             self.top = match (self.cause(), self.top) {
-                (Some(code), Some((same, since))) if same == code => Some((code, since)),
+                (Some(code), Some((old, since))) if old == code || old == ASK_THERE => {
+                    Some((code, since))
+                }
                 (cause, _) => cause.map(|code| (code, now)),
             };
             self.settled = self

@@ -7,7 +7,7 @@ use super::case::Case;
 use crate::flows::{ConnEvent, Connection, Sight};
 use crate::model::Proto;
 use crate::model::flow::Direction;
-use crate::model::node::{Link, Tunnel};
+use crate::model::node::{Link, NodeFacts, Tunnel};
 use std::net::IpAddr;
 
 /// An attempt's packets that left a node through a tunnel device.
@@ -114,6 +114,24 @@ impl<'a> Tunnelled<'a> {
     }
 }
 
+/// Node at the other end of a tunnel for which `hop` is the next hop inside.
+pub fn node_behind<'a>(case: &Case<'a>, part: Part<'_>, hop: IpAddr) -> Option<&'a str> {
+    let facts = part.node.facts.as_ref()?;
+    let tunnels = facts.links.iter().filter(|l| l.tunnel.is_some());
+    let remote = tunnels.filter_map(|l| forwarded(facts, l, hop)).next()?;
+    case.node_with(remote)
+}
+
+/// What the forwarding table of a device says of a next hop.
+fn forwarded(facts: &NodeFacts, link: &Link, hop: IpAddr) -> Option<IpAddr> {
+    let mut entries = facts.neighbors.iter();
+    let entry = entries.find(|n| n.ifindex == link.ifindex && n.ip == hop)?;
+    let lladdr = entry.lladdr.as_ref()?;
+    let mut peers = facts.tunnel_peers.iter();
+    let peer = peers.find(|p| p.ifindex == link.ifindex && p.lladdr == *lladdr)?;
+    Some(peer.remote)
+}
+
 /// Where the device sends what is for `to`: one fixed address, what its forwarding table says of the next hop, else the
 /// address of the node on which the objects place it.
 fn peer(
@@ -127,14 +145,7 @@ fn peer(
     let learned = || {
         let mut lookups = facts.lookups.iter();
         let lookup = lookups.find(|l| l.netns == facts.netns && l.dst == to)?;
-        let hop = lookup.via.unwrap_or(to);
-        let mut entries = facts.neighbors.iter();
-        let entry = entries.find(|n| n.ifindex == link.ifindex && n.ip == hop)?;
-        let lladdr = entry.lladdr.as_ref()?;
-        let mut peers = facts.tunnel_peers.iter();
-        peers
-            .find(|p| p.ifindex == link.ifindex && p.lladdr == *lladdr)
-            .map(|p| p.remote)
+        forwarded(facts, link, lookup.via.unwrap_or(to))
     };
     let placed = || {
         let name = case.node_of(to, facts.time)?;

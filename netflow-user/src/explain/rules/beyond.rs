@@ -9,9 +9,6 @@ use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
 use crate::model::{Proto, Time};
-use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
-use std::time::Duration;
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
 pub(super) fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
@@ -182,7 +179,6 @@ fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
 
 /// It left this node on an uplink, nothing came back, and the node it went to was not asked.
 pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
-    let awaited = Awaited::of(case, report);
     // What this node itself dropped after it was seen leaving may be all that is wrong.
     for basis in [Basis::Observed, Basis::Inferred] {
         report.explain(
@@ -194,9 +190,6 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
                 let toward = sight.key.tuple.dst;
                 let dropped = dropped_on(case, a, part, sight);
                 let asked = case.views.iter().any(|v| case.is_local(v, toward));
-                if awaited.is_due(case, a, part, toward) {
-                    return None;
-                }
                 if asked || dropped.is_some() != (basis == Basis::Inferred) {
                     return None;
                 }
@@ -246,44 +239,6 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
                 }
             },
         );
-    }
-}
-
-/// A node gives a neighbour up after three requests a second apart (`mcast_solicit`, `retrans_time`), and then says so.
-const UNTIL_GIVEN_UP: Duration = Duration::from_secs(4);
-
-/// Endpoints of nodes that have already said of another endpoint that nobody answers for it: whether it is the same with
-/// these shows in a moment.
-struct Awaited {
-    nodes: BTreeSet<String>,
-    first: HashMap<IpAddr, Time>,
-}
-
-impl Awaited {
-    fn of(case: &Case<'_>, report: &Report) -> Awaited {
-        let gone = report
-            .found
-            .iter()
-            .filter(|f| f.code.code == "backend-gone");
-        let attempts = gone.flat_map(|f| &f.attempts).map(|i| &case.attempts[*i]);
-        let nodes: BTreeSet<String> = attempts
-            .filter_map(|a| case.node_of(a.translated().dst, a.began()))
-            .collect();
-        let mut first: HashMap<IpAddr, Time> = HashMap::new();
-        for a in case.attempts.iter().filter(|_| !nodes.is_empty()) {
-            let began = first.entry(a.translated().dst).or_insert(a.began());
-            *began = a.began().min(*began);
-        }
-        Awaited { nodes, first }
-    }
-
-    fn is_due(&self, case: &Case<'_>, a: &Attempt<'_>, part: Part<'_>, toward: IpAddr) -> bool {
-        let first = self.first.get(&toward);
-        let waits = |t: &Time| part.node.now.since(*t) < UNTIL_GIVEN_UP;
-        first.is_some_and(waits)
-            && case
-                .node_of(toward, a.began())
-                .is_some_and(|node| self.nodes.contains(&node))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Service proxy: whether the VIP is translated, and to whom.
 
+use super::beyond::{left, sent_draft};
 use super::service::{answer_of_node, dialled, drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -7,6 +8,7 @@ use crate::explain::endpoints::{self, Choice, ChoiceRule, Entry};
 use crate::explain::evidence::Draft;
 use crate::explain::fate::{Fate, Told};
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::tunnel::node_behind;
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
 use crate::model::CtTuples;
@@ -386,39 +388,17 @@ pub(super) fn is_ruled(a: &Attempt<'_>, to: SocketAddr) -> bool {
 
 /// The chosen endpoint does not exist: nobody answers for its address, and no Pod holds it.
 pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
-    // A router sends only so many ICMP errors: what it says of one attempt holds for the others.
-    let mut said: HashMap<IpAddr, Vec<Draft>> = HashMap::new();
-    for a in &case.attempts {
-        if let Some(backend) = a.backend().map(|b| b.ip())
-            && said.get(&backend).is_none_or(Vec::is_empty)
-        {
-            said.insert(backend, said_unreachable(case, a, backend));
-        }
-    }
+    let said = Unreachable::of(case);
     report.explain(
         case,
         "backend-gone",
         Basis::Observed,
         |a| {
             let backend = a.backend()?.ip();
-            if held(case, backend) {
-                return None;
+            let mut evidence = said.proof(case, a);
+            if evidence.is_empty() {
+                evidence.extend(said.awaited(case, a));
             }
-            let mut evidence: Vec<Draft> = Vec::new();
-            for (part, event, drop, leg) in a.drops() {
-                if leg.is_forward()
-                    && (is_neighbor_failure(drop)
-                        && is_on_link(a, part, event.record.netns, backend)
-                        || is_route_failure(drop) && belongs_to(case, a, part, backend))
-                {
-                    evidence.push(drop_draft(case, part, event, drop));
-                }
-            }
-            evidence.extend(sent_away(case, a, backend));
-            let is_silent = matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout);
-            evidence.extend(said.get(&backend).filter(|_| is_silent).into_iter().flatten().cloned());
-            evidence.extend(waiting(case, a, backend));
-            evidence.extend(silent_neighbors(a));
             if evidence.is_empty() {
                 return None;
             }
@@ -430,10 +410,9 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             })
         },
         |of| {
-            let gone: BTreeSet<IpAddr> = of
-                .iter()
-                .filter_map(|a| a.backend().map(|b| b.ip()))
-                .collect();
+            let (proved, silent): (Vec<&Attempt<'_>>, Vec<_>) =
+                of.iter().partition(|a| !said.proof(case, a).is_empty());
+            let (gone, silent) = (backends(&proved), backends(&silent));
             let evidence = gone.iter().map(|ip| objects_draft(case, *ip)).collect();
             let asked = gone.iter().all(|ip| was_asked(case, of[0], *ip));
             let what = if asked {
@@ -441,8 +420,13 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             } else {
                 "for which nobody answers on its own network: no Pod holds it any more, or its node is down"
             };
+            let others = if silent.is_empty() {
+                String::new()
+            } else {
+                format!("; {} on the same node met silence, too", list(&silent))
+            };
             let summary = format!(
-                "Connections of {} go to {}, {what}",
+                "Connections of {} go to {}, {what}{others}",
                 full_name(case),
                 list(&gone)
             );
@@ -458,6 +442,88 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// What was said in ICMP of backends. A router sends only so many errors to one address
+/// (`icmp_ratelimit`, <https://elixir.bootlin.com/linux/v6.18/source/Documentation/networking/ip-sysctl.rst>): what it says
+/// of one attempt holds for the others, and what it has not said yet of other endpoints on the same node may come.
+struct Unreachable<'a> {
+    said: HashMap<IpAddr, Vec<Draft>>,
+    /// Nodes of those backends.
+    nodes: BTreeSet<&'a str>,
+    /// Backends that served somebody.
+    alive: BTreeSet<IpAddr>,
+}
+
+impl<'a> Unreachable<'a> {
+    fn of(case: &Case<'a>) -> Unreachable<'a> {
+        let mut all = Unreachable {
+            said: HashMap::new(),
+            nodes: BTreeSet::new(),
+            alive: BTreeSet::new(),
+        };
+        for a in &case.attempts {
+            let Some(backend) = a.backend().map(|b| b.ip()) else {
+                continue;
+            };
+            if a.outcome == Outcome::Ok {
+                all.alive.insert(backend);
+            }
+            if held(case, backend) || all.said.contains_key(&backend) {
+                continue;
+            }
+            let drafts = said_unreachable(case, a, backend);
+            if !drafts.is_empty() {
+                all.nodes.extend(case.placed_on(backend, a.began()));
+                all.said.insert(backend, drafts);
+            }
+        }
+        all
+    }
+
+    /// Evidence that nobody holds the address of the backend chosen.
+    fn proof(&self, case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
+        let Some(backend) = a.backend().map(|b| b.ip()).filter(|b| !held(case, *b)) else {
+            return Vec::new();
+        };
+        let mut evidence: Vec<Draft> = Vec::new();
+        for (part, event, drop, leg) in a.drops() {
+            if leg.is_forward()
+                && (is_neighbor_failure(drop) && is_on_link(a, part, event.record.netns, backend)
+                    || is_route_failure(drop) && belongs_to(case, a, part, backend))
+            {
+                evidence.push(drop_draft(case, part, event, drop));
+            }
+        }
+        evidence.extend(sent_away(case, a, backend));
+        let said = self.said.get(&backend).filter(|_| is_unserved(a));
+        evidence.extend(said.into_iter().flatten().cloned());
+        evidence.extend(waiting(case, a, backend));
+        evidence.extend(silent_neighbors(a));
+        evidence
+    }
+
+    /// Evidence: the attempt left for another endpoint of such a node, which that node does not say anything of.
+    fn awaited(&self, case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
+        let backend = a.backend()?.ip();
+        let told = self.said.contains_key(&backend) || self.alive.contains(&backend);
+        let node = case.placed_on(backend, a.began())?;
+        if told || !self.nodes.contains(node) || was_asked(case, a, backend) {
+            return None;
+        }
+        let (part, sight) = left(case, a)?;
+        Some(sent_draft(a, case, part, sight))
+    }
+}
+
+fn backends(of: &[&Attempt<'_>]) -> BTreeSet<IpAddr> {
+    of.iter()
+        .filter_map(|a| a.backend().map(|b| b.ip()))
+        .collect()
+}
+
+fn is_unserved(a: &Attempt<'_>) -> bool {
+    matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout)
 }
 
 /// Whether the node on which an address should live was asked.
@@ -482,21 +548,22 @@ fn remove_pod(case: &Case<'_>, ip: IpAddr) -> Option<Fix> {
 /// Evidence: the backend's own node says that it does not reach the address, or any router does where that node was asked
 /// and does not have it. What other routers say may concern the way to the node.
 fn said_unreachable(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Vec<Draft> {
-    if !matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout) {
+    if !is_unserved(a) {
         return Vec::new();
     }
     let node = case.placed_on(backend, a.began());
     let asked = was_asked(case, a, backend);
-    let is_its_node = |from: IpAddr| {
-        let of_object = case.objects.node_at(from).map(|n| n.name.as_str());
-        let of_view = case.views.iter().find(|v| v.is_own(from)).map(View::name);
-        node.is_some_and(|n| of_object.or(of_view) == Some(n))
+    let is_its_node = |part: Part<'_>, from: IpAddr| {
+        let sender = case
+            .node_with(from)
+            .or_else(|| node_behind(case, part, from));
+        node.is_some() && sender == node
     };
     a.icmp()
         .filter(|(_, _, icmp)| is_host_unreachable(icmp, backend.is_ipv6()))
         .filter_map(|(part, event, icmp)| {
             let from = event.record.tuple?.src;
-            let trusted = is_its_node(from) || asked && !is_next_hop_lost(a, part, backend);
+            let trusted = is_its_node(part, from) || asked && !is_next_hop_lost(a, part, backend);
             let (kind, code) = (icmp.icmp_type, icmp.code);
             let text = format!("ICMP type {kind} code {code} (unreachable) came from {from}");
             trusted.then(|| case.event(part, event, &format!("icmp {kind}/{code}"), text))
