@@ -355,6 +355,7 @@ impl<'a> Case<'a> {
         for (view, node) in self.views.iter().enumerate() {
             let mine = node
                 .connections()
+                .filter(|c| was_watched(node, c))
                 .filter_map(|c| self.via(node, c).map(|via| (via, c)));
             all.extend(mine.map(|(via, conn)| (via, Part { view, node, conn })));
         }
@@ -367,7 +368,8 @@ impl<'a> Case<'a> {
         let mut by_tuple: HashMap<Tuple, Vec<usize>> = HashMap::new();
         for (via, part) in all {
             let known = by_tuple.get(&part.conn.orig).into_iter().flatten();
-            if let Some(i) = known.copied().find(|i| continues(&attempts[*i], part)) {
+            let same = known.copied().filter(|i| continues(&attempts[*i], part));
+            if let Some(i) = same.min_by_key(|i| distance(&attempts[*i], part)) {
                 attempts[i].parts.push(part);
                 continue;
             }
@@ -382,7 +384,7 @@ impl<'a> Case<'a> {
                 weight: 1,
             });
         }
-        attempts.retain(|a| self.is_asked(a) && was_watched(a));
+        attempts.retain(|a| self.is_asked(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
@@ -759,13 +761,10 @@ fn has_sender(a: &Attempt<'_>) -> bool {
         .any(|p| p.conn.sights_of(Leg::Orig).next().is_some())
 }
 
-/// On each node some of it happened after everything was attached. What ended before was seen at some interfaces only,
-/// so what is missing there proves nothing.
-fn was_watched(attempt: &Attempt<'_>) -> bool {
-    attempt
-        .parts
-        .iter()
-        .all(|p| p.conn.last >= p.node.start.time)
+/// Some of it happened after everything was attached on the node. What ended before was seen at some interfaces only, so
+/// what is missing there proves nothing.
+fn was_watched(node: &View, conn: &Connection) -> bool {
+    conn.last >= node.start.time
 }
 
 /// Whether a part is another node's sight of the same attempt: it starts with the tuple that the first one ended with.
@@ -779,4 +778,13 @@ fn continues(attempt: &Attempt<'_>, part: Part<'_>) -> bool {
         && (attempt.translated() == part.conn.orig || attempt.orig == part.conn.orig)
         && same_isn()
         && (a.since(b) < SAME_ATTEMPT && b.since(a) < SAME_ATTEMPT)
+}
+
+/// How far a part is from an attempt that it may continue, where one tuple was used for several: the initial sequence number
+/// tells, else time.
+fn distance(attempt: &Attempt<'_>, part: Part<'_>) -> (bool, Duration) {
+    let isn = part.conn.isn;
+    let same = isn.is_some() && attempt.parts.iter().any(|p| p.conn.isn == isn);
+    let (a, b) = (attempt.began(), part.conn.began);
+    (!same, a.since(b).max(b.since(a)))
 }

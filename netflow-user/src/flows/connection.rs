@@ -322,6 +322,11 @@ impl Connection {
         self.syn.or(self.new)
     }
 
+    /// Conntrack told of it, and none of its packets was seen at an interface.
+    pub(super) fn is_only_announced(&self) -> bool {
+        self.new.is_some() && self.sights.is_empty()
+    }
+
     /// Where it stands among the connections that used its tuples one after another.
     pub(super) fn place(&self) -> Time {
         self.start().unwrap_or(self.began)

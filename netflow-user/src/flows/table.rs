@@ -12,6 +12,11 @@ use std::time::Duration;
 /// place in the ring.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
+/// Conntrack keeps the entry of a SYN that nobody answers for so long (`tcp_timeouts`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/netfilter/nf_conntrack_proto_tcp.c>). A SYN that begins another
+/// connection gets another entry.
+const SYN_SENT: Duration = Duration::from_mins(2);
+
 /// Connections kept that used one tuple one after another.
 const SAME_TUPLE: usize = 256;
 
@@ -185,7 +190,10 @@ impl Table {
         let same = |c: &Connection| c.isn == Some(isn) && forward(c);
         let nameless = |c: &Connection| {
             let turned = c.direction_guessed && c.orig.inverse() == tuple;
-            c.isn.is_none() && (forward(c) || turned) && c.place() + TOLERANCE >= time
+            // Its first SYN passed before the interfaces were watched: this one is sent again, a second later at least.
+            let unseen = c.is_only_announced() && c.place() + SYN_SENT >= time;
+            let recent = c.place() + TOLERANCE >= time;
+            c.isn.is_none() && (forward(c) || turned) && (recent || unseen)
         };
         let id = self
             .newest(&tuple, same)

@@ -217,6 +217,19 @@ fn a_port_that_is_used_again_is_another_connection() {
 }
 
 #[test]
+fn a_syn_that_is_sent_again_is_of_the_entry_that_stands() {
+    let orig = tuple("10.1.0.5:4000>10.96.0.1:80");
+    let table = join(&[
+        nat(orig, tuple("10.2.0.7:8080>10.1.0.5:4000"), 0),
+        syn(orig, 7, 1024),
+        flow(orig, 3, Some(7), 1024),
+    ]);
+    let conn = only(&table);
+    assert!(conn.is_dnat() && conn.ct_new);
+    assert_eq!((conn.isn, conn.began), (Some(7), at(0)));
+}
+
+#[test]
 fn a_connection_seen_mid_flow_is_turned_by_the_server_it_talks_to() {
     let table = join(&[flow(tuple("10.96.0.1:80>10.1.0.5:4000"), 3, None, 0)]);
     assert_eq!(only(&table).orig, tuple("10.1.0.5:4000>10.96.0.1:80"));

@@ -69,7 +69,7 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     if let Some((sender, sight)) = left(case, a)
         && let Some(receiver) = asked(a.translated().dst)
         && part_at(receiver).is_none_or(missed_stall)
-        && was_looking(case, receiver, silent_since(a, sight))
+        && was_looking(case, receiver, a, sight)
     {
         return Some(Between {
             sender,
@@ -80,17 +80,22 @@ fn between<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Between<'a>> {
     let (sender, sight) = answer_left(case, a)?;
     let receiver = asked(sight.key.tuple.dst)?;
     let deaf = part_at(receiver).is_some_and(|p| a.heard_backend(p).is_none() || missed_stall(p));
-    (deaf && was_looking(case, receiver, silent_since(a, sight))).then_some(Between {
+    (deaf && was_looking(case, receiver, a, sight)).then_some(Between {
         sender,
         sight,
         receiver,
     })
 }
 
-/// Only what was sent while the receiver looked, too, can be missed there.
-fn was_looking(case: &Case<'_>, receiver: usize, sent: Time) -> bool {
+/// Clocks of two nodes differ by less, and a packet is under way for less, than this.
+const APART: Duration = Duration::from_millis(500);
+
+/// Only what was sent while the receiver looked, too, can be missed there: one of the packets was on its way after all was
+/// attached on it, and so long before the last sweep of its flow map that it would be in there.
+fn was_looking(case: &Case<'_>, receiver: usize, a: &Attempt<'_>, sent: &Sight) -> bool {
     let view = &case.views[receiver];
-    (view.start.time..view.now).contains(&sent)
+    let missed = |t: Time| view.start.time + APART <= t && t + APART <= view.swept;
+    missed(silent_since(a, sent)) || missed(sent.stats.last)
 }
 
 /// What a node did not keep, in words: then absence there is no proof. What it does not follow at all is no loss.

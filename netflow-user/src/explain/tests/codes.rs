@@ -596,12 +596,37 @@ fn the_other_node_never_got_it() {
     assert_cause(&answer, "never-arrived", Verdict::Failing);
 }
 
+/// The backend's node looked for a while and saw none of it.
+fn silent(from: u64, to: u64) -> Vec<Input> {
+    let mut told = Story::new("b", objects(&[REMOTE]), facts_b()).told(ms(to));
+    if let Input::Start(start) = &mut told[0] {
+        start.time = ms(from);
+    }
+    told
+}
+
 #[test]
-fn a_node_that_had_stopped_looking_cannot_have_missed_it() {
-    let silent = Story::new("b", objects(&[REMOTE]), facts_b()).told(ms(5));
-    let answer = explain(&[sent_away(), silent]);
-    assert!(answer.findings.is_empty(), "{answer:#?}");
-    assert_eq!(answer.verdict, Verdict::Failing);
+fn a_node_that_was_not_looking_cannot_have_missed_it() {
+    // The packets were sent at 10, 1010 and 3010 ms; clocks differ, and what is on its way is no loss.
+    for (from, to) in [(0, 5), (0, 400), (2700, 3400), (3100, 4000), (5000, 9000)] {
+        let answer = explain(&[sent_away(), silent(from, to)]);
+        assert!(answer.findings.is_empty(), "{from}-{to}: {answer:#?}");
+        assert_eq!(answer.verdict, Verdict::Failing);
+    }
+    let answer = explain(&[sent_away(), silent(2000, 4000)]);
+    assert_cause(&answer, "never-arrived", Verdict::Failing);
+}
+
+#[test]
+fn what_a_node_saw_before_it_was_ready_takes_nothing_from_another() {
+    let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
+    s.syn(reply(4001, remote()).inverse(), UPLINK, ms(10), 7, 1);
+    let mut early = s.told(ms(9000));
+    if let Input::Start(start) = &mut early[0] {
+        start.time = ms(5000);
+    }
+    let answer = explain(&[sent_away(), early]);
+    assert_eq!(answer.verdict, Verdict::Failing, "{answer:#?}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::model::query::{Query, Target};
 use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 pub const CLIENT: &str = "10.9.1.5";
 pub const BACKEND: &str = "10.9.1.7";
@@ -352,6 +353,8 @@ impl Story {
             s.flags = TcpFlags(2);
             s.syn = Some(at);
             s.isn = isn;
+            // It is sent again after one, two and four seconds.
+            s.last = at + Duration::from_secs((1 << (sends - 1)) - 1);
         });
     }
 
