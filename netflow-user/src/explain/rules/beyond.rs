@@ -9,6 +9,7 @@ use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
 use crate::model::{Proto, Time};
+use std::time::Duration;
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
 pub(super) fn left<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
