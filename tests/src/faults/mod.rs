@@ -327,7 +327,7 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
 }
 
 /// Codes that every test run must prove.
-pub const EVERY_TIME: [&str; 17] = [
+pub const EVERY_TIME: [&str; 18] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
@@ -339,6 +339,7 @@ pub const EVERY_TIME: [&str; 17] = [
     "one-bad-endpoint",
     "vip-not-translated",
     "proxy-rules-stale",
+    "backend-gone",
     "firewall-drop",
     "policy-denied-ingress",
     "mtu-blackhole",
