@@ -114,7 +114,7 @@ fn on_both_nodes(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
         ));
         let recording = lab.dir().join(format!("demo-{n}.nfrec"));
         runs.push((
-            Running::start(lab, n, &world.asked, WINDOW, recording.clone())?,
+            Running::start(lab, n, &world.asked, &[], WINDOW, recording.clone())?,
             recording,
         ));
     }

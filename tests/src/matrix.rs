@@ -1,12 +1,47 @@
 //! Which cases are run: all of them, or so few that every pair of fault, proxy, placement, traffic form, address
-//! family and network is met.
+//! family, network and tier is met.
 
 use crate::faults::{self, Fault, Form};
 use crate::lab::draw::Draw;
 use crate::lab::plan::{Family, Network, Placement, Shape};
 use crate::proxy::Mode;
 use crate::report;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
+
+/// With which of its means netflow looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// The best that the kernel has.
+    Best,
+    /// Those that older kernels have: clsact filters, raw tracepoints, conntrack's events.
+    Lower,
+}
+
+impl Tier {
+    /// All.
+    pub const ALL: [Tier; 2] = [Tier::Best, Tier::Lower];
+
+    /// As in the table and for `--only`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Best => "best",
+            Tier::Lower => "lower",
+        }
+    }
+
+    /// What netflow is told.
+    pub fn args(self) -> &'static [&'static str] {
+        match self {
+            Tier::Best => &[],
+            Tier::Lower => &[
+                "--tc=clsact",
+                "--without=kprobe",
+                "--without=tp-btf",
+                "--without=nat-tracepoint",
+            ],
+        }
+    }
+}
 
 /// One scenario.
 #[derive(Clone, Copy)]
@@ -23,6 +58,8 @@ pub struct Case {
     pub family: Family,
     /// How Pods are connected.
     pub network: Network,
+    /// With what netflow looks.
+    pub tier: Tier,
     /// Seed of the lab.
     pub seed: u64,
 }
@@ -37,15 +74,17 @@ impl Case {
             form,
             family,
             network,
-            ..
+            tier,
+            seed: _,
         } = self;
         format!(
-            "{}/{mode}/{}/{}/{}/{}",
+            "{}/{mode}/{}/{}/{}/{}/{}",
             fault.name(),
             placement.name(),
             form.name(),
             family.name(),
-            network.name()
+            network.name(),
+            tier.name()
         )
     }
 
@@ -60,6 +99,7 @@ impl Case {
 
     fn pairs(&self) -> Vec<(&'static str, &'static str)> {
         let values = [
+            self.tier.name(),
             self.fault.name(),
             self.mode.name(),
             self.placement.name(),
@@ -85,15 +125,17 @@ pub fn full(seed: u64) -> Vec<Case> {
                         family,
                         network,
                     } = shape;
-                    cases.push(Case {
+                    let seed = draw.number() % 1_000_000;
+                    cases.extend(Tier::ALL.map(|tier| Case {
                         fault,
                         mode,
                         placement,
                         form: *form,
                         family,
                         network,
-                        seed: draw.number() % 1_000_000,
-                    });
+                        tier,
+                        seed,
+                    }));
                 }
             }
         }
@@ -117,24 +159,23 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
     let pairs: Vec<_> = cases.iter().map(Case::pairs).collect();
     let mut open: HashSet<_> = pairs.iter().flatten().copied().collect();
     let mut left: Vec<usize> = (0..cases.len()).collect();
-    let mut order: Vec<usize> = cases.iter().map(|_| draw.take(&mut left)).collect();
+    let order: Vec<usize> = cases.iter().map(|_| draw.take(&mut left)).collect();
+    // What a case adds never grows: one that still adds what it was thought to add is the best.
+    let thought = order.iter().enumerate();
+    let mut heap: BinaryHeap<_> = thought
+        .map(|(rank, i)| (pairs[*i].len(), rank, *i))
+        .collect();
     let mut chosen = BTreeSet::new();
-    while !open.is_empty() {
-        let gain = |i: usize| pairs[i].iter().filter(|p| open.contains(*p)).count();
-        // What adds nothing now never will.
-        let gains: Vec<(usize, usize)> = order.iter().map(|i| (gain(*i), *i)).collect();
-        order = gains
-            .iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(_, i)| *i)
-            .collect();
-        let Some((_, best)) = gains.into_iter().max_by_key(|(n, _)| *n) else {
-            break;
-        };
-        for pair in &pairs[best] {
-            open.remove(pair);
+    while let Some((thought, rank, i)) = heap.pop() {
+        let gain = pairs[i].iter().filter(|p| open.contains(*p)).count();
+        if gain == thought {
+            for pair in &pairs[i] {
+                open.remove(pair);
+            }
+            chosen.insert(i);
+        } else if gain > 0 {
+            heap.push((gain, rank, i));
         }
-        chosen.insert(best);
     }
     chosen.into_iter().map(|i| cases[i]).collect()
 }
@@ -142,7 +183,9 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
 /// Few cases, drawn by `seed`: each code is proved by one, and there are `least` at least.
 pub fn each_code(cases: &[Case], least: usize, seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
-    let mut drawn: Vec<(u64, &Case)> = cases.iter().map(|case| (draw.number(), case)).collect();
+    // Other kernels are there to show their own means.
+    let best = cases.iter().filter(|c| c.tier == Tier::Best);
+    let mut drawn: Vec<(u64, &Case)> = best.map(|case| (draw.number(), case)).collect();
     drawn.sort_by_key(|(number, _)| *number);
     let mut open: BTreeSet<_> = faults::CODES.into_iter().collect();
     let (mut chosen, mut rest) = (Vec::new(), Vec::new());

@@ -84,11 +84,12 @@ impl Running {
         lab: &Lab,
         node: usize,
         asked: &(String, String),
+        tier: &[&str],
         seconds: u64,
         record: PathBuf,
     ) -> Result<Running> {
         let mut command = command(lab, node, asked, seconds, &record)?;
-        command.args(["-o", "json"]);
+        command.args(tier).args(["-o", "json"]);
         Running::spawn(command, record)
     }
 

@@ -5,9 +5,9 @@ use crate::matrix::Case;
 use crate::scenario::Row;
 use std::collections::BTreeSet;
 
-const WIDTHS: [usize; 8] = [32, 16, 6, 9, 7, 7, 24, 6];
+const WIDTHS: [usize; 9] = [32, 16, 6, 9, 7, 7, 6, 24, 6];
 
-fn line(cells: [&str; 8], last: &str) -> String {
+fn line(cells: [&str; 9], last: &str) -> String {
     let padded = cells
         .iter()
         .zip(WIDTHS)
@@ -22,7 +22,7 @@ fn line(cells: [&str; 8], last: &str) -> String {
 pub fn head() -> String {
     line(
         [
-            "scenario", "proxy", "where", "traffic", "family", "network", "says", "s",
+            "scenario", "proxy", "where", "traffic", "family", "network", "tier", "says", "s",
         ],
         "result",
     )
@@ -51,6 +51,7 @@ pub fn row(row: &Row) -> String {
             case.form.name(),
             case.family.name(),
             case.network.name(),
+            case.tier.name(),
             top,
             &seconds,
         ],
@@ -79,6 +80,7 @@ pub fn proved(case: &Case) -> BTreeSet<&'static str> {
         form,
         family,
         network,
+        tier: _,
         seed: _,
     } = case;
     let mut proved = BTreeSet::new();

@@ -207,6 +207,7 @@ impl Scenario {
                     &self.lab,
                     *node,
                     &self.world.asked,
+                    self.case.tier.args(),
                     window,
                     recording.clone(),
                 )?;
@@ -228,6 +229,7 @@ impl Scenario {
             &self.lab,
             0,
             &asked,
+            self.case.tier.args(),
             SHORT * u64::from(pace::times()),
             recording,
         )

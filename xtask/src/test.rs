@@ -37,7 +37,7 @@ pub struct Args {
     /// Every scenario and code instead of the subset that each run proves
     #[arg(long)]
     full: bool,
-    /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC contains this
+    /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK/TIER contains this
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
     /// Draw every lab from this number; each run prints the one it used

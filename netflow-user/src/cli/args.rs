@@ -137,6 +137,10 @@ pub struct TierArgs {
 pub enum Means {
     /// Programs on functions of the kernel
     Kprobe,
+    /// Tracepoint programs that read the kernel's types
+    TpBtf,
+    /// The tracepoint at which a connection's first packet shows its translation
+    NatTracepoint,
 }
 
 /// Ways to attach a tc program.

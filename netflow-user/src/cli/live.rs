@@ -107,6 +107,8 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
         force_clsact: tiers.tc == Some(TcTier::Clsact),
         btf: tiers.btf.clone(),
         without_kprobes: tiers.without.contains(&Means::Kprobe),
+        force_raw_tp: tiers.without.contains(&Means::TpBtf),
+        force_ctnetlink: tiers.without.contains(&Means::NatTracepoint),
         verbose_log: verbose,
         trace_routes: true,
         ..kernel::Options::default()

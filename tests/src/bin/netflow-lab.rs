@@ -91,7 +91,7 @@ enum Action {
         /// Everything may take so many times as long: on an emulated machine.
         #[arg(long, default_value_t = 1)]
         pace: u32,
-        /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK contains this.
+        /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK/TIER contains this.
         #[arg(long)]
         only: Option<String>,
         /// Draws every lab.
@@ -208,8 +208,7 @@ fn run(action: Action) -> Result<ExitCode> {
         } => {
             pace::set(pace);
             let which = match only {
-                // A pattern chooses from everything, or what it names might not be in the subset.
-                Some(only) => Which::Named(only),
+                Some(only) => Which::Named { only, full },
                 None if full => Which::Full,
                 None if each_code => Which::EachCode,
                 None => Which::Pairwise,
@@ -236,8 +235,8 @@ enum Which {
     Pairwise,
     /// So few that every code is proved.
     EachCode,
-    /// Those whose name contains this.
-    Named(String),
+    /// Of those whose name contains `only` every one, or so few that every pair of their values is met.
+    Named { only: String, full: bool },
 }
 
 /// The least that proves a kernel.
@@ -251,7 +250,13 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
         Which::Full => {}
         Which::Pairwise => cases = matrix::pairwise(&matrix::every_time(cases), seed),
         Which::EachCode => cases = matrix::each_code(&cases, LEAST, seed),
-        Which::Named(only) => cases.retain(|c| c.name().contains(only.as_str())),
+        Which::Named { only, full } => {
+            // From everything, or what it names might not be in the subset.
+            cases.retain(|c| c.name().contains(only.as_str()));
+            if !full {
+                cases = matrix::pairwise(&cases, seed);
+            }
+        }
     }
     say!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
     say!("{}", report::head());
@@ -278,7 +283,7 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
             unproved.retain(|code| faults::EVERY_TIME.contains(code));
             unproved
         }
-        Which::Named(_) => Vec::new(),
+        Which::Named { .. } => Vec::new(),
     };
     for code in &unproved {
         say!("FAIL no scenario proves {code}");

@@ -50,13 +50,13 @@ impl Heard {
     }
 }
 
-/// A row of the lab's table: FAULT PROXY WHERE TRAFFIC FAMILY NETWORK …, and whether it was right.
+/// A row of the lab's table: FAULT PROXY WHERE TRAFFIC FAMILY NETWORK TIER …, and whether it was right.
 fn scenario(line: &str) -> Option<(String, bool)> {
     let right = line.ends_with(" ok");
     if !right && !line.contains(" FAIL (seed ") {
         return None;
     }
-    let name: Vec<&str> = line.split_whitespace().take(6).collect();
+    let name: Vec<&str> = line.split_whitespace().take(7).collect();
     Some((name.join("/"), right))
 }
 
@@ -219,9 +219,11 @@ mod tests {
 
     #[test]
     fn rows_of_the_table_are_told_from_other_lines() {
-        let right = "backend-gone    nftables  same  fresh  ipv4  bridge  backend-gone  3.1  ok";
-        let wrong = "backend-gone  nftables  same  fresh  ipv4  bridge  -  0.0  FAIL (seed 4) no";
-        let name = "backend-gone/nftables/same/fresh/ipv4/bridge".to_owned();
+        let right =
+            "backend-gone    nftables  same  fresh  ipv4  bridge  best  backend-gone  3.1  ok";
+        let wrong =
+            "backend-gone  nftables  same  fresh  ipv4  bridge  best  -  0.0  FAIL (seed 4) no";
+        let name = "backend-gone/nftables/same/fresh/ipv4/bridge/best".to_owned();
         assert_eq!(scenario(right), Some((name.clone(), true)));
         assert_eq!(scenario(wrong), Some((name, false)));
         for other in ["seed 4, 24 scenarios", "24 passed, 0 failed", "failed:", ""] {
@@ -238,13 +240,13 @@ mod tests {
             rest: Vec::new(),
         };
         for part in [
-            "a b c d e f g 1.0 o",
+            "a b c d e f g h 1.0 o",
             "k\ntiers flow=tcx\n1 pas",
             "sed, 0 failed\n",
         ] {
             lines.write_all(part.as_bytes())?;
         }
-        assert_eq!(heard.scenarios, [("a/b/c/d/e/f".to_owned(), true)].into());
+        assert_eq!(heard.scenarios, [("a/b/c/d/e/f/g".to_owned(), true)].into());
         assert_eq!(heard.tiers, ["flow=tcx"]);
         assert_eq!(heard.closing, Some(Tally::PASSED));
         Ok(())
