@@ -117,8 +117,8 @@ impl<'a> Tunnelled<'a> {
 /// Node at the other end of a tunnel for which `hop` is the next hop inside.
 pub fn node_behind<'a>(case: &Case<'a>, part: Part<'_>, hop: IpAddr) -> Option<&'a str> {
     let facts = part.node.facts.as_ref()?;
-    let tunnels = facts.links.iter().filter(|l| l.tunnel.is_some());
-    let remote = tunnels.filter_map(|l| forwarded(facts, l, hop)).next()?;
+    let mut tunnels = facts.links.iter().filter(|l| l.tunnel.is_some());
+    let remote = tunnels.find_map(|l| forwarded(facts, l, hop))?;
     case.node_with(remote)
 }
 
