@@ -1,8 +1,9 @@
 //! NetworkPolicies and other filters.
 
 use super::conntrack::plain;
+use super::route::shapes;
 use super::{At, Expect, Fault, Vantage, rejected};
-use crate::lab::plan::{Placement, Plan, PodPlan, Shape};
+use crate::lab::plan::{Network, Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
 use crate::world::{Deed, Filter, Hook, Party, Spot, World};
@@ -243,9 +244,15 @@ impl Fault for FirewallReject {
             _ => Expect::code("firewall-reject", &["drop"]),
         }
     }
-    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        // A RST that the node makes itself does not reach the client in every lab either; why is not known.
-        rejected()
+    fn client_sees(&self, plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        match (self.1, plan.shape.network) {
+            // What comes over a bridge is answered at its port, past the translation back (`nf_send_reset`,
+            // <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/netfilter/nf_reject_ipv4.c>): the RST is none of a
+            // connection that the client knows.
+            (Deed::Reset, Network::Bridge | Network::Vxlan) => vec![Outcome::Timeout],
+            (Deed::Reset, Network::Veth) => vec![Outcome::Refused],
+            _ => rejected(),
+        }
     }
     fn placements(&self) -> &'static [Placement] {
         match self.0 {
@@ -254,7 +261,10 @@ impl Fault for FirewallReject {
         }
     }
     fn shapes(&self) -> Vec<Shape> {
-        plain(self.placements())
+        match self.1 {
+            Deed::Reset => shapes(self.placements(), &Network::ROUTED),
+            _ => plain(self.placements()),
+        }
     }
 }
 

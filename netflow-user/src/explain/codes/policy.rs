@@ -83,7 +83,7 @@ pub(super) static FIREWALL_REJECT: Code = Code {
     family: Family::Policy,
     meaning: "A rule of a host firewall (or of a network plugin) answers in place of the backend, with ICMP or a RST, and \
               no NetworkPolicy explains it. The client sees refused connections at once, and timeouts where ICMP is \
-              limited in rate.",
+              limited in rate or where a RST to a bridged Pod is not translated back.",
     looked_at: "Kernel drops by netfilter of this connection's own packets, the ICMP error or RST that the same namespace \
                 made for them, the rules that reject there with their counters.",
     check: DROPPING_RULES,

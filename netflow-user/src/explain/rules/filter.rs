@@ -6,7 +6,7 @@ use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::policy::{self, Verdict};
 use crate::explain::report::{Because, Report, Saying};
-use crate::flows::{ConnEvent, Leg};
+use crate::flows::{ConnEvent, Leg, Sight};
 use crate::model::answer::Basis;
 use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
@@ -265,7 +265,14 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
                 evidence,
             })
         },
-        |of| filter_saying(case, of, "refuses"),
+        |of| {
+            let mut saying = filter_saying(case, of, "refuses");
+            if of.iter().any(|a| untranslated_rst(a)) {
+                saying.summary += ". Its RST does not carry the Service's address, which bridged packets' answers are not translated \
+                                   back to, so the client takes no notice and waits";
+            }
+            saying
+        },
     );
     for (certain, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
         report.explain(
@@ -405,6 +412,20 @@ fn rst_of_filter(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<D
     let sight = back.find(|s| s.key.dir == toward && s.stats.rst.is_some())?;
     let text = format!("{} answers the SYN with RST", place_of(case, f));
     Some(case.sight(f.part, sight, "rejected rst", text))
+}
+
+/// The RST of a filter that leaves as from the backend's address, while the client dialled another: what comes over a bridge is
+/// answered at the port it came from, past the translation back (`nf_send_reset`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/netfilter/nf_reject_ipv4.c>).
+fn untranslated_rst(a: &Attempt<'_>) -> bool {
+    let foreign = |p: &Part<'_>, s: &Sight| {
+        let raw = p.conn.leg(&s.key.tuple) == Some(Leg::Reply);
+        raw && s.key.dir == Direction::Egress && s.stats.rst.is_some()
+    };
+    let mut parts = a.parts.iter().filter(|p| p.conn.is_dnat());
+    a.outcome == Outcome::Timeout
+        && a.backend_rst().is_none()
+        && parts.any(|p| p.conn.sights.iter().any(|s| foreign(p, s)))
 }
 
 /// Destination unreachable for a port, a protocol or by prohibition (RFC 792, RFC 1812; RFC 4443): what filters answer with

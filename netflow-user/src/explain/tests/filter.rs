@@ -224,3 +224,33 @@ fn port_unreachable_for_tcp_is_a_filters_wherever_it_comes_from() {
     let deaf = refused_by("192.0.2.254", 13, true);
     assert_eq!(deaf.paths[0].outcomes.timeout, 1);
 }
+
+#[test]
+fn a_reset_that_is_not_translated_back_leaves_the_client_waiting() {
+    let rule = FirewallRule {
+        verdict: "reject".into(),
+        ..dropping(Some(4))
+    };
+    for translated in [true, false] {
+        let mut s = Story::new("a", objects(&[BACKEND]), with(vec![rule.clone()], ms(1)));
+        s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 3);
+        let r = reply(4001, backend());
+        let ct = s.nat(vip(4001), r, ms(10));
+        let why = ("NETFILTER_DROP", "nf_hook_slow");
+        s.drop(r.inverse(), NETNS, why.0, why.1, Some(ct), ms(10));
+        let answer = if translated { vip(4001).inverse() } else { r };
+        s.rst(answer, CLIENT_VETH, Direction::Egress, ms(10));
+        let after = with(
+            vec![FirewallRule {
+                packets: Some(7),
+                ..rule.clone()
+            }],
+            ms(2000),
+        );
+        s.inputs.push(Input::Node(Box::new(after)));
+        let answer = explain(&[s.told(ms(4000))]);
+        assert_cause(&answer, "firewall-reject", Verdict::Failing);
+        let said = answer.findings[0].summary.contains("waits");
+        assert_eq!(said, !translated, "{answer:#?}");
+    }
+}
