@@ -1,6 +1,6 @@
 //! Routes, neighbours and what the IP layer refuses.
 
-use super::{At, Expect, Fault, Form, Vantage, beyond};
+use super::{At, Expect, Fault, Vantage, beyond};
 use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
@@ -11,6 +11,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &Broken(Kind::NoRoute),
     &Broken(Kind::NoRouteBack),
     &Broken(Kind::Blackhole),
+    &Broken(Kind::RouterHasNoRoute),
     &Broken(Kind::ForwardingDisabled),
     &Broken(Kind::ForwardingDisabledUplink),
     &Broken(Kind::GatewaySilent),
@@ -41,6 +42,7 @@ enum Kind {
     NoRoute,
     NoRouteBack,
     Blackhole,
+    RouterHasNoRoute,
     ForwardingDisabled,
     ForwardingDisabledUplink,
     GatewaySilent,
@@ -55,7 +57,9 @@ struct Broken(Kind);
 impl Kind {
     fn code(self) -> &'static str {
         match self {
-            Kind::NoRoute | Kind::NoRouteBack | Kind::Blackhole => "no-route",
+            Kind::NoRoute | Kind::NoRouteBack | Kind::Blackhole | Kind::RouterHasNoRoute => {
+                "no-route"
+            }
             Kind::ForwardingDisabled | Kind::ForwardingDisabledUplink => "forwarding-disabled",
             Kind::GatewaySilent | Kind::PodSilent => "neighbor-failed",
             Kind::NeighborStale => "neighbor-stale",
@@ -81,6 +85,21 @@ fn without_routes(plan: &Plan, n: usize) -> Tweak {
         site: Site::Node(n),
         done: each("del"),
         undone: each("add"),
+    }
+}
+
+/// The router knows no way to the Pods of node `n`, and says so.
+fn router_without_route(plan: &Plan, n: usize) -> Tweak {
+    let line = |verb: &str| {
+        ip(format!(
+            "rule {verb} to {} unreachable pref 50",
+            plan.nodes[n].pods
+        ))
+    };
+    Tweak {
+        site: Site::Router,
+        done: vec![line("add")],
+        undone: vec![line("del")],
     }
 }
 
@@ -169,6 +188,7 @@ impl Fault for Broken {
         match self.0 {
             Kind::NoRouteBack => "no-route-back",
             Kind::Blackhole => "no-route-blackhole",
+            Kind::RouterHasNoRoute => "no-route-router",
             Kind::ForwardingDisabledUplink => "forwarding-disabled-uplink",
             Kind::PodSilent => "neighbor-failed-pod",
             kind => kind.code(),
@@ -179,6 +199,9 @@ impl Fault for Broken {
             Kind::NoRoute => "the client's node has no route to the backends",
             Kind::NoRouteBack => "the backends' node has no route to the client",
             Kind::Blackhole => "the client's node has blackhole routes for the backends",
+            Kind::RouterHasNoRoute => {
+                "the router between the nodes has no route to the backends' node"
+            }
             Kind::ForwardingDisabled => "the client's node does not forward",
             Kind::ForwardingDisabledUplink => {
                 "the backends' node does not forward what comes in through its uplink"
@@ -206,6 +229,7 @@ impl Fault for Broken {
                     undone: vec![ip(format!("route del blackhole {}/32", pod.ip))],
                 })
                 .collect(),
+            Kind::RouterHasNoRoute => vec![router_without_route(plan, 1)],
             Kind::ForwardingDisabled => vec![Tweak {
                 site: Site::Node(0),
                 done: vec![Step::sysctl("net.ipv4.ip_forward", "0")],
@@ -237,7 +261,7 @@ impl Fault for Broken {
             }
             // The backends' node sees its answers leave and nothing come back.
             Kind::AsymmetricReturn => match at.vantage {
-                Vantage::Backend => beyond().or_degraded(),
+                Vantage::Backend => beyond(),
                 Vantage::Client | Vantage::Together => Expect::code(code, &["drop"]),
             },
             Kind::GatewaySilent => at.client_side(Expect::code(code, &["drop", "flow"])),
@@ -245,12 +269,23 @@ impl Fault for Broken {
             | Kind::ForwardingDisabledUplink
             | Kind::NeighborStale
             | Kind::BadChecksum => at.backend_side(Expect::code(code, &["drop"])),
-            Kind::PodSilent => Expect::code(code, &["drop", "flow"]),
+            // The router says so a few times only and, while it is asked on and on, no more (net/ipv4/route.c, `ip_error`).
+            Kind::RouterHasNoRoute => match at.vantage {
+                Vantage::Client => Expect::code(code, &["flow"]).or("lost-beyond-node"),
+                Vantage::Together => Expect::code(code, &["flow"]).or("never-arrived"),
+                Vantage::Backend => Expect::not_from_here(),
+            },
+            Kind::PodSilent => match (at.vantage, at.placement) {
+                // "Host unreachable" comes back only after three seconds of unanswered neighbour requests, and from
+                // there it cannot be told whether the Pod is there.
+                (Vantage::Client, Placement::Cross) => beyond().or("backend-gone"),
+                _ => Expect::code(code, &["drop", "flow"]),
+            },
         }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         match self.0 {
-            Kind::NoRoute | Kind::GatewaySilent | Kind::PodSilent => {
+            Kind::NoRoute | Kind::RouterHasNoRoute | Kind::GatewaySilent | Kind::PodSilent => {
                 vec![Outcome::Unreachable, Outcome::Timeout]
             }
             Kind::NoRouteBack
@@ -264,27 +299,17 @@ impl Fault for Broken {
     }
     fn placements(&self) -> &'static [Placement] {
         match self.0 {
-            // Across nodes "host unreachable" comes back only after three seconds of unanswered neighbour requests, and what
-            // the client's node says until then changes with it.
-            Kind::PodSilent => &[Placement::Same],
-            Kind::NeighborStale | Kind::BadChecksum => &Placement::ALL,
+            Kind::PodSilent | Kind::NeighborStale | Kind::BadChecksum => &Placement::ALL,
             _ => &[Placement::Cross],
-        }
-    }
-    /// What was sent to a wrong address before anybody looked is not known to have left the backends' node.
-    fn forms(&self) -> &'static [Form] {
-        match self.0 {
-            Kind::NeighborStale => &[Form::Fresh, Form::VipOnly],
-            _ => &Form::WITH_TRAFFIC,
         }
     }
     fn shapes(&self) -> Vec<Shape> {
         // Where Pods are routed, their node answers for their gateway only while it forwards and has a default route.
         let networks: &[Network] = match self.0 {
-            Kind::PodSilent | Kind::NeighborStale | Kind::AsymmetricReturn | Kind::BadChecksum => {
-                &Network::ROUTED
+            Kind::NoRoute | Kind::Blackhole | Kind::ForwardingDisabled | Kind::GatewaySilent => {
+                &[Network::Bridge]
             }
-            _ => &[Network::Bridge],
+            _ => &Network::ROUTED,
         };
         shapes(self.placements(), networks)
     }

@@ -248,9 +248,9 @@ fn said_by_router(case: &Case<'_>, report: &mut Report) {
         "neighbor-failed",
         // A route that says "unreachable" makes a router send the same.
         Basis::Inferred,
-        |a| reports.because(a),
+        |a| reports.because(case, a),
         |of| {
-            let (router, to) = reports.about(of[0]).unwrap_or((of[0].client(), of[0].orig.dst));
+            let (router, to) = reports.about(case, of[0]).unwrap_or((of[0].client(), of[0].orig.dst));
             let at = of[0].began();
             let summary = format!(
                 "{} says in ICMP that it does not reach {}: its next hop does not answer, or its route says unreachable",

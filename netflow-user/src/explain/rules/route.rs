@@ -1,5 +1,6 @@
 //! Routing: where a node has no way to send a packet on, may not, or does not believe where it came from.
 
+use super::beyond::{left, sent_draft};
 use super::service::{drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -250,13 +251,19 @@ fn said_by_router(case: &Case<'_>, report: &mut Report) {
         case,
         "no-route",
         Basis::Observed,
-        |a| reports.because(a),
+        |a| reports.because(case, a),
         |of| {
             let (router, to) = reports
-                .about(of[0])
+                .about(case, of[0])
                 .unwrap_or((of[0].client(), of[0].orig.dst));
+            let others = of.iter().any(|a| reports.is_unsaid(a));
+            let others = if others {
+                ", and nothing comes back from other endpoints beyond it (ICMP errors are limited in rate)"
+            } else {
+                ""
+            };
             let summary = format!(
-                "{} has no route to {}: it says so in ICMP",
+                "{} has no route to {}: it says so in ICMP{others}",
                 case.name(router, of[0].began()),
                 case.name(to, of[0].began())
             );
@@ -269,26 +276,43 @@ fn said_by_router(case: &Case<'_>, report: &mut Report) {
 }
 
 /// What routers that were not asked themselves said in ICMP, by the two ends of the attempts. A router sends only so
-/// many errors per second, so what it says of one attempt holds for others between the same ends that met silence.
-pub(super) struct Reports {
-    said: Vec<Said>,
+/// many errors per second, so what it says of one attempt holds for others between the same ends that met silence. It often
+/// says nothing more as long as it is asked on and on: two limits draw on one account (`ip_error`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/route.c>; `inet_peer_xrlim_allow`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/inetpeer.c>).
+pub(super) struct Reports<'a> {
+    said: Vec<Said<'a>>,
 }
 
-struct Said {
+struct Said<'a> {
     ends: (IpAddr, IpAddr),
     router: IpAddr,
     to: IpAddr,
+    /// It was about the network, not about one host in it.
+    whole: bool,
+    /// Node of the address, by the objects, and where the packet left for it.
+    node: Option<&'a str>,
+    out: Option<Out>,
     draft: Draft,
 }
 
-impl Reports {
+/// Recording and interface.
+type Out = (usize, u32);
+
+/// Where an attempt left that met silence.
+fn out_of(case: &Case<'_>, a: &Attempt<'_>) -> Option<Out> {
+    let (part, sight) = left(case, a)?;
+    Some((part.view, sight.key.ifindex))
+}
+
+impl<'a> Reports<'a> {
     /// Errors that `fits` names, about attempts that nothing explains yet.
     pub fn of(
-        case: &Case<'_>,
+        case: &Case<'a>,
         report: &Report,
         fits: impl Fn(&IcmpError, bool) -> bool,
-    ) -> Reports {
-        let mut said: Vec<Said> = Vec::new();
+    ) -> Reports<'a> {
+        let mut said: Vec<Said<'a>> = Vec::new();
         let open = report.open(case).into_iter().map(|(_, a)| a);
         for a in open.filter(|a| is_unserved(a)) {
             let ends = ends(a);
@@ -308,10 +332,14 @@ impl Reports {
                 );
                 let kind = format!("icmp {kind}/{code} {router}");
                 let draft = case.event(part, event, &kind, text);
+                let sent = a.sent_on(part);
                 said.push(Said {
                     ends,
                     router,
                     to,
+                    whole: is_no_route(icmp, a.orig.dst.is_ipv6()),
+                    node: case.placed_on(a.translated().dst, a.began()),
+                    out: sent.map(|s| (part.view, s.key.ifindex)),
                     draft,
                 });
             }
@@ -320,22 +348,48 @@ impl Reports {
     }
 
     /// What was said about such an attempt.
-    pub fn because(&self, a: &Attempt<'_>) -> Option<Because> {
-        let said = self.find(a)?;
+    pub fn because(&self, case: &Case<'a>, a: &Attempt<'a>) -> Option<Because> {
+        let said = self.find(case, a)?;
+        let mut evidence = vec![said.draft.clone()];
+        if said.ends != ends(a)
+            && let Some((part, sight)) = left(case, a)
+        {
+            evidence.push(sent_draft(a, case, part, sight));
+        }
         Some(Because {
             key: said.router.to_string(),
-            evidence: vec![said.draft.clone()],
+            evidence,
         })
     }
 
-    /// Who said so, and of which address.
-    pub fn about(&self, a: &Attempt<'_>) -> Option<(IpAddr, IpAddr)> {
-        self.find(a).map(|s| (s.router, s.to))
+    /// It is another endpoint that something was said of.
+    fn is_unsaid(&self, a: &Attempt<'_>) -> bool {
+        self.said.iter().all(|s| s.ends != ends(a))
     }
 
-    fn find(&self, a: &Attempt<'_>) -> Option<&Said> {
+    /// Who said so, and of which address.
+    pub fn about(&self, case: &Case<'a>, a: &Attempt<'a>) -> Option<(IpAddr, IpAddr)> {
+        self.find(case, a).map(|s| (s.router, s.to))
+    }
+
+    fn find(&self, case: &Case<'a>, a: &Attempt<'a>) -> Option<&Said<'a>> {
         let found = self.said.iter().find(|s| s.ends == ends(a));
-        found.filter(|_| is_unserved(a))
+        found
+            .or_else(|| self.beside(case, a))
+            .filter(|_| is_unserved(a))
+    }
+
+    /// What was said of the network of another endpoint on the same node, on the same way, where this one serves nobody.
+    fn beside(&self, case: &Case<'a>, a: &Attempt<'a>) -> Option<&Said<'a>> {
+        let to = a.translated().dst;
+        let node = case.placed_on(to, a.began())?;
+        let out = out_of(case, a)?;
+        let serves = |o: &Attempt<'_>| o.translated().dst == to && o.outcome == Outcome::Ok;
+        if case.attempts.iter().any(serves) {
+            return None;
+        }
+        let same = |s: &&Said<'_>| s.whole && s.node == Some(node) && s.out == Some(out);
+        self.said.iter().find(same)
     }
 }
 

@@ -445,3 +445,31 @@ fn what_the_backends_node_says_of_one_endpoint_may_come_for_the_next() {
         );
     }
 }
+
+#[test]
+fn a_network_that_a_router_does_not_know_holds_the_endpoints_beside_too() {
+    let beside = "10.9.2.8";
+    for (code, served, known) in [(0, false, 2), (0, true, 1), (1, false, 1)] {
+        let mut all = objects(&[REMOTE, beside]);
+        all.slices[0].endpoints[1].node = Some("b".into());
+        let mut s = Story::new("a", all, facts_a());
+        let other = SocketAddr::new(ip(beside), 8080);
+        for (sport, to) in [(4001, remote()), (4002, other)] {
+            let (o, r) = (vip(sport), reply(sport, to));
+            s.syn(o, CLIENT_VETH, ms(10), 7, 2);
+            s.nat(o, r, ms(10));
+            s.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(10), 7, 2);
+        }
+        s.unreachable("198.51.100.1", forward(remote()), code, 0, ms(11));
+        if served {
+            s.served(4003, other, UPLINK, ms(600));
+        }
+        let answer = explain(&[s.told(ms(4000))]);
+        let finding = answer
+            .findings
+            .iter()
+            .find(|f| f.code != "lost-beyond-node");
+        let attempts = finding.map(|f| f.affected.attempts);
+        assert_eq!(attempts, Some(known), "{answer:#?}");
+    }
+}
