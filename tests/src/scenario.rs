@@ -277,7 +277,7 @@ impl Scenario {
         match self.case.form {
             Form::Retrying => Dial {
                 connect_timeout: 6000,
-                interval: 700,
+                interval: 2 * dial.interval + 100,
                 ..dial.clone()
             },
             _ => dial.clone(),

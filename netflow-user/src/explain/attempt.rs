@@ -184,6 +184,17 @@ impl<'a> Attempt<'a> {
         })
     }
 
+    /// The client reset it, and the backend had not.
+    pub fn is_cut_by_client(&self) -> bool {
+        let first = |part: &Part<'_>, forward| {
+            let sent = part.conn.sights_towards(forward);
+            sent.filter_map(|s| s.stats.rst).min()
+        };
+        self.parts.iter().any(|p| {
+            first(p, true).is_some_and(|own| first(p, false).is_none_or(|other| own < other))
+        })
+    }
+
     /// Whether a tuple is a packet as the backend sends it (before it is translated back).
     pub fn is_from_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
         match part.conn.leg(tuple) {
@@ -388,6 +399,8 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     let stalled = attempt.stall().is_some();
     if !established {
         return match rst {
+            // No answer to a SYN, but the end of what was open before anybody looked.
+            Some(_) if running && speaks(part) => Outcome::Reset,
             Some(_) => Outcome::Refused,
             None if running && stalled => Outcome::Stalled,
             None => match unanswered(attempt, part, attempt.began()) {
@@ -407,6 +420,12 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     }
 }
 
+/// The client sends within an open connection.
+fn speaks(part: Part<'_>) -> bool {
+    let mut sent = part.conn.sights_towards(true);
+    sent.any(|s| s.stats.data.is_some() || s.stats.flags.ack() && !s.stats.flags.rst())
+}
+
 /// Its handshake was over before anybody looked.
 fn is_running(part: Part<'_>) -> bool {
     !part.conn.opened && part.conn.isn.is_none()
@@ -418,6 +437,7 @@ fn is_complete(part: Part<'_>) -> bool {
         let mut sent = part.conn.sights_towards(forward);
         sent.any(|s| s.stats.data.is_some())
             && part.conn.hanging(forward).is_none()
+            && !part.conn.is_astray(forward)
             && part
                 .conn
                 .sights_towards(!forward)

@@ -7,7 +7,7 @@ use super::endpoints::{self, Backend, Choice, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
 use super::view::View;
-use crate::flows::{Cite, ConnEvent, Connection, Leg, Sight};
+use crate::flows::{Cite, ConnEvent, Connection, Sight};
 use crate::model::answer::{Plane, Via};
 use crate::model::cidr;
 use crate::model::flow::Direction;
@@ -756,9 +756,9 @@ fn is_twin(a: &Attempt<'_>, sent: &BTreeSet<Tuple>) -> bool {
 }
 
 fn has_sender(a: &Attempt<'_>) -> bool {
-    a.parts
-        .iter()
-        .any(|p| p.conn.sights_of(Leg::Orig).next().is_some())
+    // As the client sends it: behind a translation every datagram looks the same.
+    let sent = |p: &Part<'_>| p.conn.sights.iter().any(|s| s.key.tuple == a.orig);
+    a.parts.iter().any(sent)
 }
 
 /// Some of it happened after everything was attached on the node. What ended before was seen at some interfaces only, so

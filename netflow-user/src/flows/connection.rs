@@ -270,6 +270,11 @@ impl Connection {
         self.progress[usize::from(forward)].hanging
     }
 
+    /// What was sent in a direction went outside of any window: how much of it is acknowledged is not known.
+    pub fn is_astray(&self, forward: bool) -> bool {
+        self.progress[usize::from(forward)].astray
+    }
+
     /// Data of a direction was acknowledged after this time.
     pub fn acked_after(&self, forward: bool) -> Option<Time> {
         self.progress[usize::from(forward)].acked_after

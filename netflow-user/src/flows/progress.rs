@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Interfaces that saw the connection's latest packets: one that it left long ago has numbers of then.
 const PRESENT: Duration = Duration::from_secs(1);
 
+/// No more than this can be under way: a window of 65,535 shifted by 14 (RFC 7323, 2.3). A segment from further out is none of
+/// the stream.
+const WIDEST_WINDOW: u32 = 65_535 << 14;
+
 /// Data that was sent and not acknowledged, all at the same acknowledgement number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hanging {
@@ -57,6 +61,8 @@ pub(super) struct Progress {
     /// Something was acknowledged after this time.
     pub(super) acked_after: Option<Time>,
     pub(super) hanging: Option<Hanging>,
+    /// Its latest segment lies outside of any window: what of its data is acknowledged is not known.
+    pub(super) astray: bool,
 }
 
 /// The counters of one direction as they stand.
@@ -90,6 +96,7 @@ impl Progress {
             }
             self.ack = Some((ack, at));
         }
+        self.astray = stock.is_astray();
         let mark = stock.ack.map_or(Mark::Sent(stock.seq_end), Mark::Acked);
         self.hanging = stock.is_outstanding().then(|| {
             let same = self.hanging.filter(|h| h.mark == mark);
@@ -137,7 +144,13 @@ impl Stock {
     }
 
     fn is_outstanding(&self) -> bool {
-        self.ack.is_none_or(|ack| is_after(self.seq_end, ack))
+        self.ack.is_none_or(|ack| is_after(self.seq_end, ack)) && !self.is_astray()
+    }
+
+    fn is_astray(&self) -> bool {
+        let beyond = |ack| self.seq_end.wrapping_sub(ack) > WIDEST_WINDOW;
+        self.ack
+            .is_some_and(|ack| is_after(self.seq_end, ack) && beyond(ack))
     }
 }
 

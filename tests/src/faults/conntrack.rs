@@ -341,19 +341,17 @@ impl Fault for ConntrackInvalid {
         world.settings.drops_invalid = false;
         Ok(())
     }
-    fn expect(&self, _at: At) -> Expect {
-        Expect::code("conntrack-invalid", &["flow"]).or_degraded()
+    fn expect(&self, at: At) -> Expect {
+        match at.vantage {
+            // Behind the translation there is nothing odd about a client that resets.
+            Vantage::Backend => Expect::without_cause(),
+            Vantage::Client | Vantage::Together => {
+                Expect::code("conntrack-invalid", &["flow"]).or_degraded()
+            }
+        }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Reset, Outcome::Stalled]
-    }
-    /// Behind the translation there is nothing odd about a client that resets: another node sees failures, and no cause.
-    fn placements(&self) -> &'static [Placement] {
-        &[Placement::Same]
-    }
-    /// Where the window stands is known of connections whose beginning is seen.
-    fn forms(&self) -> &'static [Form] {
-        &[Form::Fresh, Form::VipOnly]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())
@@ -430,10 +428,6 @@ impl Fault for SnatPortsExhausted {
     }
     fn is_node_wide(&self) -> bool {
         true
-    }
-    /// Of what was refused before anybody looked, the holder of the port may be gone.
-    fn forms(&self) -> &'static [Form] {
-        &[Form::Fresh, Form::VipOnly]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())

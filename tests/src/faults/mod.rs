@@ -137,6 +137,19 @@ impl Expect {
         }
     }
 
+    /// Attempts fail, and nothing that is seen here says why.
+    pub fn without_cause() -> Expect {
+        Expect {
+            verdicts: vec![
+                Verdict::Failing,
+                Verdict::Degraded,
+                Verdict::Healthy,
+                Verdict::NotEnoughEvidence,
+            ],
+            ..Expect::healthy()
+        }
+    }
+
     /// Another code is as right.
     #[must_use]
     pub fn or(mut self, code: &'static str) -> Expect {

@@ -21,7 +21,7 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
         let tally = served.entry(backend).or_default();
         if a.outcome == Outcome::Ok {
             tally.0 += a.weight;
-        } else if a.outcome.is_failure() {
+        } else if is_its_doing(a) {
             tally.1 += a.weight;
         }
     }
@@ -50,7 +50,8 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
         "one-bad-endpoint",
         Basis::Observed,
         |a| {
-            let backend = a.backend().filter(|b| is_bad(b) && comparable(a, *b))?;
+            let is_bad = |b: &SocketAddr| is_bad(b) && comparable(a, *b) && is_its_doing(a);
+            let backend = a.backend().filter(is_bad)?;
             let mut evidence: Vec<Draft> = sight_of(case, a).into_iter().collect();
             evidence.extend(case.translation(a));
             Some(Because {
@@ -80,6 +81,11 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// It failed, and not because the client itself gave it up.
+fn is_its_doing(a: &Attempt<'_>) -> bool {
+    a.outcome.is_failure() && !a.is_cut_by_client()
 }
 
 fn answered(a: &Attempt<'_>) -> bool {

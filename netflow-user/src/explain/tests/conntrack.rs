@@ -304,3 +304,108 @@ fn an_untranslated_answer_cuts_an_open_connection() {
     // After the reset nothing belongs to the connection any more.
     assert!(!has(&cut(900, 500), "conntrack-invalid"));
 }
+
+/// The backends' node sees connections that the client resets, and the backend after it; beside them one that is served.
+fn given_up(client: u64, server: u64) -> Answer {
+    let mut s = Story::new("b", objects(&[REMOTE, BACKEND]), facts_b());
+    for (sport, to, cut) in [(4001, remote(), true), (4002, backend(), false)] {
+        let r = reply(sport, to);
+        s.syn(r.inverse(), UPLINK, ms(10), 7, 1);
+        s.flow(r.inverse(), UPLINK, Direction::Ingress, ms(10), |f| {
+            f.flags = TcpFlags(if cut { 22 } else { 18 });
+            f.syn = Some(ms(10));
+            f.isn = 7;
+            f.rst = cut.then(|| ms(client));
+        });
+        s.flow(r, UPLINK, Direction::Egress, ms(11), |f| {
+            f.flags = TcpFlags(if cut { 22 } else { 18 });
+            f.syn_ack = Some(ms(11));
+            f.rst = cut.then(|| ms(server));
+        });
+    }
+    explain(&[s.told(ms(3000))])
+}
+
+#[test]
+fn a_connection_that_the_client_gave_up_is_no_fault_of_the_endpoint() {
+    let bad = given_up(901, 900);
+    assert!(has(&bad, "one-bad-endpoint"), "{bad:#?}");
+    let cut = given_up(900, 901);
+    assert_eq!(cut.verdict, Verdict::Degraded, "{cut:#?}");
+    assert!(!has(&cut, "one-bad-endpoint"), "{cut:#?}");
+}
+
+#[test]
+fn a_reset_within_what_was_open_before_is_no_refusal() {
+    for (flags, code) in [
+        (TcpFlags(24), None),
+        (TcpFlags(2), Some("listener-missing")),
+    ] {
+        let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+        let (o, r) = (vip(4001), reply(4001, backend()));
+        s.nat(o, r, ms(0));
+        for (t, ifindex, dir) in [
+            (o, CLIENT_VETH, Direction::Ingress),
+            (r.inverse(), BACKEND_VETH, Direction::Egress),
+        ] {
+            s.flow(t, ifindex, dir, ms(10), |f| {
+                f.flags = flags;
+                f.syn = flags.syn().then(|| ms(10));
+                f.isn = 7;
+            });
+        }
+        s.rst(r, BACKEND_VETH, Direction::Ingress, ms(11));
+        s.rst(o.inverse(), CLIENT_VETH, Direction::Egress, ms(11));
+        let answer = explain(&[s.told(ms(3000))]);
+        assert_eq!(answer.verdict, Verdict::Failing);
+        let top = answer.findings.first().map(|f| f.code.as_ref());
+        assert_eq!(top, code, "{answer:#?}");
+    }
+}
+
+/// Both nodes see two datagrams of one socket that each got a backend of their own; one backend answers.
+#[test]
+fn datagrams_that_raced_are_one_exchange_for_two_nodes_too() {
+    let udp = |mut all: crate::model::objects::Objects| {
+        all.services[0].ports[0].proto = Proto::UDP;
+        all.slices[0].ports[0].proto = Proto::UDP;
+        all
+    };
+    let orig = tuple(Proto::UDP, CLIENT, 4001, VIP, 80);
+    let back = |from: &str| tuple(Proto::UDP, from, 8080, CLIENT, 4001);
+    let other = "10.9.2.8";
+    let mut here = Story::new("a", udp(objects(&[REMOTE, other])), facts_a());
+    here.flow(orig, CLIENT_VETH, Direction::Ingress, ms(10), |f| {
+        f.packets = 2
+    });
+    here.nat(orig, back(REMOTE), ms(10));
+    here.nat(orig, back(other), ms(10));
+    let mut there = Story::new("b", udp(objects(&[REMOTE, other])), facts_b());
+    for to in [REMOTE, other] {
+        here.flow(
+            back(to).inverse(),
+            UPLINK,
+            Direction::Egress,
+            ms(10),
+            |_| {},
+        );
+        there.flow(
+            back(to).inverse(),
+            UPLINK,
+            Direction::Ingress,
+            ms(10),
+            |_| {},
+        );
+    }
+    here.flow(back(REMOTE), UPLINK, Direction::Ingress, ms(11), |_| {});
+    here.flow(
+        orig.inverse(),
+        CLIENT_VETH,
+        Direction::Egress,
+        ms(11),
+        |_| {},
+    );
+    there.flow(back(REMOTE), UPLINK, Direction::Egress, ms(11), |_| {});
+    let answer = explain(&[here.told(ms(3000)), there.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+}

@@ -106,6 +106,28 @@ fn a_transfer_that_stops_getting_on_is_a_stall() {
 }
 
 #[test]
+fn a_segment_from_outside_of_any_window_is_no_stall() {
+    for (beyond, verdict) in [(1_000, Verdict::Failing), (65_536 << 14, Verdict::Healthy)] {
+        let mut s = bulk(true, 5000);
+        s.stray(beyond);
+        let mut inputs = s.told(ms(5000));
+        let last = inputs.len() - 1;
+        inputs.insert(
+            last,
+            Input::Flows {
+                time: ms(7000),
+                flows: Vec::new(),
+            },
+        );
+        if let Some(Input::End { time }) = inputs.last_mut() {
+            *time = ms(7000);
+        }
+        let answer = explain(&[inputs]);
+        assert_eq!(answer.verdict, verdict, "{beyond}: {answer:#?}");
+    }
+}
+
+#[test]
 fn acknowledgements_between_sweeps_are_progress() {
     let sweeps = (1..=8).map(|n| {
         let mut s = bulk(true, 1000 * n);
@@ -195,7 +217,7 @@ fn directions_that_are_seen_apart_are_no_stall() {
 
 #[test]
 fn a_server_that_closes_with_rst_after_all_was_said() {
-    let rst = |acked: u32| {
+    let rst = |acked: u32, sent: u32| {
         let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
         let (o, r) = (vip(4001), reply(4001, backend()));
         s.syn(o, CLIENT_VETH, ms(10), 1, 1);
@@ -214,7 +236,7 @@ fn a_server_that_closes_with_rst_after_all_was_said() {
             f.syn_ack = Some(ms(11));
             f.isn = 7;
             f.data = Some(ms(13));
-            f.seq_end = 9000;
+            f.seq_end = sent;
             f.ack = 500;
             f.rst = Some(ms(41));
             f.last = ms(41);
@@ -225,8 +247,10 @@ fn a_server_that_closes_with_rst_after_all_was_said() {
         s.flow(o.inverse(), CLIENT_VETH, Direction::Egress, ms(11), back);
         explain(&[s.told(ms(3000))]).paths[0].outcomes
     };
-    assert_eq!(rst(9000).ok, 1);
-    assert_eq!(rst(7000).reset, 1, "some of the answer was lost");
+    assert_eq!(rst(9000, 9000).ok, 1);
+    assert_eq!(rst(7000, 9000).reset, 1, "some of the answer was lost");
+    let stray = 9000 + (65_536 << 14);
+    assert_eq!(rst(9000, stray).reset, 1, "what was sent is not known");
 }
 
 fn of_proto(proto: Proto) -> Objects {

@@ -472,6 +472,15 @@ impl Story {
         }
     }
 
+    /// All data was acknowledged, and then a segment came that ends so many bytes further on.
+    pub fn stray(&mut self, bytes: u32) {
+        let acked = self.flows.iter().map(|f| f.stats.ack).max().unwrap_or(0);
+        for flow in self.flows.iter_mut().filter(|f| f.stats.data.is_some()) {
+            flow.stats.seq_end = acked.wrapping_add(bytes);
+            flow.stats.retrans_first = Some(flow.stats.last);
+        }
+    }
+
     /// The node's recording up to `end`.
     pub fn told(mut self, end: Time) -> Vec<Input> {
         self.inputs.push(Input::Records {
