@@ -339,44 +339,18 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
     all().into_iter().find(|f| f.name() == name)
 }
 
-/// Codes that every test run must prove.
-pub const EVERY_TIME: [&str; 18] = [
-    "service-not-found",
-    "no-endpoints-selector",
-    "no-endpoints-not-ready",
-    "target-port-mismatch",
-    "listener-missing",
-    "listener-loopback-only",
-    "service-port-undefined",
-    "protocol-mismatch",
-    "one-bad-endpoint",
-    "vip-not-translated",
-    "proxy-rules-stale",
-    "backend-gone",
-    "firewall-drop",
-    "policy-denied-ingress",
-    "mtu-blackhole",
-    "pmtu-learned",
-    "lost-beyond-node",
-    "never-arrived",
-];
+/// Faults that do not decide every test run, and why: they run by name and with `--full`.
+pub const RARE: &[(&str, &str)] = &[(
+    "conntrack-full",
+    "a full table of 262144 entries is read before an answer, which takes a debug build longer than an answer may",
+)];
 
-/// Faults that lead to codes of [`EVERY_TIME`] only, and what must not give one.
-pub fn every_time() -> Vec<&'static dyn Fault> {
-    let families = [
-        service::ALL,
-        proxy::ALL,
-        policy::ALL,
-        network::ALL,
-        healthy::ALL,
-        variant::ALL,
-    ];
-    let mut faults = families.concat();
-    faults.retain(|f| f.codes().iter().all(|c| EVERY_TIME.contains(c)));
-    faults
+/// Whether a fault decides every test run.
+pub fn is_rare(fault: &dyn Fault) -> bool {
+    RARE.iter().any(|(name, _)| *name == fault.name())
 }
 
-/// Codes that the whole matrix must prove.
+/// Codes that the whole matrix must prove, and every test run but for those that only [`RARE`] faults prove.
 pub const CODES: [&str; 40] = [
     "service-not-found",
     "no-endpoints-selector",
