@@ -358,7 +358,7 @@ fn a_reset_within_what_was_open_before_is_no_refusal() {
         s.rst(o.inverse(), CLIENT_VETH, Direction::Egress, ms(11));
         let answer = explain(&[s.told(ms(3000))]);
         assert_eq!(answer.verdict, Verdict::Failing);
-        let top = answer.findings.first().map(|f| f.code.as_ref());
+        let top = answer.findings.first().map(|f| f.code);
         assert_eq!(top, code, "{answer:#?}");
     }
 }
@@ -376,7 +376,7 @@ fn datagrams_that_raced_are_one_exchange_for_two_nodes_too() {
     let other = "10.9.2.8";
     let mut here = Story::new("a", udp(objects(&[REMOTE, other])), facts_a());
     here.flow(orig, CLIENT_VETH, Direction::Ingress, ms(10), |f| {
-        f.packets = 2
+        f.packets = 2;
     });
     here.nat(orig, back(REMOTE), ms(10));
     here.nat(orig, back(other), ms(10));
