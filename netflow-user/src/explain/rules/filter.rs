@@ -6,6 +6,7 @@ use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::policy::{self, Verdict};
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg, Sight};
 use crate::model::answer::Basis;
 use crate::model::cidr::{self, Cidr};
@@ -13,7 +14,7 @@ use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
 use crate::model::record::{Drop, Event, NfHook, Rules};
 use crate::model::{Proto, Tuple};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// A filter dropped a packet that was on its way to or from a backend.
@@ -239,23 +240,25 @@ fn denied(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<Vec<poli
 /// answer came, from elsewhere, an ICMP error that TCP itself never makes says so as well.
 pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
     // ICMP is limited in rate (icmp_ratelimit): silence where another attempt got an answer is the same refusal.
-    let rejecting: BTreeSet<Spot> = case
+    let rejecting: BTreeMap<Spot, String> = case
         .attempts
         .iter()
         .filter_map(|a| filtered(a).map(|f| (a, f)))
         .filter(|(a, f)| !answers_of_filter(case, a, f).is_empty())
-        .map(|(_, f)| Spot::of(&f))
+        .map(|(_, f)| (Spot::of(&f), owner_of(&f)))
         .collect();
     report.explain(
         case,
         "firewall-reject",
         Basis::Observed,
         |a| {
-            let f = filtered(a)?;
+            let Some(f) = filtered(a) else {
+                return refused_likewise(case, a, &rejecting);
+            };
             let answers = answers_of_filter(case, a, &f);
             let by_rule =
                 is_told(f.drop) || matches!(culprit(a, &f), Culprit::Counted(r) if is_reject(r));
-            if answers.is_empty() && !by_rule && !rejecting.contains(&Spot::of(&f)) {
+            if answers.is_empty() && !by_rule && !rejecting.contains_key(&Spot::of(&f)) {
                 return None;
             }
             let mut evidence = evidence(case, a, &f);
@@ -316,6 +319,29 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
             },
         );
     }
+}
+
+/// The drop itself was not seen, as before all was attached, but its ICMP error came from a node that was asked and was seen
+/// to reject others for the same endpoint.
+fn refused_likewise(
+    case: &Case<'_>,
+    a: &Attempt<'_>,
+    rejecting: &BTreeMap<Spot, String>,
+) -> Option<Because> {
+    let (from, draft) = refused_elsewhere(case, a, true)?;
+    let holds = |v: &View| v.is_own(from) || v.pod(from).is_some();
+    let view = case.views.iter().position(holds)?;
+    let to = a.translated().destination();
+    let mut same = rejecting
+        .iter()
+        .filter(|(s, _)| s.view == view && s.to == to);
+    let (_, owner) = same.next()?;
+    let mut evidence = vec![draft];
+    evidence.extend(case.translation(a));
+    Some(Because {
+        key: owner.clone(),
+        evidence,
+    })
 }
 
 /// Where and for what a filter dropped.
@@ -520,8 +546,8 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
 }
 
 fn filter_saying(case: &Case<'_>, of: &[&Attempt<'_>], does: &str) -> Saying {
-    let a = of[0];
-    let Some(f) = filtered(a) else {
+    let seen = of.iter().find_map(|a| Some((*a, filtered(a)?)));
+    let Some((a, f)) = seen else {
         return Saying::new("");
     };
     let hook = f

@@ -177,6 +177,46 @@ fn a_filter_that_answers_is_told_from_one_that_is_silent() {
     assert_cause(&said, "firewall-drop", Verdict::Failing);
 }
 
+/// Two attempts that another node refuses; it was not ready yet when it dropped the first.
+#[test]
+fn a_refusal_whose_drop_was_not_seen_is_that_of_the_others() {
+    let mut here = Story::new("a", objects(&[REMOTE]), facts_a());
+    let mut there = Story::new("b", objects(&[REMOTE]), facts_b());
+    for (sport, at) in [(4001, 1010), (4002, 3010)] {
+        let (o, r) = (vip(sport), reply(sport, remote()));
+        here.syn(o, CLIENT_VETH, ms(at), 7, 1);
+        here.nat(o, r, ms(at));
+        here.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(at), 7, 1);
+        let own = tuple(Proto::ICMP, NODE_B, 0, CLIENT, 3 << 8 | 3);
+        let error = IcmpError {
+            dir: Direction::Ingress,
+            icmp_type: 3,
+            code: 3,
+            mtu: 0,
+            quoted: Some(r.inverse()),
+        };
+        let told = Event::IcmpError(error);
+        here.record(ms(at + 2), NETNS, UPLINK, Some(own), told);
+        there.syn(r.inverse(), UPLINK, ms(at), 7, 1);
+        let sent = Event::IcmpSent {
+            icmp_type: 3,
+            code: 3,
+            mtu: 0,
+            ct: None,
+        };
+        let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+        there.record(ms(at), NETNS + 1, UPLINK, Some(r.inverse()), sent);
+        there.drop(r.inverse(), NETNS + 1, reason, place, None, ms(at));
+    }
+    let mut there = there.told(ms(6000));
+    if let Input::Start(start) = &mut there[0] {
+        start.time = ms(2000);
+    }
+    let both = explain(&[here.told(ms(6000)), there]);
+    assert_cause(&both, "firewall-reject", Verdict::Failing);
+    assert_eq!(both.findings[0].affected.attempts, 2, "{both:#?}");
+}
+
 /// ICMP comes in from `router` about the packet that left for the remote backend.
 fn refused_by(router: &str, code: u8, again: bool) -> Answer {
     let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
