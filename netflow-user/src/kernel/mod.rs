@@ -181,6 +181,8 @@ pub struct Kernel {
     swept: Option<Instant>,
     lost: LostCounters,
     conntrack: Option<CtEvents>,
+    /// What conntrack announced while the programs were being attached.
+    early: Vec<Record>,
     netns: Watched,
     log: Option<EbpfLogger<StderrLog>>,
     clock: Clock,
@@ -290,13 +292,14 @@ impl Kernel {
             .flatten();
         let tc = TcMonitor::start(method, programs, switches)
             .map_err(KernelError::io("attaching to the interfaces"))?;
-        Ok(Kernel {
+        let mut kernel = Kernel {
             tc,
             reader: Reader::new(ring, drops, reasons, clock),
             sweeper: Sweeper::new(flows, map::FLOWS_ENTRIES, clock),
             swept: None,
             lost: LostCounters::new(lost),
             conntrack,
+            early: Vec::new(),
             netns,
             log,
             clock,
@@ -305,7 +308,24 @@ impl Kernel {
             filled,
             outcome,
             ebpf,
-        })
+        };
+        // Its announcements carry no kernel time. Those of connections that went by before now shall not seem to be of
+        // later ones, whose packets would have been seen.
+        kernel.early = kernel.announced()?;
+        Ok(kernel)
+    }
+
+    /// What conntrack netlink has announced, as of now.
+    fn announced(&mut self) -> Result<Vec<Record>, KernelError> {
+        let Some(conntrack) = &mut self.conntrack else {
+            return Ok(Vec::new());
+        };
+        let announced = conntrack
+            .drain()
+            .map_err(KernelError::io("conntrack events"))?;
+        self.count("garbled", announced.garbled);
+        self.count("ctnetlink", u64::from(announced.overrun));
+        Ok(announced.records)
     }
 
     /// Which tier each capability runs on.
@@ -355,14 +375,8 @@ impl Kernel {
         let drained = self.reader.drain()?;
         self.count("garbled", drained.garbled);
         let mut records = drained.records;
-        if let Some(conntrack) = &mut self.conntrack {
-            let announced = conntrack
-                .drain()
-                .map_err(KernelError::io("conntrack events"))?;
-            records.extend(announced.records);
-            self.count("garbled", announced.garbled);
-            self.count("ctnetlink", u64::from(announced.overrun));
-        }
+        records.append(&mut self.early);
+        records.extend(self.announced()?);
         if records.iter().any(is_verdict) {
             self.probes.demand(&mut self.ebpf);
         } else {

@@ -13,9 +13,10 @@ use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
 use crate::model::record::{Drop, Event, NfHook, Rules};
-use crate::model::{Proto, Tuple};
+use crate::model::{Proto, Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// A filter dropped a packet that was on its way to or from a backend.
 struct Filtered<'a> {
@@ -416,6 +417,9 @@ fn came_in(a: &Attempt<'_>, part: Part<'_>) -> bool {
         .any(|(p, _, icmp)| p.view == part.view && icmp.dir == Direction::Ingress)
 }
 
+/// A rejection and its drop are one run of the rule; clocks of CPUs differ by less.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// Evidence: a RST in answer to the SYN that the filter dropped, which no socket's absence explains.
 fn rst_of_filter(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<Draft> {
     let netns = f.event.record.netns;
@@ -434,8 +438,10 @@ fn rst_of_filter(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Option<D
     } else {
         Direction::Ingress
     };
+    // It answers at once; a later one is of another packet, which may have been let through to another backend.
+    let at_once = |rst: Time| f.drop.count > 1 || rst.since(f.event.record.time) < AT_ONCE;
     let mut back = f.part.conn.sights_towards(false);
-    let sight = back.find(|s| s.key.dir == toward && s.stats.rst.is_some())?;
+    let sight = back.find(|s| s.key.dir == toward && s.stats.rst.is_some_and(at_once))?;
     let text = format!("{} answers the SYN with RST", place_of(case, f));
     Some(case.sight(f.part, sight, "rejected rst", text))
 }

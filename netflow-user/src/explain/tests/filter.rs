@@ -294,3 +294,21 @@ fn a_reset_that_is_not_translated_back_leaves_the_client_waiting() {
         assert_eq!(said, !translated, "{answer:#?}");
     }
 }
+
+/// The packet sent again was translated to another backend, which refused it.
+#[test]
+fn a_rst_long_after_the_drop_is_not_the_filters() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 2);
+    let r = reply(4001, backend());
+    let ct = s.nat(vip(4001), r, ms(10));
+    let why = ("NETFILTER_DROP", "nf_hook_slow");
+    s.drop(r.inverse(), NETNS, why.0, why.1, Some(ct), ms(10));
+    s.rst(
+        vip(4001).inverse(),
+        CLIENT_VETH,
+        Direction::Egress,
+        ms(1020),
+    );
+    assert_eq!(top(&explain(&[s.told(ms(3000))])), "firewall-drop");
+}
