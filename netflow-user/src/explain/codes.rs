@@ -150,7 +150,7 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
     ("node", "node of the backend"),
     ("client_ns", "namespace of the client Pod"),
     ("client", "name of the client Pod"),
-    ("client_node", "node of the client"),
+    ("client_node", "node of the client, or the one that met it"),
     ("client_ip", "address of the client"),
     ("client_port", "source port of the client"),
     ("policy", "name of the NetworkPolicy"),
@@ -253,6 +253,15 @@ mod tests {
                 .iter()
                 .any(|verb| fix.command.contains(verb));
             assert!(!edits || fix.changes == Changes::Cluster, "{}", fix.command);
+        }
+    }
+
+    #[test]
+    fn kubectl_edit_takes_no_selector() {
+        for fix in ALL.iter().flat_map(|c| c.mitigate) {
+            let edited = fix.command.split_once("kubectl edit").map(|(_, rest)| rest);
+            let own = edited.and_then(|rest| rest.split("$(").next());
+            assert!(!own.is_some_and(|c| c.contains(" -l ")), "{}", fix.command);
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) static HAIRPIN: Code = Code {
         },
         CheckStep {
             text: "On the node: the rules that masquerade a Pod which reaches itself",
-            command: "iptables-save -t nat | grep -F '{pod_ip}/32 '; nft list table ip kube-proxy | grep -F {pod_ip}",
+            command: "(iptables-save -t nat; ip6tables-save -t nat; nft list ruleset) | grep -wF {pod_ip}",
         },
         ENTRIES,
     ],
@@ -149,7 +149,7 @@ pub(super) static CONNTRACK_FULL: Code = Code {
         LARGER_TABLE,
         FixStep {
             text: "See whose entries fill the table",
-            command: "conntrack -L -o extended | tr -s ' ' | cut -d ' ' -f 3,6 | sort | uniq -c | sort -rn | head",
+            command: r"conntrack -L | sed -nE 's/^([a-z]+) .* src=([^ ]+) .* src=.*/\1 \2/p' | sort | uniq -c | sort -rn | head",
             changes: Changes::Nothing,
         },
     ],

@@ -20,7 +20,7 @@ const CONNTRACK: CheckStep = CheckStep {
 
 const RULES: CheckStep = CheckStep {
     text: "On the node: the rules for this address, in whichever of the two the proxy writes",
-    command: "iptables-save -t nat | grep -F '{ns}/{svc}'; nft list table ip kube-proxy | grep -F '{ns}/{svc}'",
+    command: "(iptables-save -t nat; ip6tables-save -t nat; nft list ruleset) | grep -F '{ns}/{svc}'",
 };
 
 pub(super) static VIP_NOT_TRANSLATED: Code = Code {
@@ -106,7 +106,7 @@ pub(super) static BACKEND_GONE: Code = Code {
         },
         FixStep {
             text: "For a Service without selector: correct its EndpointSlice",
-            command: "kubectl edit endpointslice -n {ns} -l kubernetes.io/service-name={svc}",
+            command: "kubectl edit -n {ns} $(kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o name)",
             changes: Changes::Cluster,
         },
     ],

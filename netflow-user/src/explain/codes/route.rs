@@ -149,7 +149,7 @@ pub(super) static NO_ROUTE: Code = Code {
         },
         CheckStep {
             text: "The Pod range of each node, for which every other one needs a route",
-            command: "kubectl get nodes -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDRs,IP:.status.addresses[0].address",
+            command: "kubectl get nodes -o 'custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDRs,IP:.status.addresses[0].address'",
         },
     ],
     mitigate: &[FixStep {
@@ -172,7 +172,7 @@ pub(super) static FORWARDING_DISABLED: Code = Code {
     check: &[
         CheckStep {
             text: "On {here}: both must be 1 (IPv4: the interface decides, the first sets all of them)",
-            command: "sysctl net.ipv4.ip_forward net.ipv4.conf.{dev}.forwarding net.ipv6.conf.all.forwarding",
+            command: "sysctl net.ipv4.ip_forward net/ipv4/conf/{dev}/forwarding net.ipv6.conf.all.forwarding",
         },
         CheckStep {
             text: "On {here}: which file sets it",
@@ -262,7 +262,7 @@ pub(super) static ASYMMETRIC_RETURN: Code = Code {
         },
         CheckStep {
             text: "On {here}: 1 is strict, 2 accepts any interface that has a route; the greater of both counts",
-            command: "sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{dev}.rp_filter",
+            command: "sysctl net.ipv4.conf.all.rp_filter net/ipv4/conf/{dev}/rp_filter",
         },
     ],
     mitigate: &[
@@ -273,7 +273,7 @@ pub(super) static ASYMMETRIC_RETURN: Code = Code {
         },
         FixStep {
             text: "Where two ways are meant, let the filter be loose on that interface",
-            command: "sysctl -w net.ipv4.conf.{dev}.rp_filter=2",
+            command: "sysctl -w net/ipv4/conf/{dev}/rp_filter=2",
             changes: Changes::Node,
         },
     ],

@@ -119,6 +119,7 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
             };
             Saying {
                 evidence: rules_draft(a).into_iter().collect(),
+                values: vec![("client_node", node.to_owned())],
                 ..Saying::new(what + why)
             }
         },
@@ -338,6 +339,7 @@ pub fn rules_stale(case: &Case<'_>, report: &mut Report) {
             let evidence = std::iter::once(slices).chain(rules_draft(a)).collect();
             Saying {
                 evidence,
+                values: vec![("client_node", node.to_owned())],
                 ..Saying::new(summary)
             }
         },

@@ -466,13 +466,24 @@ pub fn forwarding_disabled(case: &Case<'_>, report: &mut Report) {
                         "On {}: let it forward, and find out what turned that off",
                         node.name()
                     ),
-                    command: format!("sysctl -w {name}=1"),
+                    // A dot may belong to the interface's name.
+                    command: format!("sysctl -w {}=1", path_of(name, &dev)),
                     changes: Changes::Node,
                 });
             }
             saying
         },
     );
+}
+
+/// A setting's name with slashes, where an interface that has a dot in its name (a VLAN) is part of it.
+fn path_of(name: &str, dev: &str) -> String {
+    match name.split_once(&format!(".{dev}.")) {
+        Some((before, after)) if dev.contains('.') => {
+            format!("{}/{dev}/{after}", before.replace('.', "/"))
+        }
+        _ => name.to_owned(),
+    }
 }
 
 /// Evidence: the value of a sysctl.

@@ -5,6 +5,7 @@ use crate::explain::case::Case;
 use crate::explain::codes;
 use crate::explain::evidence::Draft;
 use crate::explain::lack::{Lack, lack};
+use crate::explain::pods;
 use crate::explain::report::{Because, Found, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
 use crate::model::answer::{Basis, Severity, Via};
@@ -200,10 +201,14 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
 
 fn lack_saying(case: &Case<'_>, port: Option<&ServicePort>, lack: Option<&Lack>) -> Saying {
     let port = port.map_or(String::new(), |p| format!(" port {}", p.port));
+    let unready = pods::selected(case.objects, case.service)
+        .into_iter()
+        .next();
     let lack = lack.map(ToString::to_string).unwrap_or_default();
     let summary = format!("Service {}{port} has no endpoint: {lack}", full_name(case));
     Saying {
         evidence: vec![Draft::objects("lack", lack)],
+        values: unready.map_or_else(Vec::new, |p| vec![("pod", p.name.clone())]),
         ..Saying::new(summary)
     }
 }

@@ -107,6 +107,27 @@ fn forwarding_is_turned_on_where_it_is_off() {
     );
 }
 
+#[test]
+fn a_dot_in_the_name_of_an_interface_is_none_between_names() {
+    let mut facts = set(facts_a(), "net.ipv4.conf.bond0.7.forwarding", "0");
+    let veth = facts.links.iter_mut().find(|l| l.ifindex == CLIENT_VETH);
+    if let Some(veth) = veth {
+        veth.name = "bond0.7".into();
+    }
+    let to = forward(remote());
+    let answer = dropped(facts, remote(), to, NETNS, "IP_INADDRERRORS", "ip_error");
+    let finding = &answer.findings[0];
+    assert_eq!(
+        finding.fix[0].command,
+        "sysctl -w net/ipv4/conf/bond0.7/forwarding=1"
+    );
+    assert!(
+        finding.check[0]
+            .command
+            .contains("net/ipv4/conf/bond0.7/forwarding")
+    );
+}
+
 /// The packet to a remote backend waits for a neighbour; `left`: it went out a moment later.
 fn waited(neighbor: &str, left: bool, end: Time) -> Answer {
     let facts = routed(facts_a(), REMOTE, Some(GATEWAY));
