@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, Outcome, Part, UNANSWERED, outcome};
 use super::codes;
 use super::datagrams;
-use super::endpoints::{self, Backend, Choice, Entry};
+use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
 use super::view::View;
@@ -157,11 +157,11 @@ impl<'a> Case<'a> {
     /// Service port of an attempt, by the way it was dialled.
     pub fn port_of_attempt(&self, attempt: &Attempt<'_>) -> Option<&'a ServicePort> {
         match attempt.via {
-            Via::NodePort => self
-                .service
-                .ports
-                .iter()
-                .find(|p| p.node_port == Some(attempt.orig.dport)),
+            Via::NodePort => {
+                self.service.ports.iter().find(|p| {
+                    p.node_port == Some(attempt.orig.dport) && p.proto == attempt.orig.proto
+                })
+            }
             Via::Pod | Via::Headless => {
                 let to = attempt.orig.destination();
                 self.service
@@ -213,7 +213,8 @@ impl<'a> Case<'a> {
     /// Whether the proxy that meets an attempt had, as far as the objects tell, endpoints to choose from all the time.
     pub fn has_choice(&self, a: &Attempt<'_>, port: &ServicePort) -> bool {
         let choices = self.choices(a, port);
-        !choices.is_empty() && choices.iter().all(|c| !c.backends.is_empty())
+        let some = |c: &Choice<'_>| c.rule != ChoiceRule::LocalUnknown && !c.backends.is_empty();
+        !choices.is_empty() && choices.iter().all(some)
     }
 
     /// Endpoints that some proxy may have sent an attempt to.
@@ -240,15 +241,15 @@ impl<'a> Case<'a> {
         versions.map(|b: Backend<'a>| b.address).collect()
     }
 
-    /// Which traffic policy an attempt is under.
+    /// Which traffic policy an attempt is under. Pods are inside wherever they run; of the nodes' own packets a proxy takes
+    /// only those of its own node for such (kubernetes/pkg/proxy/iptables/proxier.go: `--src-type LOCAL`).
     pub fn entry(&self, a: &Attempt<'_>) -> Entry {
         if !matches!(a.via, Via::NodePort | Via::Lb | Via::ExternalIp) {
             return Entry::Internal;
         }
         let who = self.identity.who(a.client(), a.began());
-        let inside = matches!(who, Some(Who::Pod { .. } | Who::Node(_)))
-            || self.views.iter().any(|v| self.is_local(v, a.client()));
-        if inside {
+        let of_node = |p: &Part<'_>| self.is_local(p.node, a.client());
+        if matches!(who, Some(Who::Pod { .. })) || a.parts.first().is_some_and(of_node) {
             Entry::ExternalFromInside
         } else {
             Entry::External
@@ -468,8 +469,8 @@ impl<'a> Case<'a> {
     /// How a connection addresses the Service; `None` = it does not.
     fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
         let dialled = conn.orig;
-        // Later fragments: what they belong to is told by the first one.
-        if (dialled.sport, dialled.dport) == (0, 0) {
+        // Later fragments: what they belong to is told by the first one. No Service answers pings.
+        if (dialled.sport, dialled.dport) == (0, 0) || !dialled.proto.has_ports() {
             return None;
         }
         let address = self.addresses().find(|(ip, _)| *ip == dialled.dst);

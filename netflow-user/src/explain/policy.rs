@@ -5,6 +5,7 @@
 //! server (<https://kubernetes.io/docs/concepts/services-networking/network-policies/>).
 
 use super::selector::{self, LabelMiss};
+use crate::model::lookup::NAMESPACE_NAME_LABEL;
 use crate::model::objects::{
     Labels, NetworkPolicy, Objects, Pod, PolicyPeer, PolicyPort, PolicyRule, Selector, TargetPort,
 };
@@ -24,7 +25,7 @@ pub enum Side {
 /// What the policies say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Policies could not be read: nothing can be said.
+    /// Policies, or labels that they ask for, were not given: nothing can be said.
     Unknown,
     /// Policies do not apply.
     Exempt(Exemption),
@@ -328,6 +329,8 @@ pub fn evaluate(
     }
     if denied.is_empty() {
         Verdict::NotIsolated
+    } else if connection.rests_on_unknown_labels(side) {
+        Verdict::Unknown
     } else {
         Verdict::Denied { policies: denied }
     }
@@ -412,6 +415,30 @@ impl<'a> Connection<'a> {
         let other_node = self.other_node();
         (other_node.is_some() && other_node == self.pod.node.as_deref())
             .then_some(Exemption::OwnNode)
+    }
+
+    /// A rule asks for labels of the peer's Namespace which nobody gave.
+    fn rests_on_unknown_labels(&self, side: Side) -> bool {
+        let Some(peer) = self.peer else { return false };
+        let mut namespaces = self.objects.namespaces.iter();
+        if namespaces.any(|n| n.name == peer.namespace) {
+            return false;
+        }
+        let asks = |p: &PolicyPeer| match p {
+            PolicyPeer::Pods {
+                namespaces: Some(wanted),
+                ..
+            } => {
+                let misses = selector::misses(wanted, &self.peer_namespace);
+                !misses.is_empty() && misses.iter().all(|m| m.key != NAMESPACE_NAME_LABEL)
+            }
+            _ => false,
+        };
+        let policies = self.objects.policies.iter();
+        let mut rules = policies
+            .filter_map(|p| isolating_rules(p, side, self.pod))
+            .flatten();
+        rules.any(|r| r.peers.iter().any(asks))
     }
 
     /// The Node that the other end is.

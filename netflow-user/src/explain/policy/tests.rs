@@ -624,12 +624,6 @@ fn a_denial_names_the_nearest_miss() {
             r#"Namespace tools: label team is "infra", wanted "shop""#,
         ),
         (
-            "label of a Namespace without object",
-            vec![rule(&[pods(None, Some(select(&[("team", "shop")])))], &[])],
-            BARE,
-            r#"Namespace bare: no label team, wanted "shop""#,
-        ),
-        (
             "Pod of another namespace",
             vec![rule(&[role("front")], &[])],
             PROBE,
@@ -688,4 +682,17 @@ fn a_denial_names_the_nearest_miss() {
         let nearest = policies[0].nearest().map(ToString::to_string);
         assert_eq!(nearest.as_deref(), Some(wanted), "{what}");
     }
+}
+
+#[test]
+fn labels_of_a_namespace_that_was_not_given_are_not_known() {
+    let asks = |wanted: &[(&str, &str)]| {
+        let rules = [rule(&[pods(None, Some(select(wanted)))], &[])];
+        let objects = cluster(vec![ingress_policy("p", Selector::default(), &rules)]);
+        to_server(&objects, BARE, Proto::TCP, 8080)
+    };
+    assert_eq!(asks(&[("team", "shop")]), Verdict::Unknown);
+    // Its name is known.
+    let named = asks(&[("team", "shop"), (NAMESPACE_NAME_LABEL, "front")]);
+    assert!(matches!(named, Verdict::Denied { .. }), "{named:?}");
 }

@@ -4,11 +4,11 @@ use super::service::{dialled, drop_draft, full_name, hook_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
-use crate::explain::policy::{self, Verdict};
+use crate::explain::policy::{self, PolicyName, Verdict};
 use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg, Sight};
-use crate::model::answer::Basis;
+use crate::model::answer::{Basis, Changes, Fix};
 use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
@@ -613,10 +613,11 @@ fn filter_saying(case: &Case<'_>, of: &[&Attempt<'_>], does: &str) -> Saying {
             }
         ),
     };
+    let policies = policies_on(case, a, &f);
     let tail = if culprit.is_filter() {
-        "; no NetworkPolicy explains it"
+        policies.tail()
     } else {
-        ""
+        String::new()
     };
     let verb = if culprit.is_filter() || does != "drops" {
         does
@@ -633,14 +634,106 @@ fn filter_saying(case: &Case<'_>, of: &[&Attempt<'_>], does: &str) -> Saying {
         Culprit::Counted(r) | Culprit::Possible(r) => Some(r),
         _ => None,
     };
-    let values = rule.map_or(Vec::new(), |r| {
-        vec![("table", r.table.clone()), ("chain", r.chain.clone())]
-    });
-    let evidence: Vec<Draft> = rule.map(|r| rule_draft(&f, r)).into_iter().collect();
+    let of_rule = rule.map(|r| (r.table.clone(), r.chain.clone()));
+    let of_set = || match &culprit {
+        Culprit::OfSet(Rules::Nftables { table, chain, .. }) => {
+            Some((table.clone(), chain.clone()))
+        }
+        Culprit::OfSet(Rules::Iptables { table }) => Some((table.clone(), String::new())),
+        _ => None,
+    };
+    let values = of_rule
+        .or_else(of_set)
+        .map_or(Vec::new(), |(table, chain)| {
+            vec![("table", table), ("chain", chain)]
+        });
+    let mut evidence: Vec<Draft> = rule.map(|r| rule_draft(&f, r)).into_iter().collect();
+    let mut fixes = Vec::new();
+    if let Policies::DenyEgress { policy, why, .. } = &policies {
+        evidence.push(Draft::objects("egress policy", format!("{policy}: {why}")));
+        fixes.push(egress_fix(case, policy));
+    }
     Saying {
         evidence,
         values,
+        fixes,
         ..Saying::new(summary)
+    }
+}
+
+/// What NetworkPolicies say of a dropped packet which none denies at the backend.
+enum Policies {
+    /// They admit it, or do not concern it.
+    Silent,
+    /// None was given, or not enough to evaluate them.
+    Unknown,
+    /// One keeps the client from sending it.
+    DenyEgress {
+        policy: PolicyName,
+        client: String,
+        to: SocketAddr,
+        why: String,
+    },
+}
+
+impl Policies {
+    fn tail(&self) -> String {
+        match self {
+            Policies::Silent => "; no NetworkPolicy explains it".to_owned(),
+            Policies::Unknown => "; whether a NetworkPolicy explains it is not known".to_owned(),
+            Policies::DenyEgress {
+                policy,
+                client,
+                to,
+                why,
+            } => format!("; NetworkPolicy {policy} does not let {client} send to {to}: {why}"),
+        }
+    }
+}
+
+fn policies_on(case: &Case<'_>, a: &Attempt<'_>, f: &Filtered<'_>) -> Policies {
+    // Replies of an admitted connection are always admitted.
+    if !f.part.conn.leg(&f.tuple).is_some_and(Leg::is_forward) {
+        return Policies::Silent;
+    }
+    let to = a.translated();
+    let sent = Tuple {
+        src: a.orig.src,
+        sport: a.orig.sport,
+        ..to
+    };
+    let verdicts = [
+        policy::egress(case.objects, &sent),
+        policy::ingress(case.objects, &f.tuple),
+    ];
+    if let Some(Verdict::Denied { policies }) = &verdicts[0]
+        && let Some(denied) = policies.first()
+    {
+        let why = denied.nearest().map_or_else(
+            || "it admits nothing".to_owned(),
+            |miss| format!("rule {}: {miss}", miss.rule + 1),
+        );
+        return Policies::DenyEgress {
+            policy: denied.policy.clone(),
+            client: case.name(a.client(), a.began()),
+            to: to.destination(),
+            why,
+        };
+    }
+    if verdicts.contains(&Some(Verdict::Unknown)) {
+        Policies::Unknown
+    } else {
+        Policies::Silent
+    }
+}
+
+fn egress_fix(case: &Case<'_>, policy: &PolicyName) -> Fix {
+    let values = [("policy", &*policy.name), ("ns", &*policy.namespace)];
+    Fix {
+        text: "If the client may send there: add an egress rule for just this destination and port"
+            .to_owned(),
+        command: case.command("kubectl edit networkpolicy {policy} -n {ns}", &values),
+        changes: Changes::Cluster,
     }
 }
 
@@ -723,10 +816,15 @@ fn counted(rules: &[FirewallRule], like: &FirewallRule) -> u64 {
     rules.iter().filter(same).filter_map(|r| r.packets).sum()
 }
 
+/// How the text of a rule names the packets that conntrack does not place.
+const INVALID: &str = "ct state invalid";
+
 /// Whether a rule's hook and matches fit the dropped packet, as far as they are known.
 fn is_for(rule: &FirewallRule, f: &Filtered<'_>) -> bool {
     let hook = f.drop.hook.is_none() || rule.hook.is_none() || f.drop.hook == rule.hook;
-    hook && rule.matches.as_ref().is_none_or(|m| matches(m, &f.tuple))
+    // What conntrack calls INVALID has no entry.
+    let state = f.drop.ct.is_none() || !rule.text.contains(INVALID);
+    hook && state && rule.matches.as_ref().is_none_or(|m| matches(m, &f.tuple))
 }
 
 fn matches(m: &RuleMatch, t: &Tuple) -> bool {

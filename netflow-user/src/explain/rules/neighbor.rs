@@ -276,7 +276,12 @@ fn is_misaddressed(case: &Case<'_>, l: &Lost<'_>) -> bool {
         let of_pod = node.pod(ip).is_some_and(|p| p.netns == netns);
         of_pod || netns == node.start.netns && node.is_own(ip)
     };
-    let for_pod_here = l.is_on_node() && case.is_local(node, l.tuple.dst);
+    // A bridge in promiscuous mode (tcpdump, kubenet) hands up a copy of what it sends on to the Pod.
+    let sent_on = || {
+        let mut sights = l.part.conn.sights.iter();
+        sights.any(|s| s.key.tuple == l.tuple && s.key.dir == Direction::Egress)
+    };
+    let for_pod_here = l.is_on_node() && case.is_local(node, l.tuple.dst) && !sent_on();
     let from_pod_here =
         l.is_on_node() && case.is_local(node, l.tuple.src) && !case.is_local(node, l.tuple.dst);
     match told {
@@ -317,7 +322,11 @@ pub fn stale(case: &Case<'_>, report: &mut Report) {
                 targets(case, &all),
                 places(case, &all)
             ));
+            // The entry is where the frames come from.
+            let dev = outdated(one.part, one.tuple.dst).and_then(|(n, _)| one.part.node.ifname(n.ifindex));
             saying.values = values(one, one.tuple.dst);
+            saying.values.retain(|(name, _)| *name != "dev");
+            saying.values.extend(dev.map(|dev| ("dev", dev)));
             let addresses: BTreeSet<IpAddr> = all.iter().map(|l| l.tuple.dst).collect();
             saying.evidence = addresses
                 .into_iter()

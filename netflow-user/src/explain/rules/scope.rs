@@ -6,8 +6,8 @@ use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
 use crate::model::answer::Basis;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 /// One endpoint fails and the others serve.
 pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
@@ -37,6 +37,20 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
         .collect();
     let bad = served.keys().filter(|b| is_bad(b)).count();
     if good.is_empty() || bad != 1 {
+        return;
+    }
+    // Who was served by none may have its own reason, whichever endpoint was chosen for it.
+    let served_clients: BTreeSet<IpAddr> = case
+        .attempts
+        .iter()
+        .filter(|a| a.outcome == Outcome::Ok && a.backend().is_some_and(|b| good.contains(&b)))
+        .map(Attempt::client)
+        .collect();
+    let mut failing = case
+        .attempts
+        .iter()
+        .filter(|a| a.outcome.is_failure() && a.backend().is_some_and(|b| is_bad(&b)));
+    if !failing.any(|a| served_clients.contains(&a.client())) {
         return;
     }
     // Silence from another node explains itself by what lies between, unless that node's other endpoints serve.

@@ -2,6 +2,7 @@
 
 mod codes;
 mod conntrack;
+mod doubts;
 mod endings;
 mod filter;
 mod foreign;

@@ -238,3 +238,14 @@ fn a_tunnel_that_worked_since_the_first_silence_is_not_lost() {
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "lost-beyond-node", Verdict::Failing);
 }
+
+#[test]
+fn a_device_that_says_to_take_whatever_comes_is_no_mismatch() {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(65_000));
+    s.served(4001, remote(), DEVICE, ms(10));
+    let out = outer(LOCAL, PEER, 50_001);
+    s.flow(out, UPLINK, Direction::Egress, ms(10), |_| {});
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+    assert!(answer.findings.is_empty(), "{answer:#?}");
+}
