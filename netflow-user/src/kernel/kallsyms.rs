@@ -73,15 +73,19 @@ impl Kallsyms {
     }
 }
 
+/// Where functions lie, by name.
+pub type Ranges = HashMap<String, Vec<Range<u64>>>;
+
 /// Functions by name, and which modules have any.
 #[derive(Debug, Default)]
 pub struct Symbols {
     found: HashMap<String, Vec<String>>,
+    ranges: Ranges,
     modules: HashSet<String>,
 }
 
 impl Symbols {
-    /// Looks for these.
+    /// Looks for these, in one pass: the kernel writes the list anew for each.
     pub fn read(names: &[&str]) -> io::Result<Self> {
         Self::of_list(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
     }
@@ -89,6 +93,7 @@ impl Symbols {
     fn of_list(list: impl BufRead, names: &[&str]) -> io::Result<Self> {
         let names: HashSet<&str> = names.iter().copied().collect();
         let mut symbols = Symbols::default();
+        let mut entries = Vec::new();
         // A module's functions stand together.
         let mut latest = String::new();
         for_each_line(list, |line| {
@@ -98,15 +103,33 @@ impl Symbols {
                 module.clone_into(&mut latest);
                 symbols.modules.insert(latest.clone());
             }
+            if line.address != 0 {
+                entries.push(line.address);
+            }
             let name = strip_suffix(line.name);
-            if names.contains(name) && !is_part(line.name) {
+            if !names.contains(name) {
+                return;
+            }
+            if !is_part(line.name) {
                 let found = symbols.found.entry(name.to_owned()).or_default();
                 found.push(line.name.to_owned());
+            }
+            if line.address != 0 {
+                let ranges = symbols.ranges.entry(name.to_owned()).or_default();
+                ranges.push(line.address..line.address);
             }
         })?;
         for found in symbols.found.values_mut() {
             // The plain name first: that is the function itself.
             found.sort_by_key(String::len);
+        }
+        entries.sort_unstable();
+        for range in symbols.ranges.values_mut().flatten() {
+            let next = entries.partition_point(|&entry| entry <= range.start);
+            range.end = entries
+                .get(next)
+                .map_or(MAX_FUNCTION, |next| (next - range.start).min(MAX_FUNCTION))
+                .saturating_add(range.start);
         }
         Ok(symbols)
     }
@@ -114,6 +137,12 @@ impl Symbols {
     /// What the kernel calls the function, with the suffix that the compiler may have given it; several if there are several.
     pub fn of(&self, name: &str) -> &[String] {
         self.found.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The addresses of the functions, from the entry to the next function. A name that is absent or hidden is missing;
+    /// one that exists several times (static functions, split-off `.cold` parts) has several ranges.
+    pub fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// Whether the module is loaded.
@@ -125,12 +154,6 @@ impl Symbols {
 /// A piece that the compiler has taken out of a function: it is not called with its arguments.
 fn is_part(name: &str) -> bool {
     name.contains(".part.") || name.contains(".cold")
-}
-
-/// The addresses of functions by name, from the entry to the next function. A name that is absent or hidden is missing
-/// from the result; one that exists several times (static functions, split-off `.cold` parts) has several ranges.
-pub fn ranges(names: &[&str]) -> io::Result<HashMap<String, Vec<Range<u64>>>> {
-    function_ranges(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
 }
 
 /// For each of `addresses` (sorted) the name of the nearest function at or below it.
@@ -146,29 +169,6 @@ fn nearest(list: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Option<Strin
         }
     })?;
     Ok(best.into_iter().map(|(_, name)| name).collect())
-}
-
-fn function_ranges(
-    list: impl BufRead,
-    names: &[&str],
-) -> io::Result<HashMap<String, Vec<Range<u64>>>> {
-    let mut entries = Vec::new();
-    let mut found: HashMap<String, Vec<Range<u64>>> = HashMap::new();
-    for_each_function(list, |entry, name| {
-        entries.push(entry);
-        if names.contains(&name) {
-            found.entry(name.to_owned()).or_default().push(entry..entry);
-        }
-    })?;
-    entries.sort_unstable();
-    for range in found.values_mut().flatten() {
-        let next = entries.partition_point(|&entry| entry <= range.start);
-        range.end = entries
-            .get(next)
-            .map_or(MAX_FUNCTION, |next| (next - range.start).min(MAX_FUNCTION))
-            .saturating_add(range.start);
-    }
-    Ok(found)
 }
 
 /// Calls `function(address, name)` for every function whose address is shown.
@@ -280,7 +280,9 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
 
     #[test]
     fn ranges_by_name() {
-        let found = function_ranges(LIST, &["static_twice", "ip_forward", "absent"]).unwrap();
+        let names = ["static_twice", "ip_forward", "absent"];
+        let symbols = Symbols::of_list(LIST, &names).unwrap();
+        let found = symbols.ranges();
         let module = 0xffff_ffff_c000_0010;
         assert!(module - 0xffff_ffff_8100_0400 > MAX_FUNCTION);
         assert_eq!(
@@ -320,17 +322,14 @@ ffffffffc0000010 t earlier_in_module\t[nf_tables]
     fn hidden_addresses_name_nothing() {
         let list = b"0000000000000000 T ip_forward\n0000000000000000 t x [m]\n";
         assert_eq!(nearest(&list[..], &[0xffff]).unwrap(), [None]);
-        assert!(
-            function_ranges(&list[..], &["ip_forward"])
-                .unwrap()
-                .is_empty()
-        );
+        let symbols = Symbols::of_list(&list[..], &["ip_forward"]).unwrap();
+        assert!(symbols.ranges().is_empty());
     }
 
     #[test]
     fn the_running_kernel() {
-        let found = ranges(&["ip_forward"]).unwrap();
-        let ip_forward = &found["ip_forward"][0];
+        let found = Symbols::read(&["ip_forward"]).unwrap();
+        let ip_forward = &found.ranges()["ip_forward"][0];
         let mut symbols = Kallsyms::new();
         symbols.learn([ip_forward.start + 4, 1, ip_forward.end - 1]);
         assert_eq!(symbols.known(ip_forward.start + 4), "ip_forward");

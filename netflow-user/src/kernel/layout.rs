@@ -1,6 +1,7 @@
 //! Fills the programs' [`Layout`] for the running kernel.
 
 use super::btf::KernelTypes;
+use super::kallsyms::Ranges;
 use super::reasons::{DropReasons, NOT_SPECIFIED};
 use super::sys;
 use crate::model::NetnsId;
@@ -9,9 +10,6 @@ use netflow_ebpf::{
 };
 use std::collections::HashMap;
 use std::ops::Range;
-
-/// Address ranges of functions by name.
-pub type Functions = HashMap<String, Vec<Range<u64>>>;
 
 /// Names of the functions whose addresses the layout wants.
 pub fn functions() -> Vec<&'static str> {
@@ -42,7 +40,7 @@ pub struct Filled {
 pub fn fill(
     types: &KernelTypes,
     reasons: &DropReasons,
-    functions: &Functions,
+    functions: &Ranges,
     own: NetnsId,
 ) -> Filled {
     let mut layout = Layout::EMPTY;
@@ -150,11 +148,7 @@ fn offset(types: &KernelTypes, path: &str) -> Result<u16, String> {
 }
 
 /// A row of the noise table as rules of this kernel; `reasons` is `None` where the tracepoint gives none.
-fn noise_rules(
-    noise: &Noise,
-    reasons: Option<&DropReasons>,
-    functions: &Functions,
-) -> Vec<NoiseRule> {
+fn noise_rules(noise: &Noise, reasons: Option<&DropReasons>, functions: &Ranges) -> Vec<NoiseRule> {
     let known = |name: &str| reasons.and_then(|r| r.number(name));
     let reason = match (reasons, known(noise.reason)) {
         (_, Some(number)) => number,
@@ -201,7 +195,7 @@ mod tests {
     #[test]
     fn the_running_kernel_permits_the_hooks_it_has() {
         let (types, reasons) = running();
-        let filled = fill(&types, &reasons, &Functions::new(), OWN);
+        let filled = fill(&types, &reasons, &Ranges::new(), OWN);
         for hook in &HOOKS {
             let exists = types.tracepoint_args(hook.tracepoint).is_ok();
             assert_eq!(filled.permits(hook).is_ok(), exists, "{}", hook.tracepoint);
@@ -218,7 +212,7 @@ mod tests {
         b.alias(8, "btf_trace_kfree_skb", pointer);
         b.alias(8, "btf_trace_neigh_timer_handler", pointer);
         let types = KernelTypes::only(Btf::parse(b.build()).unwrap());
-        let filled = fill(&types, &DropReasons::default(), &Functions::new(), OWN);
+        let filled = fill(&types, &DropReasons::default(), &Ranges::new(), OWN);
         let why = |tracepoint| {
             let hook = HOOKS.iter().find(|h| h.tracepoint == tracepoint).unwrap();
             filled.permits(hook).unwrap_err()
@@ -239,7 +233,7 @@ mod tests {
         let pointer = b.alias(2, "", proto);
         b.alias(8, "btf_trace_kfree_skb", pointer);
         let types = KernelTypes::only(Btf::parse(b.build()).unwrap());
-        let filled = fill(&types, &DropReasons::default(), &Functions::new(), OWN);
+        let filled = fill(&types, &DropReasons::default(), &Ranges::new(), OWN);
         assert_eq!(
             filled.permits(&HOOKS[0]).unwrap_err(),
             "tracepoint kfree_skb hands over 1 arguments, 2 are needed"
@@ -249,7 +243,7 @@ mod tests {
     #[test]
     fn noise_is_resolved_for_the_kernel() {
         let (_, reasons) = running();
-        let mut functions = Functions::new();
+        let mut functions = Ranges::new();
         functions.insert("f".to_owned(), vec![10..20, 30..40]);
         let noise = |reason, place, only_with| Noise {
             reason,

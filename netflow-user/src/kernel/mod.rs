@@ -31,7 +31,8 @@ use self::btf::{BtfError, KernelTypes};
 use self::bytemap::{ByteMap, ByteMapError};
 use self::clock::Clock;
 use self::ctnetlink::CtEvents;
-use self::layout::{Filled, Functions};
+use self::kallsyms::{Ranges, Symbols};
+use self::layout::Filled;
 use self::load::{LoadError, Parameters, chain};
 use self::log::StderrLog;
 use self::lost::LostCounters;
@@ -245,7 +246,7 @@ impl Kernel {
         let clock = Clock::measure();
         let Read {
             types,
-            functions,
+            symbols,
             filled,
             reasons,
         } = read_kernel(options.btf.as_deref(), own)?;
@@ -265,7 +266,7 @@ impl Kernel {
         };
         netns.set([own])?;
 
-        let probes = attach_probes(&mut ebpf, &filled, &types, &functions, &options)?;
+        let probes = attach_probes(&mut ebpf, &filled, &types, symbols, &options)?;
         drop(types);
         let mut outcome = Outcome {
             probes: probes.states(),
@@ -496,7 +497,7 @@ fn lacking_capabilities(status: &str) -> Vec<&'static str> {
 /// What is found out about the kernel before anything is loaded.
 struct Read {
     types: KernelTypes,
-    functions: Functions,
+    symbols: io::Result<Symbols>,
     filled: Filled,
     reasons: DropReasons,
 }
@@ -504,14 +505,14 @@ struct Read {
 fn read_kernel(file: Option<&Path>, own: NetnsId) -> Result<Read, KernelError> {
     let types = KernelTypes::read(file, probes::MODULES).map_err(KernelError::NoBtf)?;
     let reasons = DropReasons::read(&types).map_err(KernelError::NoBtf)?;
+    let symbols = Symbols::read(&[layout::functions(), probes::functions()].concat());
     // Without function addresses no noise is filtered by place: more records, none lost.
-    let mut names = layout::functions();
-    names.push(probes::EARLY_DROP);
-    let functions = kallsyms::ranges(&names).unwrap_or_default();
-    let filled = layout::fill(&types, &reasons, &functions, own);
+    let none = Ranges::new();
+    let ranges = symbols.as_ref().map_or(&none, Symbols::ranges);
+    let filled = layout::fill(&types, &reasons, ranges, own);
     Ok(Read {
         types,
-        functions,
+        symbols,
         filled,
         reasons,
     })
@@ -524,7 +525,7 @@ fn attach_probes(
     ebpf: &mut Ebpf,
     filled: &Filled,
     types: &KernelTypes,
-    functions: &Functions,
+    symbols: io::Result<Symbols>,
     options: &Options,
 ) -> Result<Probes, KernelError> {
     let modules = load::take_map(ebpf, map::MODULES)?.try_into()?;
@@ -534,8 +535,11 @@ fn attach_probes(
     if !tiers::kernel_has_kprobes() {
         return Ok(Probes::none(modules, "this kernel has no kprobes"));
     }
-    Ok(match Known::of(filled, types, functions) {
-        Ok(known) => Probes::attach(ebpf, modules, &known, options.btf.clone()),
+    Ok(match symbols {
+        Ok(symbols) => {
+            let known = Known::of(filled, types, &symbols);
+            Probes::attach(ebpf, modules, &known, options.btf.clone())
+        }
         Err(e) => Probes::none(modules, &format!("/proc/kallsyms cannot be read: {e}")),
     })
 }

@@ -1,15 +1,14 @@
 //! Programs on functions of the kernel: which can be had, attaching them, and attaching more when a module is loaded.
 
 use super::btf::KernelTypes;
-use super::kallsyms::{self, Symbols};
-use super::layout::{Filled, Functions};
+use super::kallsyms::{Ranges, Symbols};
+use super::layout::Filled;
 use super::load;
 use super::uevent::Modules;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use netflow_ebpf::{Hook, MODULE_FIELDS, ModuleLayout, PROBES, Plain as _, Probe};
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -86,7 +85,7 @@ impl Probes {
 
     /// Looks again at the rows that `concerns`.
     fn update(&mut self, ebpf: &mut Ebpf, known: &Known<'_>, concerns: impl Fn(&Probe) -> bool) {
-        let (layout, missing) = module_layout(known.types, known.functions);
+        let (layout, missing) = module_layout(known.types, known.symbols.ranges());
         let mut bytes = [0; size_of::<ModuleLayout>()];
         bytes.copy_from_slice(layout.bytes());
         if let Err(e) = self.layout.set(0, bytes, 0) {
@@ -189,10 +188,10 @@ impl Probes {
         let Ok(types) = KernelTypes::read(self.btf.as_deref(), MODULES) else {
             return false;
         };
-        let functions = kallsyms::ranges(&[EARLY_DROP]).unwrap_or_default();
-        let Ok(known) = Known::of(filled, &types, &functions) else {
+        let Ok(symbols) = Symbols::read(&functions()) else {
             return false;
         };
+        let known = Known::of(filled, &types, &symbols);
         self.update(ebpf, &known, |probe| rows.contains(&probe.function));
         if self.demanded.is_some() {
             self.relax(ebpf);
@@ -258,11 +257,12 @@ fn rank(state: &ProbeState) -> u8 {
 }
 
 /// The function whose callees are known by their return address.
-pub const EARLY_DROP: &str = "early_drop";
+const EARLY_DROP: &str = "early_drop";
 
-/// Every function of [`PROBES`].
-fn names() -> Vec<&'static str> {
+/// Names of the functions that the programs ask about.
+pub fn functions() -> Vec<&'static str> {
     let mut names: Vec<_> = PROBES.iter().map(|p| p.function).collect();
+    names.push(EARLY_DROP);
     names.sort_unstable();
     names.dedup();
     names
@@ -274,10 +274,8 @@ pub struct Known<'a> {
     filled: &'a Filled,
     /// Its types and those of modules.
     types: &'a KernelTypes,
-    /// Addresses of some functions.
-    functions: &'a Functions,
-    /// Names of the functions of [`PROBES`].
-    symbols: Symbols,
+    /// Functions, those of [`functions`] among them.
+    symbols: &'a Symbols,
     /// Names of their arguments.
     arguments: HashMap<&'static str, Vec<String>>,
 }
@@ -288,20 +286,14 @@ enum Found {
 }
 
 impl<'a> Known<'a> {
-    /// Looks up the functions.
-    pub fn of(
-        filled: &'a Filled,
-        types: &'a KernelTypes,
-        functions: &'a Functions,
-    ) -> io::Result<Self> {
-        let names = names();
-        Ok(Known {
+    /// Looks up the functions' arguments.
+    pub fn of(filled: &'a Filled, types: &'a KernelTypes, symbols: &'a Symbols) -> Self {
+        Known {
             filled,
             types,
-            functions,
-            symbols: Symbols::read(&names)?,
-            arguments: types.arguments_of(&names),
-        })
+            symbols,
+            arguments: types.arguments_of(&functions()),
+        }
     }
 
     /// The symbol to attach to, whose arguments are where the programs read them.
@@ -352,7 +344,7 @@ impl<'a> Known<'a> {
 /// Offsets in types of modules, and why those are missing that are.
 fn module_layout(
     types: &KernelTypes,
-    functions: &Functions,
+    functions: &Ranges,
 ) -> (ModuleLayout, HashMap<&'static str, String>) {
     let mut layout = ModuleLayout::EMPTY;
     let mut missing = HashMap::new();
