@@ -229,12 +229,14 @@ impl Node for LiveNode<'_> {
         self.kernel.watch_addresses(&addresses);
     }
 
-    fn meet(&mut self, clients: &BTreeSet<IpAddr>) {
+    fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool {
+        let known = self.ask.pods.len();
         for client in clients {
             if self.pods.contains(client) && !self.ask.pods.contains(client) {
                 self.ask.pods.push(*client);
             }
         }
+        self.ask.pods.len() > known
     }
 
     fn facts(&mut self) -> Result<NodeFacts, SourceError> {

@@ -25,6 +25,8 @@ const FACTS_PERIOD: Duration = Duration::from_millis(1500);
 const FACTS_REST: u32 = 5;
 /// Reading that takes longer than this (a conntrack table of 100,000s of entries) is not done once more for the answer.
 const DEAR: Duration = Duration::from_millis(400);
+/// A client that was not looked into yet is worth a reading, unless that takes longer than this.
+const WORTH: Duration = Duration::from_secs(2);
 /// Longest silence towards the path walk: it has no clock but what it is fed.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -33,8 +35,8 @@ pub trait Node {
     /// Takes in which objects there are: what to ask for, and whose packets to keep.
     fn aim(&mut self, objects: &Objects);
 
-    /// Takes in which clients were seen: those on this node are looked into too.
-    fn meet(&mut self, clients: &BTreeSet<IpAddr>);
+    /// Takes in which clients were seen: those on this node are looked into too. Says whether one is new.
+    fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool;
 
     /// The node's state now.
     fn facts(&mut self) -> Result<NodeFacts, SourceError>;
@@ -168,8 +170,9 @@ pub fn look(
         let closed = limits.interrupts.count() > 0
             || limits.window.is_some_and(|w| began.elapsed() >= w)
             || step(feed, observer, began).is_break();
-        if pace.is_due() || closed && !pace.is_dear() {
-            node.meet(&feed.explainer.clients());
+        let due = pace.is_due() || closed && !pace.is_dear();
+        let met = (due || pace.asks(closed)) && node.meet(&feed.explainer.clients());
+        if due || met {
             pace.read(node, feed)?;
         }
         if closed {
@@ -188,6 +191,8 @@ pub fn look(
 /// When the node is read again.
 struct Pace {
     next: Instant,
+    /// When it is next asked whether somebody new is worth a reading before that.
+    ask: Instant,
     took: Duration,
 }
 
@@ -195,6 +200,7 @@ impl Pace {
     fn new() -> Pace {
         Pace {
             next: Instant::now(),
+            ask: Instant::now(),
             took: Duration::ZERO,
         }
     }
@@ -208,6 +214,16 @@ impl Pace {
         self.took > DEAR && !self.is_due()
     }
 
+    /// Whether to ask now who is new; before the answer in any case.
+    fn asks(&mut self, closed: bool) -> bool {
+        let now = Instant::now();
+        let asks = self.took <= WORTH && (closed || now >= self.ask);
+        if asks {
+            self.ask = now + FACTS_PERIOD;
+        }
+        asks
+    }
+
     fn hurry(&mut self) {
         self.next = Instant::now();
     }
@@ -217,6 +233,7 @@ impl Pace {
         feed.give(&Input::Node(Box::new(node.facts()?)));
         self.took = began.elapsed();
         self.next = Instant::now() + FACTS_PERIOD.max(self.took * FACTS_REST);
+        self.ask = Instant::now() + FACTS_PERIOD.max(self.took);
         Ok(())
     }
 }
@@ -263,6 +280,8 @@ mod tests {
     struct Fake {
         aimed: u32,
         read: u64,
+        takes: Duration,
+        somebody_new: bool,
     }
 
     impl Node for Fake {
@@ -270,10 +289,13 @@ mod tests {
             self.aimed += 1;
         }
 
-        fn meet(&mut self, _clients: &BTreeSet<IpAddr>) {}
+        fn meet(&mut self, _clients: &BTreeSet<IpAddr>) -> bool {
+            std::mem::take(&mut self.somebody_new)
+        }
 
         fn facts(&mut self) -> Result<NodeFacts, SourceError> {
             self.read += 1;
+            std::thread::sleep(self.takes);
             Ok(NodeFacts {
                 time: Time(self.read),
                 ..NodeFacts::default()
@@ -323,9 +345,19 @@ mod tests {
     }
 
     fn recorded(steps: u32, versions: Versions) -> (Vec<Input>, Fake) {
+        recorded_of(Fake::default(), steps, versions)
+    }
+
+    fn recorded_of(node: Fake, steps: u32, versions: Versions) -> (Vec<Input>, Fake) {
+        let Fake {
+            takes,
+            somebody_new,
+            ..
+        } = node;
         let path = std::env::temp_dir().join(format!(
-            "netflow-session-{}-{steps}.nfr",
-            std::process::id()
+            "netflow-session-{}-{steps}-{}-{somebody_new}.nfr",
+            std::process::id(),
+            takes.as_millis()
         ));
         let output = Output::new(&Global::default());
         let interrupts = Interrupts::listen().unwrap();
@@ -335,8 +367,7 @@ mod tests {
             Some(Writer::create(&path).unwrap()),
             &output,
         );
-        let mut node = Fake::default();
-        let mut versions = versions;
+        let (mut node, mut versions) = (node, versions);
         let end = look(
             Start::default(),
             Objects::default(),
@@ -367,6 +398,20 @@ mod tests {
         let last_facts = inputs.iter().rposition(|i| matches!(i, Input::Node(_)));
         assert_eq!(last_facts, Some(inputs.len() - 3), "{inputs:?}");
         assert_eq!((node.aimed, node.read), (1, 2));
+    }
+
+    #[test]
+    fn a_node_that_is_dear_to_read_is_read_again_only_for_a_client_that_is_new() {
+        let reads = |somebody_new| {
+            let takes = DEAR + Duration::from_millis(20);
+            let node = Fake {
+                takes,
+                somebody_new,
+                ..Fake::default()
+            };
+            recorded_of(node, 1, Versions(vec![])).1.read
+        };
+        assert_eq!((reads(false), reads(true)), (1, 2));
     }
 
     #[test]
