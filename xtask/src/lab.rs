@@ -90,9 +90,37 @@ pub fn build(root: Root) -> Result<std::process::Command> {
     Ok(root.command(&built.executable("netflow-lab")?))
 }
 
+/// What is built for guests.
+const NAMES: [&str; 3] = ["netflow", "netflow-lab", "netflow-traffic"];
+
+/// Whether a command calls one of the programs by its bare name, itself or in a shell's line.
+pub fn is_named(command: &[OsString]) -> bool {
+    command.iter().any(|word| {
+        let word = word.to_string_lossy();
+        word.split_whitespace().any(|part| NAMES.contains(&part))
+    })
+}
+
 /// Builds the same, optimized: an emulated CPU is slow enough.
 pub fn build_for_guests() -> Result<PathBuf> {
     let mut args = PROGRAMS.to_vec();
-    args.push("--release");
+    args.extend(["--profile", "guest"]);
     workspace::build(&args)?.executable("netflow-lab")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_programs_are_known_by_their_bare_names() {
+        let named = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(Into::into).collect();
+            is_named(&words)
+        };
+        assert!(named(&["netflow", "doctor"]));
+        assert!(named(&["sh", "-c", "ip netns list; netflow doctor"]));
+        assert!(!named(&["target/debug/netflow", "doctor"]));
+        assert!(!named(&["uname", "-a"]));
+    }
 }

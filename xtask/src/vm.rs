@@ -12,6 +12,7 @@ mod modules;
 mod qemu;
 mod watch;
 
+use crate::lab;
 use crate::setup;
 use crate::table::{self, Align};
 use crate::timing::Took;
@@ -24,7 +25,7 @@ use netflow_guest::Request;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use watch::Limits;
@@ -40,7 +41,7 @@ pub use watch::Outcome;
 Examples:
   cargo xtask vm list                              the kernels
   cargo xtask vm run 6.12 -- uname -a
-  cargo xtask vm run 5.10 -- target/debug/netflow doctor
+  cargo xtask vm run 6.12 -- netflow doctor
   cargo xtask vm run 6.1 -- sh -c 'ip netns add a && ip netns exec a nft list ruleset'
 
 A kernel is fetched from Debian's archive through apt the first time it is used, unpacked into
@@ -53,7 +54,8 @@ pub enum Command {
 /// Run a command in a guest; its exit code is the command's.
 ///
 /// The command runs as root in the current directory with this environment, without stdin, and has the kernel's
-/// modules (they load when they are needed), network namespaces, bpffs, tracefs, debugfs and cgroup2.
+/// modules (they load when they are needed), network namespaces, bpffs, tracefs, debugfs and cgroup2. Where it names
+/// netflow or the lab's program, these are built first and found.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Exit codes besides the command's own (the shell's conventions):
@@ -108,8 +110,14 @@ fn run_one(run: &Run) -> Result<ExitCode> {
         command,
     } = run;
     setup::ensure(setup::For::Guests)?;
+    let ours = lab::is_named(command).then(lab::build_for_guests);
+    let ours = ours.transpose()?;
     let init = init()?;
     let image = Image::get(line)?;
+    let mut request = request(command.clone(), image.modules())?;
+    if let Some(dir) = ours.as_deref().and_then(Path::parent) {
+        find_first_in(&mut request, dir)?;
+    }
     let Image {
         line,
         release,
@@ -120,7 +128,7 @@ fn run_one(run: &Run) -> Result<ExitCode> {
     let guest = Guest {
         image: &image,
         init: &init,
-        request: request(command.clone(), image.modules())?,
+        request,
         memory: *memory,
         limits: Limits {
             boot: BOOT,
@@ -194,6 +202,18 @@ fn request(args: Vec<OsString>, modules: PathBuf) -> Result<Request> {
     })
 }
 
+/// Programs in `dir` are found before all others.
+fn find_first_in(request: &mut Request, dir: &Path) -> Result<()> {
+    let paths = |(name, value): &(OsString, OsString)| {
+        (name == "PATH").then(|| std::env::split_paths(value).collect::<Vec<_>>())
+    };
+    let rest = request.env.iter().find_map(paths).unwrap_or_default();
+    let path = std::env::join_paths([vec![dir.to_owned()], rest].concat())?;
+    request.env.retain(|(name, _)| name != "PATH");
+    request.env.push(("PATH".into(), path));
+    Ok(())
+}
+
 fn list() -> Result<ExitCode> {
     let mut rows = Vec::new();
     for line in &LINES {
@@ -207,4 +227,26 @@ fn list() -> Result<ExitCode> {
     print!("{}", table::render(heads, &rows));
     println!("in {}", cache::kernels()?.display());
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_programs_are_found_first() -> Result<()> {
+        let mut request = Request {
+            args: Vec::new(),
+            env: vec![
+                ("PATH".into(), "/usr/bin:/bin".into()),
+                ("HOME".into(), "/root".into()),
+            ],
+            cwd: PathBuf::new(),
+            modules: PathBuf::new(),
+        };
+        find_first_in(&mut request, Path::new("/built"))?;
+        let path = ("PATH".into(), "/built:/usr/bin:/bin".into());
+        assert_eq!(request.env, [("HOME".into(), "/root".into()), path]);
+        Ok(())
+    }
 }

@@ -24,8 +24,9 @@ const CPUS: &str = "2";
 const CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand";
 
 /// For the kernel. Its own watchdogs are patient, because a busy host steals from the emulated CPUs; a crash stays
-/// on the console, since `-no-reboot` and no time for a reboot leave the last words for us.
-const COMMAND_LINE: [&str; 10] = [
+/// on the console, since `-no-reboot` and no time for a reboot leave the last words for us. Grace periods are
+/// expedited: raising a network and attaching to functions waits for hundreds of them.
+const COMMAND_LINE: [&str; 11] = [
     "console=ttyS0",
     "loglevel=5",
     "rdinit=/init",
@@ -36,6 +37,7 @@ const COMMAND_LINE: [&str; 10] = [
     "random.trust_cpu=on",
     "rcupdate.rcu_cpu_stall_timeout=60",
     "watchdog_thresh=30",
+    "rcupdate.rcu_expedited=1",
 ];
 
 /// The name of the console's socket; the ports' are theirs.
