@@ -5,7 +5,6 @@ use crate::faults::{self, Fault, Form};
 use crate::lab::draw::Draw;
 use crate::lab::plan::{Family, Network, Placement, Shape};
 use crate::proxy::Mode;
-use crate::report;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 /// With which of its means netflow looks.
@@ -176,28 +175,22 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
     chosen.into_iter().map(|i| cases[i]).collect()
 }
 
-/// Few cases, drawn by `seed`: each code is proved by one, and there are `least` at least.
-pub fn each_code(cases: &[Case], least: usize, seed: u64) -> Vec<Case> {
+/// One case of each fault whose evidence is another from kernel to kernel, drawn by `seed`, in plain labs.
+pub fn of_a_kernel(cases: &[Case], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
     // Other kernels are there to show their own means.
-    let best = cases.iter().filter(|c| c.tier == Tier::Best);
-    let mut drawn: Vec<(u64, &Case)> = best.map(|case| (draw.number(), case)).collect();
-    drawn.sort_by_key(|(number, _)| *number);
-    let mut open: BTreeSet<_> = faults::CODES.into_iter().collect();
-    let (mut chosen, mut rest) = (Vec::new(), Vec::new());
-    for (_, case) in drawn {
-        let before = open.len();
-        let proved = report::proved(case);
-        open.retain(|code| !proved.contains(code));
-        if open.len() < before {
-            chosen.push(*case);
-        } else {
-            rest.push(*case);
-        }
-    }
-    let missing = least.saturating_sub(chosen.len());
-    chosen.extend(rest.into_iter().take(missing));
-    chosen
+    let plain = |c: &&Case| {
+        c.family == Family::Ipv4 && c.network == Network::Bridge && c.tier == Tier::Best
+    };
+    let cases: Vec<&Case> = cases.iter().filter(plain).collect();
+    faults::BY_KERNEL
+        .iter()
+        .filter_map(|name| {
+            let of = |c: &&&Case| c.fault.name() == *name;
+            let mut of_fault: Vec<&Case> = cases.iter().filter(of).copied().collect();
+            (!of_fault.is_empty()).then(|| *draw.take(&mut of_fault))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -221,17 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn a_few_cases_prove_every_code() {
-        let all = full(1);
-        for seed in 0..3 {
-            let some = each_code(&all, 24, seed);
-            assert_eq!(report::unproved(&some), Vec::<&str>::new());
-            assert!(some.len() >= 24 && some.len() <= faults::CODES.len().max(24));
-        }
+    fn a_kernel_is_proved_by_one_case_of_each_of_its_faults() {
         let names = |seed| {
-            let some = each_code(&all, 24, seed);
+            let some = of_a_kernel(&full(seed), seed);
             some.iter().map(Case::name).collect::<Vec<_>>()
         };
+        for seed in 0..3 {
+            let some = of_a_kernel(&full(seed), seed);
+            let faults: Vec<_> = some.iter().map(|c| c.fault.name()).collect();
+            assert_eq!(faults, faults::BY_KERNEL);
+        }
         assert_eq!(names(1), names(1));
         assert_ne!(names(1), names(2));
     }

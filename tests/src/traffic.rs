@@ -152,12 +152,15 @@ pub struct Dial {
 }
 
 impl Dial {
+    /// So many attempts are meant to go on while netflow looks.
+    pub const THROUGHOUT: u32 = 100;
+
     /// A steady stream of small TCP connections.
     pub fn tcp(to: SocketAddr) -> Dial {
         Dial {
             proto: "tcp",
             to,
-            count: 100,
+            count: Dial::THROUGHOUT,
             interval: 300,
             send: 200,
             receive: 600,

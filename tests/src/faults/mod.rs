@@ -350,6 +350,35 @@ pub fn is_rare(fault: &dyn Fault) -> bool {
     RARE.iter().any(|(name, _)| *name == fault.name())
 }
 
+/// Faults that prove a kernel: what shows them, or does not, is another from kernel to kernel.
+pub const BY_KERNEL: [&str; 25] = [
+    "healthy",
+    "target-port-mismatch",
+    "listener-missing",
+    "no-endpoints-selector",
+    "vip-not-translated",
+    "proxy-rules-stale",
+    "backend-gone",
+    "firewall-drop",
+    "firewall-reject",
+    "policy-denied-ingress",
+    "hairpin",
+    "reply-bypasses-nat",
+    "conntrack-stale",
+    "conntrack-full",
+    "conntrack-invalid",
+    "conntrack-clash-resolved",
+    "snat-ports-exhausted",
+    "no-route",
+    "forwarding-disabled",
+    "neighbor-failed-pod",
+    "asymmetric-return",
+    "mtu-blackhole",
+    "pmtu-learned",
+    "pmtu-ignored",
+    "fragmentation",
+];
+
 /// Codes that the whole matrix must prove, and every test run but for those that only [`RARE`] faults prove.
 pub const CODES: [&str; 40] = [
     "service-not-found",

@@ -112,7 +112,7 @@ fn args(program: &Path, seed: u64, only: Option<&str>) -> Vec<OsString> {
     args.extend(["scenarios", "--pace", PACE, "--jobs", JOBS, "--seed", &seed].map(Into::into));
     match only {
         Some(only) => args.extend(["--only", only].map(Into::into)),
-        None => args.push("--each-code".into()),
+        None => args.push("--kernel".into()),
     }
     args
 }
