@@ -178,9 +178,12 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
 /// One case of each fault whose evidence is another from kernel to kernel, drawn by `seed`, in plain labs.
 pub fn of_a_kernel(cases: &[Case], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
-    // Other kernels are there to show their own means.
+    // Other kernels are there to show what their own means see.
     let plain = |c: &&Case| {
-        c.family == Family::Ipv4 && c.network == Network::Bridge && c.tier == Tier::Best
+        c.family == Family::Ipv4
+            && c.network == Network::Bridge
+            && c.tier == Tier::Best
+            && c.form != Form::Idle
     };
     let cases: Vec<&Case> = cases.iter().filter(plain).collect();
     faults::BY_KERNEL

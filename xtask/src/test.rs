@@ -25,8 +25,9 @@ Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences
 duplicate versions), unit and integration tests; then the lab's scenarios: real
 packets, real faults, and what netflow says about them.
 
-`cargo xtask test kernels [KERNEL…]` runs scenarios that prove every code on the kernels
-of `cargo xtask vm list`, in emulated machines; only when asked for.")]
+`cargo xtask test kernels [KERNEL…]` runs one scenario of each fault whose evidence differs
+from kernel to kernel on those of `cargo xtask vm list`, in emulated machines; only when
+asked for.")]
 pub struct Args {
     /// Only the checks without the lab, or only the lab [default: both]
     #[arg(value_enum)]
