@@ -103,10 +103,15 @@ fn drafts_of(
         .collect()
 }
 
-/// The table is full now, or it turned connections away while we looked.
+/// The table is full now, or it turned connections away while we looked. Its trackers count what they refuse for reasons of
+/// their own as dropped, too (`nf_conntrack_in`, `net/netfilter/nf_conntrack_core.c`, v6.18): a table that was full moments
+/// ago is not nearly empty.
 fn was_full(node: &View) -> bool {
     let now = node.facts.as_ref().map(|f| &f.conntrack);
-    now.is_some_and(|t| is_full(t) || t.max > 0 && rise(node, "drop") > 0)
+    now.is_some_and(|t| {
+        let half = t.max > 0 && t.count * 2 >= t.max;
+        is_full(t) || half && rise(node, "drop") > 0
+    })
 }
 
 fn is_full(table: &CtTable) -> bool {

@@ -83,6 +83,9 @@ fn a_full_table_turns_new_connections_away() {
 fn a_drop_without_an_entry_is_no_full_table_by_itself() {
     let roomy = || table(50, 100, 5, ms(1));
     assert!(!has(&turned_away(roomy(), roomy(), None), "conntrack-full"));
+    // Trackers refuse packets for reasons of their own, too.
+    let empty = turned_away(table(9, 100, 5, ms(1)), table(9, 100, 6, ms(2000)), None);
+    assert!(!has(&empty, "conntrack-full"), "{empty:#?}");
     // At FORWARD conntrack has had its look: it is a rule about packets without entry.
     let full = || table(100, 100, 5, ms(1));
     let answer = turned_away(full(), full(), Some(NfHook::Forward));
