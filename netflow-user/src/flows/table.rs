@@ -292,8 +292,9 @@ impl Table {
     /// Takes over a stray: all of it, or, where nothing but its tuple says whose it is, what came after the start.
     fn gather(&mut self, id: usize, stray: usize) {
         let whole = self.pair(id, stray, |own, other| {
-            // The translated form appears when the entry does.
-            let start = own.new.or(own.syn).filter(|_| other.isn.is_none());
+            // The translated form appears when the entry does; conntrack netlink announces that late.
+            let start = [own.new, own.syn].into_iter().flatten().min();
+            let start = start.filter(|_| other.isn.is_none());
             let Some(start) = start.filter(|start| other.began + GRAIN < *start) else {
                 return true;
             };
