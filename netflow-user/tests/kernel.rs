@@ -846,7 +846,9 @@ fn loopback_is_seen_once() {
     let node = Netns::new();
     node.inside(|| {
         let mut kernel = Kernel::start(Options::default()).unwrap();
-        kernel.watch_addresses(&[IpAddr::from([127, 0, 0, 1])]);
+        kernel
+            .watch_addresses(&[IpAddr::from([127, 0, 0, 1])])
+            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
         let _stream = TcpStream::connect("127.0.0.1:8080").unwrap();
         let _accepted = listener.accept().unwrap();

@@ -6,6 +6,8 @@
 //! | `RECORDS` | ring buffer | records, no wakeup: user space polls every 50–100 ms | programs |
 //! | `LOST` | per-CPU array | [`Lost`](super::Lost) → `u64` | programs |
 //! | `NETNS` | hash | `u64` → `u32` | user space, before attaching: the namespaces that the tracing programs keep, its own included |
+//! | `WATCHED` | hash | [`Addr`](super::Addr) → `u32` | user space: what room is kept for; the value is not looked at |
+//! | `TAKEN` | array of one | → `u64` entries of `FLOWS` | programs count up, user space sets it after each sweep |
 //! | `IFACES` | hash | ifindex `u32` → `u32` flags ([`IFACE_EMIT_INGRESS`] …) | user space, before attaching to the interface |
 //! | `DROPS` | LRU hash | [`DropKey`] → [`DropTail`] | programs; user space flushes |
 //! | `CT_SEEN` | LRU hash | address of the conntrack entry `u64` → [`CtSeen`] | programs only |
@@ -49,6 +51,10 @@ pub const RECORDS: &str = "RECORDS";
 pub const LOST: &str = "LOST";
 /// Network namespaces watched.
 pub const NETNS: &str = "NETNS";
+/// Addresses that room is kept for.
+pub const WATCHED: &str = "WATCHED";
+/// Entries of the flow map.
+pub const TAKEN: &str = "TAKEN";
 /// Per-interface switches.
 pub const IFACES: &str = "IFACES";
 /// Drops counted but not recorded.
@@ -66,6 +72,10 @@ pub const LAYOUT: &str = "LAYOUT";
 
 /// Entries of each map, as built in: about 28 MiB together, of which the flow map has 23. The loader may change them.
 pub const FLOWS_ENTRIES: u32 = 98_304;
+/// Of these, entries that only flows of watched addresses get.
+pub const FLOWS_KEPT: u32 = FLOWS_ENTRIES / 8;
+/// See [`FLOWS_ENTRIES`].
+pub const WATCHED_ENTRIES: u32 = 4_096;
 /// Bytes of the ring; [`Layout::ring_limit`](super::Layout::ring_limit) is three quarters of it.
 pub const RECORDS_BYTES: u32 = 4 << 20;
 /// See [`FLOWS_ENTRIES`].

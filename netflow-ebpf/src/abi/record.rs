@@ -97,7 +97,7 @@ impl Kind {
     }
 
     /// Whether the record is refused when the ring is fuller than [`super::Layout::ring_limit`], so that room is left for
-    /// drops, NAT, resets and MTU.
+    /// drops, NAT, resets and MTU, and for what touches the Service asked about.
     #[must_use]
     pub const fn is_ordinary(self) -> bool {
         matches!(

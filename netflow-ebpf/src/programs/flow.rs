@@ -4,7 +4,7 @@ use super::layout::layout;
 use super::netns::Netns;
 use super::ring::{self, Place};
 use super::zero::clear;
-use super::{clock, lost};
+use super::{clock, lost, room};
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
@@ -226,8 +226,13 @@ fn begin(skb: *mut __sk_buff, sight: &Sight) {
             kind = open(skb, sight, value, now);
         }
     }
-    match FLOWS.insert(&sight.key, &*value, u64::from(BPF_NOEXIST)) {
-        Ok(()) => {}
+    let inserted = if room::takes_flow(&sight.key.tuple) {
+        FLOWS.insert(&sight.key, &*value, u64::from(BPF_NOEXIST))
+    } else {
+        Err(E2BIG)
+    };
+    match inserted {
+        Ok(()) => room::take_flow(),
         // Another CPU was quicker and has told the story.
         Err(EEXIST) => return,
         Err(_) => lost::count(Lost::FlowMapFull),
@@ -240,6 +245,8 @@ fn begin(skb: *mut __sk_buff, sight: &Sight) {
     }
 }
 
+/// The map is full.
+const E2BIG: i32 = -7;
 const EEXIST: i32 = -17;
 
 /// A packet that carries one of SYN, RST, FIN.

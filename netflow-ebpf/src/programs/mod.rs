@@ -19,6 +19,7 @@ mod netns;
 mod pmtu;
 mod read;
 mod ring;
+mod room;
 mod route;
 mod seen;
 mod skb;

@@ -3,6 +3,7 @@
 use super::layout::layout;
 use super::lost;
 use super::netns::Netns;
+use super::room;
 use super::zero::clear;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
@@ -30,9 +31,7 @@ pub struct Place<'a> {
 /// [`submit`]. A record that finds no room is counted.
 #[inline(always)]
 pub fn reserve<R: 'static>(kind: Kind, place: &Place<'_>) -> Option<RingBufEntry<R>> {
-    if kind.is_ordinary()
-        && RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(layout!(ring_limit))
-    {
+    if !has_room(kind, place.tuple) {
         lost::record(kind);
         return None;
     }
@@ -57,6 +56,20 @@ pub fn reserve<R: 'static>(kind: Kind, place: &Place<'_>) -> Option<RingBufEntry
         (*header).pad = 0;
     }
     Some(entry)
+}
+
+/// Whether the ring takes a record: above its limit only what matters most, and of the last sixth above only what touches the
+/// Service asked about, which is taken as long as there is room at all.
+#[inline(always)]
+fn has_room(kind: Kind, tuple: Option<&Tuple>) -> bool {
+    let limit = layout!(ring_limit);
+    let most = if kind.is_ordinary() {
+        limit
+    } else {
+        limit + limit / 6
+    };
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) <= u64::from(most)
+        || tuple.is_some_and(room::is_watched)
 }
 
 /// Hands the record over. User space polls: a wakeup per record would cost more than the record.

@@ -130,6 +130,9 @@ pub struct TierArgs {
     /// Do without a means that the kernel has: what is seen then, and what is lost
     #[arg(long, value_enum, value_name = "MEANS", hide = true)]
     pub without: Vec<Means>,
+    /// Bytes of the ring between the kernel and netflow: what a small one loses
+    #[arg(long, value_name = "BYTES", hide = true)]
+    pub ring: Option<u32>,
 }
 
 /// What the kernel may offer and netflow can do without.

@@ -20,6 +20,7 @@ use crate::model::query::Query;
 use crate::model::recording::Writer;
 use crate::model::source::{Ask, NodeSource, ObjectSource, RecordSource, SourceError};
 use crate::node::{NodeReader, netns};
+use netflow_ebpf::map;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -110,6 +111,7 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
         force_raw_tp: tiers.without.contains(&Means::TpBtf),
         force_ctnetlink: tiers.without.contains(&Means::NatTracepoint),
         verbose_log: verbose,
+        ring_bytes: tiers.ring.unwrap_or(map::RECORDS_BYTES),
         trace_routes: true,
         ..kernel::Options::default()
     })?;
@@ -226,7 +228,10 @@ impl Node for LiveNode<'_> {
         self.watch_pods();
         let vips = self.ask.vips.iter().map(|(ip, _, _)| *ip);
         let addresses: Vec<IpAddr> = vips.chain(self.ask.conntrack.iter().copied()).collect();
-        self.kernel.watch_addresses(&addresses);
+        // For what does not fit into the map no room is kept.
+        if let Err(e) = self.kernel.watch_addresses(&addresses) {
+            self.output.detail(e);
+        }
     }
 
     fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool {

@@ -157,7 +157,7 @@ impl<'a> Attempt<'a> {
                     return None;
                 };
                 let leg = p.conn.leg(&e.record.tuple?)?;
-                Some((p, e, drop, leg))
+                Some((p, e, drop.as_ref(), leg))
             })
             .collect();
         all.sort_by_key(|(_, e, ..)| e.record.time);

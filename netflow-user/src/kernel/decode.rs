@@ -79,7 +79,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
         Kind::FlowEnd => {
             let FlowEndRecord { key, value, .. } = read(bytes)?;
             Event::FlowEnd {
-                flow: snapshot(&key, &value, names.clock)?,
+                flow: Box::new(snapshot(&key, &value, names.clock)?),
             }
         }
         Kind::IcmpError => {
@@ -92,7 +92,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
                 quoted: tuple(&record.quoted)?,
             })
         }
-        Kind::Drop => Event::Drop(dropped(&read(bytes)?, names)?),
+        Kind::Drop => Event::Drop(Box::new(dropped(&read(bytes)?, names)?)),
         Kind::Nat => {
             let NatRecord { ct, .. } = read(bytes)?;
             Event::Nat {

@@ -47,11 +47,12 @@ use crate::model::capability::{Capability, TierStatus};
 use crate::model::record::{Event, Record};
 use crate::model::source::{RecordSource, SourceError};
 use crate::model::{Input, NetnsId};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::{Btf, Ebpf, Endianness};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Btf, Ebpf, Endianness, Pod};
 use aya_log::EbpfLogger;
-use netflow_ebpf::{ABSENT, HOOKS, Hook, HookInfo, map};
+use netflow_ebpf::{ABSENT, Addr, HOOKS, Hook, HookInfo, map};
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -185,6 +186,8 @@ pub struct Kernel {
     /// What conntrack announced while the programs were being attached.
     early: Vec<Record>,
     netns: Watched,
+    /// The addresses that room is kept for.
+    watched: Set<[u8; size_of::<Addr>()]>,
     log: Option<EbpfLogger<StderrLog>>,
     clock: Clock,
     own: NetnsId,
@@ -197,9 +200,36 @@ pub struct Kernel {
 
 /// The namespaces that the tracing programs keep.
 struct Watched {
-    map: HashMap<MapData, u64, u32>,
+    set: Set<u64>,
     by_cookie: bool,
-    keys: HashSet<u64>,
+}
+
+/// Keys of a map whose values say nothing.
+struct Set<K: Pod> {
+    map: HashMap<MapData, K, u32>,
+    keys: HashSet<K>,
+}
+
+impl<K: Pod + Eq + Hash> Set<K> {
+    fn new(map: HashMap<MapData, K, u32>) -> Self {
+        Set {
+            map,
+            keys: HashSet::new(),
+        }
+    }
+
+    /// These and no others.
+    fn set(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), MapError> {
+        let wanted: HashSet<K> = keys.into_iter().collect();
+        for key in wanted.difference(&self.keys) {
+            self.map.insert(key, 1, 0)?;
+        }
+        for key in self.keys.difference(&wanted) {
+            self.map.remove(key)?;
+        }
+        self.keys = wanted;
+        Ok(())
+    }
 }
 
 impl Watched {
@@ -212,19 +242,8 @@ impl Watched {
     }
 
     fn set(&mut self, netns: impl IntoIterator<Item = NetnsId>) -> Result<(), MapError> {
-        let wanted: HashSet<u64> = netns
-            .into_iter()
-            .map(|n| self.key(n))
-            .filter(|&key| key != 0)
-            .collect();
-        for key in wanted.difference(&self.keys) {
-            self.map.insert(key, 1, 0)?;
-        }
-        for key in self.keys.difference(&wanted) {
-            self.map.remove(key)?;
-        }
-        self.keys = wanted;
-        Ok(())
+        let keys: Vec<u64> = netns.into_iter().map(|n| self.key(n)).collect();
+        self.set.set(keys.into_iter().filter(|&key| key != 0))
     }
 }
 
@@ -260,9 +279,8 @@ impl Kernel {
             verbose_log: options.verbose_log,
         })?;
         let mut netns = Watched {
-            map: load::take_map(&mut ebpf, map::NETNS)?.try_into()?,
+            set: Set::new(load::take_map(&mut ebpf, map::NETNS)?.try_into()?),
             by_cookie: layout.net_cookie != ABSENT,
-            keys: HashSet::new(),
         };
         netns.set([own])?;
 
@@ -282,6 +300,8 @@ impl Kernel {
         require(&outcome, Capability::Drop)?;
 
         let flows = ByteMap::new(load::take_map(&mut ebpf, map::FLOWS)?)?;
+        let taken = Array::try_from(load::take_map(&mut ebpf, map::TAKEN)?)?;
+        let watched = Set::new(load::take_map(&mut ebpf, map::WATCHED)?.try_into()?);
         let drops = ByteMap::new(load::take_map(&mut ebpf, map::DROPS)?)?;
         let ring = RingBuf::try_from(load::take_map(&mut ebpf, map::RECORDS)?)?;
         let lost = PerCpuArray::try_from(load::take_map(&mut ebpf, map::LOST)?)?;
@@ -296,7 +316,8 @@ impl Kernel {
         let mut kernel = Kernel {
             tc,
             reader: Reader::new(ring, drops, reasons, clock),
-            sweeper: Sweeper::new(flows, map::FLOWS_ENTRIES, clock),
+            sweeper: Sweeper::new(flows, taken, map::FLOWS_ENTRIES, clock),
+            watched,
             swept: None,
             lost: LostCounters::new(lost),
             conntrack,
@@ -345,9 +366,15 @@ impl Kernel {
         Ok(self.netns.set(netns.iter().copied().chain([own]))?)
     }
 
-    /// Addresses of the Service asked about: flows that touch them are the last to be evicted from a full map.
-    pub fn watch_addresses(&mut self, addresses: &[IpAddr]) {
+    /// Addresses of the Service asked about: room is kept for records and flows that touch them, and such flows are the last
+    /// to be evicted from a full map. What does not fit into the map of addresses is only watched while nothing is full.
+    pub fn watch_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), KernelError> {
         self.sweeper.watch(addresses);
+        let keys = addresses.iter().map(|address| match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        });
+        Ok(self.watched.set(keys)?)
     }
 
     /// The interfaces and how far they are attached to.

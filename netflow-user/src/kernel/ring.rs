@@ -11,8 +11,9 @@ use aya::maps::{MapData, RingBuf};
 use netflow_ebpf::{Ct, DropKey, DropRecord, DropTail, Header, Kind, Plain, VERSION};
 use std::collections::HashMap;
 
-/// Records taken in one go, so that a flood cannot keep the reader from ever returning.
-const MAX_BATCH: usize = 1 << 16;
+/// Records taken in one go, so that a flood neither keeps the reader from ever returning nor takes memory: decoded they are
+/// several times as big as in the ring.
+const MAX_BATCH: usize = 1 << 14;
 
 /// The programs record the same drop at most this often; what is pending longer is fetched.
 const DROP_INTERVAL: u64 = 1_000_000_000;

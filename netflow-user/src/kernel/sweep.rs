@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::decode;
 use super::sys;
 use crate::model::flow::FlowSnapshot;
+use aya::maps::{Array, MapData};
 use netflow_ebpf::{FlowKey, FlowValue, Plain, Tuple};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,9 +29,9 @@ const MAX_DELETED: usize = 8192;
 /// The same when the map is all but full: what is watched needs room at once.
 const MAX_DELETED_FULL: usize = 4 * MAX_DELETED;
 
-/// Flows told in one sweep at most, those that are watched apart: more than all connections that are kept have. It bounds
-/// memory and time in a storm.
-const MAX_TOLD: usize = 65_536;
+/// Flows told in one sweep at most, those that are watched apart: it bounds memory and time in a storm. What is not told is
+/// counted.
+const MAX_TOLD: usize = 32_768;
 
 const TCP: u8 = 6;
 const FIN: u8 = 1;
@@ -39,6 +40,8 @@ const RST: u8 = 4;
 /// The flow map and when it was last looked at.
 pub struct Sweeper {
     map: ByteMap<KEY, VALUE>,
+    /// Where the programs read how many entries there are.
+    taken: Array<MapData, u64>,
     capacity: usize,
     clock: Clock,
     watched: HashSet<IpAddr>,
@@ -70,9 +73,15 @@ struct Candidate {
 
 impl Sweeper {
     /// Over the programs' map with room for `capacity` entries.
-    pub fn new(map: ByteMap<KEY, VALUE>, capacity: u32, clock: Clock) -> Self {
+    pub fn new(
+        map: ByteMap<KEY, VALUE>,
+        taken: Array<MapData, u64>,
+        capacity: u32,
+        clock: Clock,
+    ) -> Self {
         Sweeper {
             map,
+            taken,
             capacity: capacity as usize,
             clock,
             watched: HashSet::new(),
@@ -148,6 +157,8 @@ impl Sweeper {
         for key in over.iter().chain(evicted.iter().map(|c| &c.key)) {
             self.map.remove(key)?;
         }
+        // What was added while the map was read is not in this number; the next sweep finds it.
+        self.taken.set(0, (left - evicted.len()) as u64, 0)?;
         self.since = now;
         self.entries = entries;
         Ok(swept)

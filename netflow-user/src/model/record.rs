@@ -40,12 +40,12 @@ pub enum Event {
     /// The tuple was reused: the counters of the connection that had it before.
     FlowEnd {
         /// Its last state.
-        flow: FlowSnapshot,
+        flow: Box<FlowSnapshot>,
     },
     /// An ICMP error passed an interface.
     IcmpError(IcmpError),
     /// `kfree_skb`: the kernel dropped a packet.
-    Drop(Drop),
+    Drop(Box<Drop>),
     /// The first packet of a connection left the box: final tuples (`net_dev_start_xmit` with conntrack NEW,
     /// `__nf_conntrack_confirm`, or ctnetlink NEW).
     Nat {

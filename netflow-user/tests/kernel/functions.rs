@@ -85,7 +85,7 @@ fn verdict_on(
         unreachable!()
     };
     let verdict = drop.verdict.clone().unwrap();
-    (drop, verdict)
+    (*drop, verdict)
 }
 
 #[test]

@@ -10,4 +10,3 @@ mod maps;
 mod netflow;
 mod netns;
 mod search;
-mod storm;

@@ -89,7 +89,7 @@ pub fn finish(lab: &Lab, mut command: Command) -> Result<Output> {
 }
 
 /// A process on the node, killed when the test ends.
-pub struct Running(Child);
+pub struct Running(pub Child);
 
 impl Running {
     /// Starts it and waits until it is attached by TCX to both of the node's links.
@@ -143,13 +143,6 @@ impl Running {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.0.id().cast_signed()), signal)?;
         Ok(())
-    }
-
-    /// Kilobytes of its own memory, maps apart; `None` once it has ended.
-    pub fn memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
-        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
     }
 
     /// Waits for its end.

@@ -61,7 +61,7 @@ fn turned_away(before: NodeFacts, after: NodeFacts, hook: Option<NfHook>) -> Ans
         NETNS,
         CLIENT_VETH,
         Some(vip(4001)),
-        Event::Drop(drop),
+        Event::Drop(Box::new(drop)),
     );
     s.inputs.push(Input::Node(Box::new(after)));
     explain(&[s.told(ms(3000))])

@@ -411,7 +411,7 @@ impl Story {
             count: 1,
             verdict: None,
         };
-        self.record(at, netns, CLIENT_VETH, Some(t), Event::Drop(drop));
+        self.record(at, netns, CLIENT_VETH, Some(t), Event::Drop(Box::new(drop)));
     }
 
     /// ICMP destination unreachable (type 3) on its way to the sender of `quoted`.

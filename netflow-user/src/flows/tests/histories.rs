@@ -219,7 +219,7 @@ impl History {
         };
         self.event(id, start, CLIENT_IF, Some(orig), first);
         let dropped = |reason: &str, hook, ct| {
-            Event::Drop(Drop {
+            Event::Drop(Box::new(Drop {
                 reason: reason.to_owned(),
                 place: "somewhere".to_owned(),
                 hook,
@@ -230,7 +230,7 @@ impl History {
                 ct,
                 quoted: None,
                 count: 1,
-            })
+            }))
         };
         match talk.ending {
             Ending::Served | Ending::Refused => {

@@ -293,7 +293,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         segment.clone().prop_map(Event::Syn),
         segment.prop_map(Event::FirstPacket),
-        drop.prop_map(Event::Drop),
+        drop.prop_map(|drop| Event::Drop(Box::new(drop))),
         ipvs,
         Just(Event::ResetReceived),
         Just(Event::CtFull),
