@@ -520,7 +520,10 @@ fn unanswered(attempt: &Attempt<'_>, part: Part<'_>, since: Time) -> Outcome {
     }
     let waited = part.node.now.since(since);
     // A connection that was running and fell silent on both sides before we looked says nothing.
-    if attempt.sends() == 0 && attempt.drops().is_empty() {
+    // What waits for a neighbour in its Pod has not come to any interface.
+    let waits = |e: &ConnEvent| matches!(e.record.event, Event::NeighborWait { .. });
+    let told = !attempt.drops().is_empty() || attempt.events().any(|(_, e)| waits(e));
+    if attempt.sends() == 0 && !told {
         return Outcome::Pending;
     }
     if (attempt.orig.proto == Proto::TCP && attempt.sends() >= 2) || waited >= UNANSWERED {

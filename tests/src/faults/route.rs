@@ -256,15 +256,16 @@ impl Fault for Broken {
     fn expect(&self, at: At) -> Expect {
         let code = self.0.code();
         match self.0 {
-            Kind::NoRoute | Kind::Blackhole | Kind::ForwardingDisabled => {
-                at.client_side(Expect::code(code, &["drop"]))
-            }
+            Kind::NoRoute | Kind::Blackhole => at.client_side(Expect::code(code, &["drop"])),
             // The backends' node sees its answers leave and nothing come back.
             Kind::AsymmetricReturn => match at.vantage {
                 Vantage::Backend => beyond(),
                 Vantage::Client | Vantage::Together => Expect::code(code, &["drop"]),
             },
-            Kind::GatewaySilent => at.client_side(Expect::code(code, &["drop", "flow"])),
+            // Routed Pods wait for their gateway, which their node answers for only while it forwards.
+            Kind::ForwardingDisabled | Kind::GatewaySilent => {
+                at.client_side(Expect::code(code, &["drop", "flow"]))
+            }
             Kind::NoRouteBack
             | Kind::ForwardingDisabledUplink
             | Kind::NeighborStale
@@ -285,12 +286,15 @@ impl Fault for Broken {
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         match self.0 {
-            Kind::NoRoute | Kind::RouterHasNoRoute | Kind::GatewaySilent | Kind::PodSilent => {
+            Kind::NoRoute
+            | Kind::RouterHasNoRoute
+            | Kind::ForwardingDisabled
+            | Kind::GatewaySilent
+            | Kind::PodSilent => {
                 vec![Outcome::Unreachable, Outcome::Timeout]
             }
             Kind::NoRouteBack
             | Kind::Blackhole
-            | Kind::ForwardingDisabled
             | Kind::ForwardingDisabledUplink
             | Kind::NeighborStale
             | Kind::AsymmetricReturn

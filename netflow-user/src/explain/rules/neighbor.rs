@@ -1,7 +1,8 @@
 //! Neighbours: next hops that do not answer, and such that have moved.
 
 use super::route::{
-    Lost, Reports, because, firsts, is_unserved, lost, place, places, targets, values,
+    Lost, Reports, because, firsts, forward_again, is_unserved, lost, place, places, setting_draft,
+    targets, values,
 };
 use super::service::full_name;
 use crate::explain::attempt::{Attempt, Part, UNANSWERED};
@@ -182,7 +183,7 @@ pub fn failed(case: &Case<'_>, report: &mut Report) {
         "neighbor-failed",
         Basis::Observed,
         |a| {
-            let silent = silent(case, a)?;
+            let silent = silent(case, a).filter(|s| closed_proxy(s).is_none())?;
             let router = silent.router().map_or(String::new(), |ip| ip.to_string());
             let place = (silent.part.view, silent.netns());
             Some(Because {
@@ -229,6 +230,75 @@ pub fn failed(case: &Case<'_>, report: &mut Report) {
         },
     );
     said_by_router(case, report);
+}
+
+/// The interface of the node behind which a routed Pod waits for its next hop, where the node would answer in that one's place
+/// and does not: it does so only while it forwards what comes in there (`arp_process`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/arp.c>).
+fn closed_proxy<'a>(silent: &Silent<'a>) -> Option<&'a str> {
+    let node = silent.part.node;
+    let facts = node.facts.as_ref()?;
+    let pod = facts.pods.iter().find(|p| p.netns == silent.netns())?;
+    let inner = pod
+        .links
+        .iter()
+        .find(|l| l.ifindex == silent.event.record.ifindex)?;
+    let ends = |l: &&Link| l.kind == "veth" && (l.ifindex, l.link) == (inner.link, inner.ifindex);
+    let outer = facts.links.iter().find(ends)?;
+    let is = |what: &str, value: &str| {
+        let name = format!("net.ipv4.conf.{}.{what}", outer.name);
+        facts.sysctls.get(&name).is_some_and(|v| v == value)
+    };
+    let asked = silent
+        .neighbor
+        .is_some_and(|ip| ip.is_ipv4() && !node.is_own(ip));
+    (asked && is("proxy_arp", "1") && is("forwarding", "0")).then_some(&outer.name)
+}
+
+/// The node does not forward what its Pods send, and so does not answer for their next hop either.
+pub(super) fn forwards_for_no_pod(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "forwarding-disabled",
+        Basis::Observed,
+        |a| {
+            let silent = silent(case, a)?;
+            closed_proxy(&silent)?;
+            Some(Because {
+                key: format!("{}|pods", silent.part.view),
+                evidence: silent.evidence,
+            })
+        },
+        |of| {
+            let Some(silent) = silent(case, of[0]) else {
+                return Saying::new("");
+            };
+            let (Some(dev), Some(hop)) = (closed_proxy(&silent), silent.neighbor) else {
+                return Saying::new("");
+            };
+            let node = silent.part.node;
+            let pod = place(case, node, silent.netns(), silent.event.record.time);
+            let name = format!("net.ipv4.conf.{dev}.forwarding");
+            let summary = format!(
+                "{} does not forward what comes in through {dev} ({name} = 0) and so does not answer for {hop}, the next hop of \
+                 {pod}: packets of {} wait there and are dropped",
+                node.name(),
+                full_name(case)
+            );
+            let to = silent.to.ip();
+            let values = vec![
+                ("here", node.name().to_owned()),
+                ("to", to.to_string()),
+                ("dev", dev.to_owned()),
+            ];
+            Saying {
+                evidence: vec![setting_draft(silent.part, &name, "0")],
+                fixes: vec![forward_again(node, &name, dev, to)],
+                values,
+                ..Saying::new(summary)
+            }
+        },
+    );
 }
 
 /// ICMP host unreachable, ICMPv6 address unreachable: the sender's next hop did not answer, or its route says so.

@@ -1,6 +1,7 @@
 //! Routing: where a node has no way to send a packet on, may not, or does not believe where it came from.
 
 use super::beyond::{left, sent_draft};
+use super::neighbor::forwards_for_no_pod;
 use super::service::{drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -450,30 +451,32 @@ pub fn forwarding_disabled(case: &Case<'_>, report: &mut Report) {
             };
             if let Some((name, value)) = forwarding(&one).filter(|(_, v)| *v == "0") {
                 saying.summary = format!("{} ({name} = {value})", saying.summary);
-                saying.evidence.push(setting_draft(&one, &name, value));
-                let whole = "net.ipv4.ip_forward";
-                let off = |name: &str| {
-                    let all = node.facts.iter().find_map(|f| f.sysctls.get(name));
-                    all.is_some_and(|v| v == "0")
-                };
-                let name = if one.tuple.dst.is_ipv4() && off(whole) {
-                    whole
-                } else {
-                    &name
-                };
-                saying.fixes.push(Fix {
-                    text: format!(
-                        "On {}: let it forward, and find out what turned that off",
-                        node.name()
-                    ),
-                    // A dot may belong to the interface's name.
-                    command: format!("sysctl -w {}=1", path_of(name, &dev)),
-                    changes: Changes::Node,
-                });
+                saying.evidence.push(setting_draft(one.part, &name, value));
+                saying
+                    .fixes
+                    .push(forward_again(node, &name, &dev, one.tuple.dst));
             }
             saying
         },
     );
+    forwards_for_no_pod(case, report);
+}
+
+/// The way out: the setting of the interface, or of the whole namespace where that is off.
+pub(super) fn forward_again(node: &View, name: &str, dev: &str, to: IpAddr) -> Fix {
+    let whole = "net.ipv4.ip_forward";
+    let all = node.facts.iter().find_map(|f| f.sysctls.get(whole));
+    let off = to.is_ipv4() && all.is_some_and(|v| v == "0");
+    let name = if off { whole } else { name };
+    Fix {
+        text: format!(
+            "On {}: let it forward, and find out what turned that off",
+            node.name()
+        ),
+        // A dot may belong to the interface's name.
+        command: format!("sysctl -w {}=1", path_of(name, dev)),
+        changes: Changes::Node,
+    }
 }
 
 /// A setting's name with slashes, where an interface that has a dot in its name (a VLAN) is part of it.
@@ -487,11 +490,11 @@ fn path_of(name: &str, dev: &str) -> String {
 }
 
 /// Evidence: the value of a sysctl.
-fn setting_draft(lost: &Lost<'_>, name: &str, value: &str) -> Draft {
-    let node = lost.part.node;
+pub(super) fn setting_draft(part: Part<'_>, name: &str, value: &str) -> Draft {
+    let node = part.node;
     let mut draft = Draft::node(format!("sysctl {name}"), format!("{name} = {value}"));
     draft.time = node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((lost.part.view, node.name().to_owned()));
+    draft.view = Some((part.view, node.name().to_owned()));
     draft.netns = Some(node.start.netns);
     draft
 }
@@ -550,7 +553,7 @@ pub fn asymmetric_return(case: &Case<'_>, report: &mut Report) {
             saying.values = values(&one, from);
             saying.evidence.extend(asked(&one, from).map(|l| lookup_draft(&one, l)));
             if let Some((name, value)) = reverse_filter(&one) {
-                saying.evidence.push(setting_draft(&one, &name, &value.to_string()));
+                saying.evidence.push(setting_draft(one.part, &name, &value.to_string()));
             }
             saying
         },

@@ -159,6 +159,49 @@ fn a_gateway_that_does_not_answer_is_neighbor_failed() {
     );
 }
 
+/// The client's Pod, which is routed, waits for its next hop.
+fn waited_in_pod(forwarding: &str, end: u64) -> Answer {
+    let mut facts = set(facts_a(), "net.ipv4.conf.v-client.forwarding", forwarding);
+    facts = set(facts, "net.ipv4.conf.v-client.proxy_arp", "1");
+    for link in &mut facts.links {
+        link.kind = "veth".into();
+        link.link = 3;
+    }
+    let inner = crate::model::node::Link {
+        ifindex: 3,
+        link: CLIENT_VETH,
+        ..Default::default()
+    };
+    facts.pods[0].links.push(inner);
+    let inside = facts.pods[0].netns;
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
+    let wait = Event::NeighborWait {
+        ip: ip("169.254.1.1"),
+        ct: None,
+    };
+    s.record(ms(10), inside, 3, Some(vip(4001)), wait);
+    if end > 3100 {
+        let why = ("NEIGH_FAILED", "neigh_invalidate");
+        s.drop(vip(4001), inside, why.0, why.1, None, ms(3100));
+        for drop in s.latest(1) {
+            drop.ifindex = 3;
+        }
+    }
+    explain(&[s.told(ms(end))])
+}
+
+#[test]
+fn a_node_that_does_not_forward_does_not_answer_for_a_routed_pods_gateway() {
+    // The kernel gives up after three seconds; what waits for one is not answered.
+    for end in [1500, 4000] {
+        let off = waited_in_pod("0", end);
+        assert_cause(&off, "forwarding-disabled", Verdict::Failing);
+        assert!(off.findings[0].summary.contains("169.254.1.1"));
+        let on = waited_in_pod("1", end);
+        assert_cause(&on, "neighbor-failed", Verdict::Failing);
+    }
+}
+
 #[test]
 fn a_pod_that_is_there_and_does_not_answer_is_not_gone() {
     for (reason, place) in [

@@ -414,6 +414,11 @@ impl Story {
         self.record(at, netns, CLIENT_VETH, Some(t), Event::Drop(Box::new(drop)));
     }
 
+    /// The latest records, to be changed.
+    pub fn latest(&mut self, n: usize) -> impl Iterator<Item = &mut Record> {
+        self.records.iter_mut().rev().take(n)
+    }
+
     /// ICMP destination unreachable (type 3) on its way to the sender of `quoted`.
     pub fn unreachable(&mut self, from: &str, quoted: Tuple, code: u8, mtu: u32, at: Time) {
         let own = Tuple {
