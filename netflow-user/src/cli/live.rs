@@ -113,7 +113,6 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
         verbose_log: verbose,
         ring_bytes: tiers.ring.unwrap_or(map::RECORDS_BYTES),
         trace_routes: true,
-        ..kernel::Options::default()
     })?;
     let all = kernel.tiers();
     let flow = all.iter().find(|t| t.capability == Capability::Flow);
