@@ -520,9 +520,13 @@ fn unanswered(attempt: &Attempt<'_>, part: Part<'_>, since: Time) -> Outcome {
     }
     let waited = part.node.now.since(since);
     // A connection that was running and fell silent on both sides before we looked says nothing.
-    // What waits for a neighbour in its Pod has not come to any interface.
-    let waits = |e: &ConnEvent| matches!(e.record.event, Event::NeighborWait { .. });
-    let told = !attempt.drops().is_empty() || attempt.events().any(|(_, e)| waits(e));
+    // What waits for a neighbour in its Pod has not come to any interface. On the node it may wait before its source is
+    // translated, and be sent on as another connection's.
+    let waits = |(p, e): (Part<'_>, &ConnEvent)| {
+        let in_pod = e.record.netns != p.node.start.netns;
+        in_pod && matches!(e.record.event, Event::NeighborWait { .. })
+    };
+    let told = !attempt.drops().is_empty() || attempt.events().any(waits);
     if attempt.sends() == 0 && !told {
         return Outcome::Pending;
     }

@@ -415,6 +415,40 @@ fn waiting(left: bool, answered: bool) -> Answer {
     explain(&[s.told(ms(1500))])
 }
 
+/// A bridged packet waits for its neighbour before its source is translated (`br_nf_pre_routing_finish_bridge`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/bridge/br_netfilter_hooks.c>): the entry is not yet what it will be.
+#[test]
+fn a_packet_that_waits_before_masquerade_is_sent_on() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    let (o, r) = (vip(4001), reply(4001, backend()));
+    let ct = CtTuples {
+        orig: o,
+        reply: r,
+        status: crate::model::CtStatus(0x120),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    };
+    let ip = backend().ip();
+    let wait = Event::NeighborWait { ip, ct: Some(ct) };
+    s.record(ms(10), NETNS, BACKEND_VETH, Some(r.inverse()), wait);
+    let masked = tuple(Proto::TCP, BACKEND, 8080, NODE_A, 61_000);
+    s.syn(o, CLIENT_VETH, ms(10), 7, 1);
+    s.nat(o, masked, ms(11));
+    s.syn_at(
+        masked.inverse(),
+        BACKEND_VETH,
+        Direction::Egress,
+        ms(11),
+        7,
+        1,
+    );
+    s.syn_ack(masked, BACKEND_VETH, Direction::Ingress, ms(12));
+    s.syn_ack(o.inverse(), CLIENT_VETH, Direction::Egress, ms(12));
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+}
+
 #[test]
 fn packet_that_waits_for_a_silent_neighbour() {
     let answer = waiting(false, false);
