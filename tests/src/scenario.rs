@@ -297,7 +297,11 @@ impl Scenario {
             note(
                 wrong,
                 place,
-                check_time(ended, failing, self.case.fault.in_time()),
+                check_time(
+                    ended,
+                    failing,
+                    self.case.fault.in_time() + self.case.tier.later(),
+                ),
             );
             note(wrong, place, check_ablation(answer, &[recording]));
         }
