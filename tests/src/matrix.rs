@@ -6,7 +6,6 @@ use crate::lab::draw::Draw;
 use crate::lab::plan::{Family, Network, Placement, Shape};
 use crate::proxy::Mode;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
-use std::time::Duration;
 
 /// With which of its means netflow looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +25,6 @@ impl Tier {
         match self {
             Tier::Best => "best",
             Tier::Lower => "lower",
-        }
-    }
-
-    /// How much later than with the best means the answer may come: what conntrack netlink announces carries no kernel time,
-    /// and what it belongs to shows in the sweeps of the flow map, a second apart, before and after.
-    pub fn later(self) -> Duration {
-        match self {
-            Tier::Best => Duration::ZERO,
-            Tier::Lower => Duration::from_secs(2),
         }
     }
 
@@ -149,12 +139,6 @@ pub fn full(seed: u64) -> Vec<Case> {
             }
         }
     }
-    cases
-}
-
-/// The cases of which every test run chooses.
-pub fn every_time(mut cases: Vec<Case>) -> Vec<Case> {
-    cases.retain(|c| !faults::is_rare(c.fault));
     cases
 }
 

@@ -245,12 +245,7 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     let mut cases = matrix::full(seed);
     match which {
         Which::Full => {}
-        Which::Pairwise => {
-            for (fault, why) in faults::RARE {
-                say!("{fault} runs by name and with --full only: {why}");
-            }
-            cases = matrix::pairwise(&matrix::every_time(cases), seed);
-        }
+        Which::Pairwise => cases = matrix::pairwise(&cases, seed),
         Which::Kernel => cases = matrix::of_a_kernel(&cases, seed),
         Which::Named { only, full } => {
             // From everything, or what it names might not be in the subset.
@@ -279,13 +274,7 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
         say!("{tiers}");
     }
     let unproved = match which {
-        Which::Full => report::unproved(&cases),
-        Which::Pairwise => {
-            let rare = report::unproved(&matrix::every_time(matrix::full(seed)));
-            let mut unproved = report::unproved(&cases);
-            unproved.retain(|code| !rare.contains(code));
-            unproved
-        }
+        Which::Full | Which::Pairwise => report::unproved(&cases),
         Which::Kernel | Which::Named { .. } => Vec::new(),
     };
     for code in &unproved {

@@ -9,7 +9,6 @@ use crate::settings::Masquerade;
 use crate::traffic::{Dial, Listen, Outcome};
 use crate::world::{Party, World};
 use anyhow::Result;
-use std::time::Duration;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Hairpin(Round::Refused),
@@ -272,10 +271,6 @@ impl Fault for ConntrackFull {
     fn is_node_wide(&self) -> bool {
         true
     }
-    /// The full table is read first: 262,144 entries, which take a debug build seconds.
-    fn in_time(&self) -> Duration {
-        Duration::from_secs(10)
-    }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())
     }
@@ -351,7 +346,7 @@ impl Fault for ConntrackInvalid {
         }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        vec![Outcome::Reset, Outcome::Stalled]
+        vec![Outcome::Reset]
     }
     fn shapes(&self) -> Vec<Shape> {
         plain(self.placements())

@@ -19,7 +19,6 @@ use crate::traffic::Outcome;
 use crate::world::World;
 use anyhow::Result;
 use netflow_user::model::answer::Verdict;
-use std::time::Duration;
 
 /// Whose netflow answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,12 +139,7 @@ impl Expect {
     /// Attempts fail, and nothing that is seen here says why.
     pub fn without_cause() -> Expect {
         Expect {
-            verdicts: vec![
-                Verdict::Failing,
-                Verdict::Degraded,
-                Verdict::Healthy,
-                Verdict::NotEnoughEvidence,
-            ],
+            verdicts: vec![Verdict::Failing, Verdict::Degraded],
             ..Expect::healthy()
         }
     }
@@ -270,37 +264,6 @@ pub trait Fault: Sync {
         false
     }
 
-    /// From the first failing attempt to the verdict (design: budgets).
-    fn in_time(&self) -> Duration {
-        Duration::from_secs(5)
-    }
-
-    /// Codes that it may lead to, wherever it is looked at.
-    fn codes(&self) -> Vec<&'static str> {
-        let vantages = [Vantage::Client, Vantage::Backend, Vantage::Together];
-        let mut codes = Vec::new();
-        for Shape {
-            placement,
-            family,
-            network,
-        } in self.shapes()
-        {
-            for vantage in vantages {
-                let expect = self.expect(At {
-                    vantage,
-                    placement,
-                    mode: Mode::Nftables,
-                    form: self.forms()[0],
-                    family,
-                    network,
-                });
-                codes.extend(expect.codes);
-                codes.extend(expect.info);
-            }
-        }
-        codes
-    }
-
     /// Words that the answer must contain.
     fn must_name(&self, _plan: &Plan) -> Vec<String> {
         Vec::new()
@@ -339,53 +302,6 @@ pub fn find(name: &str) -> Option<&'static dyn Fault> {
     all().into_iter().find(|f| f.name() == name)
 }
 
-const UNSTEADY: &str = "not seen right in all of its forms over several seeds yet";
-
-/// Faults that do not decide every test run, and why: they run by name and with `--full`.
-pub const RARE: &[(&str, &str)] = &[
-    (
-        "conntrack-full",
-        "a full table of 262144 entries is read before an answer, which takes a debug build longer than an answer may",
-    ),
-    ("hairpin", UNSTEADY),
-    ("hairpin-no-masquerade", UNSTEADY),
-    ("hairpin-neither", UNSTEADY),
-    ("hairpin-routed", UNSTEADY),
-    ("reply-bypasses-nat", UNSTEADY),
-    ("conntrack-stale", UNSTEADY),
-    ("conntrack-pressure", UNSTEADY),
-    ("conntrack-invalid", UNSTEADY),
-    ("conntrack-clash-resolved", UNSTEADY),
-    ("snat-ports-exhausted", UNSTEADY),
-    ("source-ip-masqueraded", UNSTEADY),
-    ("firewall-reject", UNSTEADY),
-    ("firewall-reject-in-pod", UNSTEADY),
-    ("firewall-reject-reset", UNSTEADY),
-    ("pmtu-ignored", UNSTEADY),
-    ("fragmentation", UNSTEADY),
-    ("no-route", UNSTEADY),
-    ("no-route-back", UNSTEADY),
-    ("no-route-blackhole", UNSTEADY),
-    ("no-route-router", UNSTEADY),
-    ("forwarding-disabled", UNSTEADY),
-    ("forwarding-disabled-uplink", UNSTEADY),
-    ("neighbor-failed", UNSTEADY),
-    ("neighbor-failed-pod", UNSTEADY),
-    ("neighbor-stale", UNSTEADY),
-    ("asymmetric-return", UNSTEADY),
-    ("bad-checksum", UNSTEADY),
-    ("overlay-peer-lost", UNSTEADY),
-    ("tunnel-port-blocked", UNSTEADY),
-    ("etp-local-no-endpoint", UNSTEADY),
-    ("two-firewall-drop-and-listener-missing", UNSTEADY),
-    ("two-port-undefined-and-listener-missing", UNSTEADY),
-];
-
-/// Whether a fault decides every test run.
-pub fn is_rare(fault: &dyn Fault) -> bool {
-    RARE.iter().any(|(name, _)| *name == fault.name())
-}
-
 /// Faults that prove a kernel: what shows them, or does not, is another from kernel to kernel.
 pub const BY_KERNEL: [&str; 25] = [
     "healthy",
@@ -415,7 +331,7 @@ pub const BY_KERNEL: [&str; 25] = [
     "fragmentation",
 ];
 
-/// Codes that the whole matrix must prove, and every test run but for those that only [`RARE`] faults prove.
+/// Codes that every test run must prove.
 pub const CODES: [&str; 40] = [
     "service-not-found",
     "no-endpoints-selector",

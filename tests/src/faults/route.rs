@@ -1,6 +1,6 @@
 //! Routes, neighbours and what the IP layer refuses.
 
-use super::{At, Expect, Fault, Vantage, beyond};
+use super::{At, Expect, Fault, Form, Vantage, beyond};
 use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
@@ -270,12 +270,14 @@ impl Fault for Broken {
             | Kind::ForwardingDisabledUplink
             | Kind::NeighborStale
             | Kind::BadChecksum => at.backend_side(Expect::code(code, &["drop"])),
-            // The router says so a few times only and, while it is asked on and on, no more (net/ipv4/route.c, `ip_error`).
-            Kind::RouterHasNoRoute => match at.vantage {
+            // The router says so a few times only and, while it is asked on and on, no more (net/ipv4/route.c, `ip_error`):
+            // of clients that retried before netflow looked nothing may be said any more.
+            Kind::RouterHasNoRoute if at.form == Form::Retrying => match at.vantage {
                 Vantage::Client => Expect::code(code, &["flow"]).or("lost-beyond-node"),
                 Vantage::Together => Expect::code(code, &["flow"]).or("never-arrived"),
                 Vantage::Backend => Expect::not_from_here(),
             },
+            Kind::RouterHasNoRoute => at.client_side(Expect::code(code, &["flow"])),
             Kind::PodSilent => match (at.vantage, at.placement) {
                 // "Host unreachable" comes back only after three seconds of unanswered neighbour requests, and from
                 // there it cannot be told whether the Pod is there.
