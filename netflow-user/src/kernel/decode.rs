@@ -97,6 +97,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
             let NatRecord { ct, .. } = read(bytes)?;
             Event::Nat {
                 ct: conntrack(&ct)?.ok_or(DecodeError::Family(0))?,
+                by: None,
             }
         }
         Kind::IcmpSent => {
@@ -360,7 +361,8 @@ fn hook_numbered(number: u8) -> Option<NfHook> {
 /// The netfilter hook that a rule's drop happened at, from what the packet's route had decided and which device the
 /// packet is at. A packet without a route has not been routed yet. `ip_forward` and `ip_local_deliver` are what
 /// a route hands received packets to (`rt_dst_alloc` and its callers in `net/ipv4/route.c`, v6.18); from the output
-/// hook on `skb->dev` is the device it leaves by (`ip_output`), at the output hook of a local packet it is not set yet.
+/// hook on `skb->dev` is the device it leaves by (`ip_output`), at the output hook of a local packet it is not set yet. IPv6
+/// writes `ip6_forward` into the routes of local packets, too (`ip6_rt_init_dst`, `net/ipv6/route.c`).
 fn hook(record: &DropRecord, symbols: &Kallsyms) -> Option<NfHook> {
     let began_here = record.iif == 0;
     if record.flags & DROP_HAS_DST == 0 {
@@ -368,7 +370,7 @@ fn hook(record: &DropRecord, symbols: &Kallsyms) -> Option<NfHook> {
     }
     match symbols.known(record.dst_input).as_str() {
         "ip_local_deliver" | "ip6_input" if !began_here => Some(NfHook::Input),
-        "ip_forward" | "ip6_forward" => {
+        "ip_forward" | "ip6_forward" if !began_here => {
             let leaving =
                 record.header.ifindex == record.dst_ifindex && record.header.ifindex != record.iif;
             Some(if leaving {
@@ -679,6 +681,11 @@ pub(super) mod tests {
             r.header.ifindex = 0;
         };
         assert_eq!(hook_of(&local), Some(NfHook::Output));
+        let local_ipv6 = |r: &mut DropRecord| {
+            local(r);
+            r.dst_input = FORWARD;
+        };
+        assert_eq!(hook_of(&local_ipv6), Some(NfHook::Output));
         assert_eq!(
             hook_of(&|r| {
                 routed(r, 0x9999);
