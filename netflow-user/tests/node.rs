@@ -95,7 +95,7 @@ impl Lab {
     }
 
     fn read(&self, ask: &Ask) -> Outcome<NodeFacts> {
-        self.inside("n", || Ok(NodeReader.read(ask)?))
+        self.inside("n", || Ok(NodeReader::default().read(ask)?))
     }
 }
 
@@ -546,7 +546,7 @@ fn reading_leaves_the_caller_where_it_was() -> Outcome {
     let lab = build()?;
     lab.inside("n", || {
         let before = netns::own()?;
-        let facts = NodeReader.read(&ask())?;
+        let facts = NodeReader::default().read(&ask())?;
         assert_eq!(netns::own()?, before);
         assert_eq!(facts.netns, before.inum);
         Ok(())

@@ -67,7 +67,7 @@ pub fn run(
     let mut node = LiveNode {
         output,
         kernel: attach(&request.capture.tiers, output.is_chatty())?,
-        reader: NodeReader,
+        reader: NodeReader::default(),
         query: request.query.clone(),
         local: host::addresses(),
         pods: Vec::new(),

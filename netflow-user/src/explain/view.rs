@@ -96,8 +96,9 @@ impl View {
 
     fn node(&mut self, facts: &NodeFacts) {
         self.now = self.now.max(facts.time);
+        let listed = facts.conntrack.listed.unwrap_or(facts.time);
         for entry in &facts.conntrack.entries {
-            self.table.conntrack(facts.time, entry.tuples);
+            self.table.conntrack(listed, entry.tuples);
         }
         if self.before.is_none() {
             self.before = Some(facts.clone());

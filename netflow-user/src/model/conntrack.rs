@@ -95,6 +95,9 @@ pub struct CtEntry {
 pub struct CtTable {
     /// When it was read.
     pub time: Time,
+    /// When the entries were, where that was before: listing a big table takes long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<Time>,
     /// Entries that touch an address asked about (VIPs, endpoints, addresses of the Service's Pods).
     pub entries: Vec<CtEntry>,
     /// Entries in the table, all of them.

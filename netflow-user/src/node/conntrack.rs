@@ -12,6 +12,7 @@ use crate::model::conntrack::{CtEntry, CtTable};
 use crate::model::{CtStatus, CtTuples, Proto, Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// `IPCTNL_MSG_*` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`, v6.18).
 mod msg {
@@ -74,6 +75,12 @@ pub enum ConntrackError {
     Netlink(#[from] NetlinkError),
 }
 
+/// A listing that takes longer than this (100,000s of entries) is not made again for each reading of the node: what is
+/// seen meanwhile would wait for it.
+const DEAR: Duration = Duration::from_millis(400);
+/// It is made again after so many times as long as it took.
+const REST: u32 = 5;
+
 /// A table, and whether there were more matching entries than are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
@@ -83,32 +90,92 @@ pub struct Reading {
     pub left_out: usize,
 }
 
-/// Reads statistics, and the entries that touch one of `wanted`.
-pub fn read(wanted: &BTreeSet<IpAddr>, now: Time) -> Result<Reading, ConntrackError> {
-    if !CTNETLINK.is_present() {
-        return Err(ConntrackError::NotLoaded);
-    }
-    let mut netfilter = Netlink::open(libc::NETLINK_NETFILTER)?;
-    let (count, max) = netfilter
-        .get(&request(msg::GET_STATS), |m| totals(&m))
-        .unwrap_or_default();
-    let mut entries = if wanted.is_empty() {
-        Vec::new()
-    } else {
-        netfilter.dump(&request(msg::GET), |m| entry(&m, wanted))?
-    };
-    let left_out = entries.len().saturating_sub(MOST);
-    entries.truncate(MOST);
-    Ok(Reading {
-        table: CtTable {
-            time: now,
+/// Reads the table again and again.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// The latest listing that was dear.
+    latest: Option<Listing>,
+}
+
+/// Entries as they were found.
+#[derive(Debug, Clone)]
+struct Listing {
+    entries: Vec<CtEntry>,
+    left_out: usize,
+    /// Addresses that it was made for.
+    wanted: BTreeSet<IpAddr>,
+    at: Time,
+    took: Duration,
+}
+
+impl Listing {
+    fn make(
+        netfilter: &mut Netlink,
+        wanted: &BTreeSet<IpAddr>,
+        at: Time,
+    ) -> Result<Listing, NetlinkError> {
+        let began = Instant::now();
+        let mut entries = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            netfilter.dump(&request(msg::GET), |m| entry(&m, wanted))?
+        };
+        let left_out = entries.len().saturating_sub(MOST);
+        entries.truncate(MOST);
+        Ok(Listing {
             entries,
-            count,
-            max,
-            stats: statistics(&mut netfilter)?,
-        },
-        left_out,
-    })
+            left_out,
+            wanted: wanted.clone(),
+            at,
+            took: began.elapsed(),
+        })
+    }
+
+    fn serves(&self, wanted: &BTreeSet<IpAddr>, now: Time) -> bool {
+        self.wanted == *wanted && now.since(self.at) < self.took * REST
+    }
+}
+
+impl Reader {
+    /// Reads statistics, and the entries that touch one of `wanted`.
+    pub fn read(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        now: Time,
+    ) -> Result<Reading, ConntrackError> {
+        if !CTNETLINK.is_present() {
+            return Err(ConntrackError::NotLoaded);
+        }
+        let mut netfilter = Netlink::open(libc::NETLINK_NETFILTER)?;
+        let (count, max) = netfilter
+            .get(&request(msg::GET_STATS), |m| totals(&m))
+            .unwrap_or_default();
+        let known = self.latest.take().filter(|l| l.serves(wanted, now));
+        let listing = match known {
+            Some(listing) => listing,
+            None => Listing::make(&mut netfilter, wanted, now)?,
+        };
+        if listing.took > DEAR {
+            self.latest = Some(listing.clone());
+        }
+        let Listing {
+            entries,
+            left_out,
+            at,
+            ..
+        } = listing;
+        Ok(Reading {
+            table: CtTable {
+                time: now,
+                listed: (at < now).then_some(at),
+                entries,
+                count,
+                max,
+                stats: statistics(&mut netfilter)?,
+            },
+            left_out,
+        })
+    }
 }
 
 fn request(message: u16) -> Request {
@@ -303,6 +370,23 @@ mod tests {
                 (0x8004, &info),
             ],
         )
+    }
+
+    #[test]
+    fn a_dear_listing_serves_for_a_while_and_for_the_same_addresses() {
+        let wanted: BTreeSet<IpAddr> = [IpAddr::from([10, 96, 0, 1])].into();
+        let at = Time(1_000_000_000);
+        let listing = Listing {
+            entries: Vec::new(),
+            left_out: 0,
+            wanted: wanted.clone(),
+            at,
+            took: Duration::from_secs(2),
+        };
+        assert!(listing.serves(&wanted, at + Duration::from_secs(9)));
+        assert!(!listing.serves(&wanted, at + Duration::from_secs(10)));
+        let others = [IpAddr::from([10, 96, 0, 2])].into();
+        assert!(!listing.serves(&others, at));
     }
 
     #[test]

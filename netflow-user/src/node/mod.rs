@@ -29,8 +29,10 @@ const ROUTES: usize = 4096;
 const LOOKUPS: usize = 4096;
 
 /// Reads the node whose network namespace the calling thread is in.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NodeReader;
+#[derive(Debug, Default)]
+pub struct NodeReader {
+    conntrack: conntrack::Reader,
+}
 
 impl NodeSource for NodeReader {
     fn read(&mut self, ask: &Ask) -> Result<NodeFacts, SourceError> {
@@ -44,7 +46,7 @@ impl NodeSource for NodeReader {
         // The Pods are visited by another thread while this one reads the node.
         let pods = std::thread::scope(|scope| {
             let visit = netns::start(scope, || read_pods(ask, &wanted));
-            read_own(&mut facts, ask, &wanted);
+            read_own(&mut facts, ask, &wanted, &mut self.conntrack);
             visit?.join().map_err(|_| NetnsError::Thread)?
         });
         match pods {
@@ -112,7 +114,7 @@ impl NodeFacts {
     }
 }
 
-fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted) {
+fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted, table: &mut conntrack::Reader) {
     match Netlink::open(libc::NETLINK_ROUTE) {
         Ok(mut route) => {
             let interfaces = facts.note("links", links::interfaces(&mut route));
@@ -135,7 +137,7 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted) {
     if facts.sysctls.is_empty() {
         facts.missing("sysctls", &"nothing below /proc/sys/net can be read");
     }
-    read_conntrack(facts, wanted);
+    read_conntrack(facts, wanted, table);
     let sockets = facts.note("sockets", sockets::read(&wanted.addresses));
     facts.listeners = sockets.listeners;
     facts.sockets = sockets.connected;
@@ -149,7 +151,7 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted) {
     facts.unread.extend(unread);
 }
 
-fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted) {
+fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted, table: &mut conntrack::Reader) {
     let number = |facts: &NodeFacts, name: &str| {
         let value = facts
             .sysctls
@@ -161,7 +163,7 @@ fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted) {
         return;
     };
     let max = number(facts, "max").unwrap_or(0);
-    match conntrack::read(&wanted.addresses, now()) {
+    match table.read(&wanted.addresses, now()) {
         Ok(read) => {
             facts.conntrack = read.table;
             if read.left_out > 0 {

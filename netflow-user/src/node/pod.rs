@@ -76,7 +76,9 @@ fn redirects(ips: &[IpAddr]) -> Vec<SocketAddr> {
     }
     let mut local: BTreeSet<IpAddr> = ips.iter().copied().collect();
     local.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
-    let read = conntrack::read(&local, Time::default()).unwrap_or_default();
+    let read = conntrack::Reader::default()
+        .read(&local, Time::default())
+        .unwrap_or_default();
     redirect_targets(&read.table.entries, &local)
 }
 
