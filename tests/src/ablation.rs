@@ -96,7 +96,7 @@ impl Cited {
         }
         let mut tuples: Vec<Tuple> = record.tuple.into_iter().collect();
         let planes: &[Plane] = match &record.event {
-            Event::Nat { ct }
+            Event::Nat { ct, .. }
             | Event::CtEnd { ct, .. }
             | Event::CtInsertFailed { ct, .. }
             | Event::CtClash { ct } => {
@@ -131,7 +131,7 @@ impl Cited {
 
 fn translation(record: &Record) -> Option<&CtTuples> {
     match &record.event {
-        Event::Nat { ct }
+        Event::Nat { ct, .. }
         | Event::CtEnd { ct, .. }
         | Event::CtInsertFailed { ct, .. }
         | Event::CtClash { ct } => Some(ct),

@@ -632,7 +632,7 @@ impl<'a> Case<'a> {
         };
         let ct = match &event.record.event {
             Event::Drop(d) => d.ct,
-            Event::Nat { ct }
+            Event::Nat { ct, .. }
             | Event::CtEnd { ct, .. }
             | Event::CtInsertFailed { ct, .. }
             | Event::CtClash { ct } => Some(*ct),

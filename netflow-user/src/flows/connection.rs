@@ -622,7 +622,7 @@ fn ct_of(record: &Record) -> Option<CtTuples> {
     match &record.event {
         Event::Drop(drop) => drop.ct,
         Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
-        Event::Nat { ct } => Some(*ct),
+        Event::Nat { ct, by: _ } => Some(*ct),
         _ => None,
     }
 }
@@ -657,7 +657,7 @@ fn is_alike(a: &Record, b: &Record) -> bool {
         (Event::PmtuReceived { .. }, Event::PmtuReceived { .. })
         | (Event::Fragmented { .. }, Event::Fragmented { .. })
         | (Event::Ipvs { .. }, Event::Ipvs { .. }) => a.event == b.event,
-        (Event::Nat { ct: a }, Event::Nat { ct: b }) => a == b,
+        (Event::Nat { ct: a, by: _ }, Event::Nat { ct: b, by: _ }) => a == b,
         (Event::NeighborWait { ip: a, .. }, Event::NeighborWait { ip: b, .. }) => a == b,
         _ => true,
     }

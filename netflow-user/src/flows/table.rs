@@ -96,7 +96,7 @@ impl Table {
     pub fn record(&mut self, cite: Cite, record: &Record) {
         match &record.event {
             Event::FlowEnd { flow } => self.flow(record.time, flow),
-            Event::Nat { ct } => self.nat(cite, record, *ct),
+            Event::Nat { ct, by } => self.nat(cite, record, *ct, *by),
             Event::CtEnd { .. }
             | Event::FibError { .. }
             | Event::NeighborFailed { .. }
@@ -111,7 +111,7 @@ impl Table {
             }
             Event::Drop(drop) => {
                 if let Some(ct) = drop.ct {
-                    self.learn_ct(cite, record.time, ct, Age::of(&ct));
+                    self.learn_ct(cite, (record.time, record.time), ct, Age::of(&ct));
                 }
                 self.attach(
                     cite,
@@ -121,7 +121,7 @@ impl Table {
             }
             Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => {
                 if let Some(ct) = ct {
-                    self.learn_ct(cite, record.time, *ct, Age::of(ct));
+                    self.learn_ct(cite, (record.time, record.time), *ct, Age::of(ct));
                 }
                 self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
             }
@@ -175,7 +175,7 @@ impl Table {
     pub fn conntrack(&mut self, time: Time, ct: CtTuples) {
         let known = [ct.orig, ct.orig.inverse(), ct.translated(), ct.reply];
         if known.iter().any(|t| self.by_tuple.contains_key(t)) {
-            self.learn_ct(Cite::Conntrack(ct.orig), time, ct, Age::Any);
+            self.learn_ct(Cite::Conntrack(ct.orig), (time, time), ct, Age::Any);
         }
     }
 
@@ -209,20 +209,21 @@ impl Table {
         id
     }
 
-    fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples) {
-        let id = self.learn_ct(cite, record.time, ct, Age::New { told: true });
+    fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples, by: Option<Time>) {
+        let time = (record.time, by.unwrap_or(record.time));
+        let id = self.learn_ct(cite, time, ct, Age::New { told: true });
         self.push(Some(id), cite, record);
     }
 
     /// Gives the connection of `ct.orig` its tuples, creating it if need be, and takes over what was filed under the
-    /// translated form alone.
-    fn learn_ct(&mut self, cite: Cite, time: Time, ct: CtTuples, age: Age) -> usize {
+    /// translated form alone. What is told was so at the time, or came to be until `by`.
+    fn learn_ct(&mut self, cite: Cite, (time, by): (Time, Time), ct: CtTuples, age: Age) -> usize {
         // Who was seen after NAT just now with another sequence number is another connection.
         let opened =
             |c: &Connection| c.ct.is_none() && c.isn.is_some() && c.place() + TOLERANCE >= time;
         let isn = age
             .is_new()
-            .then(|| self.find_where(&ct.translated(), time, opened))
+            .then(|| self.find_where(&ct.translated(), by, opened))
             .flatten()
             .and_then(|id| self.connections[id].as_deref()?.isn);
         let fits = |c: &Connection| match c.ct {
@@ -236,11 +237,11 @@ impl Table {
             }
             Some(known) => known.orig == ct.orig && known.reply == ct.reply,
         };
-        let id = match self.find_where(&ct.orig, time, fits) {
+        let id = match self.find_where(&ct.orig, by, fits) {
             Some(id) => id,
             None => self.create((ct.orig, false), time),
         };
-        let strays = self.strays(id, time, &ct, age);
+        let strays = self.strays(id, (time, by), &ct, age);
         if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(ct.orig);
             let told = age == Age::New { told: true };
@@ -257,7 +258,7 @@ impl Table {
 
     /// What was filed under a translated form of the connection `id` alone and is the same connection: conntrack's tuples
     /// are unique, so whatever used them while the entry stood does.
-    fn strays(&self, id: usize, time: Time, ct: &CtTuples, age: Age) -> Vec<usize> {
+    fn strays(&self, id: usize, (time, by): (Time, Time), ct: &CtTuples, age: Age) -> Vec<usize> {
         let own = self.connections[id].as_deref();
         let isn = own.and_then(|o| o.isn);
         let fits = |c: &Connection| {
@@ -275,7 +276,7 @@ impl Table {
         let mut strays = Vec::new();
         for t in [ct.translated(), ct.reply] {
             let begun = |c: &Connection| c.isn.is_some() && fits(c);
-            let opened = self.find_where(&t, time, begun);
+            let opened = self.find_where(&t, by, begun);
             for &other in self.by_tuple.get(&t).into_iter().flatten() {
                 let stray = other != id
                     && self.connections[other]
@@ -292,9 +293,8 @@ impl Table {
     /// Takes over a stray: all of it, or, where nothing but its tuple says whose it is, what came after the start.
     fn gather(&mut self, id: usize, stray: usize) {
         let whole = self.pair(id, stray, |own, other| {
-            // The translated form appears when the entry does; conntrack netlink announces that late.
-            let start = [own.new, own.syn].into_iter().flatten().min();
-            let start = start.filter(|_| other.isn.is_none());
+            // The translated form appears when the entry does.
+            let start = own.new.or(own.syn).filter(|_| other.isn.is_none());
             let Some(start) = start.filter(|start| other.began + GRAIN < *start) else {
                 return true;
             };

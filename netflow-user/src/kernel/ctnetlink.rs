@@ -7,7 +7,7 @@
 use super::clock::Clock;
 use super::rtnl::{Message, Rtnl, attribute, u32_at};
 use crate::model::record::{Event, Record};
-use crate::model::{CtStatus, CtTuples, Proto, Tuple};
+use crate::model::{CtStatus, CtTuples, Proto, Time, Tuple};
 use std::io;
 use std::net::IpAddr;
 
@@ -48,6 +48,8 @@ pub struct CtEvents {
     socket: Rtnl,
     netns: u32,
     clock: Clock,
+    /// When everything had been read.
+    read: Time,
 }
 
 /// What one drain gave.
@@ -68,6 +70,7 @@ impl CtEvents {
         Ok(CtEvents {
             socket: Rtnl::netfilter_subscription(&groups)?,
             netns,
+            read: clock.now(),
             clock,
         })
     }
@@ -75,7 +78,9 @@ impl CtEvents {
     /// Everything that waits, without blocking.
     pub fn drain(&mut self) -> io::Result<Announced> {
         let mut announced = Announced::default();
-        let time = self.clock.now();
+        let now = self.clock.now();
+        // A connection began between the reading before, when it was not there yet, and this one.
+        let before = std::mem::replace(&mut self.read, now);
         let netns = self.netns;
         let received = self.socket.pending(|message| {
             let Message { kind, .. } = message;
@@ -86,10 +91,10 @@ impl CtEvents {
                 announced.garbled += 1;
                 return;
             };
-            let event = if kind == CT_NEW {
-                Event::Nat { ct }
+            let (time, event) = if kind == CT_NEW {
+                (before, Event::Nat { ct, by: Some(now) })
             } else {
-                Event::CtEnd { ct, evicted: false }
+                (now, Event::CtEnd { ct, evicted: false })
             };
             announced.records.push(Record {
                 time,

@@ -183,8 +183,6 @@ pub struct Kernel {
     swept: Option<Instant>,
     lost: LostCounters,
     conntrack: Option<CtEvents>,
-    /// What conntrack announced while the programs were being attached.
-    early: Vec<Record>,
     netns: Watched,
     /// The addresses that room is kept for.
     watched: Set<[u8; size_of::<Addr>()]>,
@@ -313,7 +311,7 @@ impl Kernel {
             .flatten();
         let tc = TcMonitor::start(method, programs, switches)
             .map_err(KernelError::io("attaching to the interfaces"))?;
-        let mut kernel = Kernel {
+        Ok(Kernel {
             tc,
             reader: Reader::new(ring, drops, reasons, clock),
             sweeper: Sweeper::new(flows, taken, map::FLOWS_ENTRIES, clock),
@@ -321,7 +319,6 @@ impl Kernel {
             swept: None,
             lost: LostCounters::new(lost),
             conntrack,
-            early: Vec::new(),
             netns,
             log,
             clock,
@@ -330,14 +327,10 @@ impl Kernel {
             filled,
             outcome,
             ebpf,
-        };
-        // Its announcements carry no kernel time. Those of connections that went by before now shall not seem to be of
-        // later ones, whose packets would have been seen.
-        kernel.early = kernel.announced()?;
-        Ok(kernel)
+        })
     }
 
-    /// What conntrack netlink has announced, as of now.
+    /// What conntrack netlink has announced.
     fn announced(&mut self) -> Result<Vec<Record>, KernelError> {
         let Some(conntrack) = &mut self.conntrack else {
             return Ok(Vec::new());
@@ -403,7 +396,6 @@ impl Kernel {
         let drained = self.reader.drain()?;
         self.count("garbled", drained.garbled);
         let mut records = drained.records;
-        records.append(&mut self.early);
         records.extend(self.announced()?);
         if records.iter().any(is_verdict) {
             self.probes.demand(&mut self.ebpf);

@@ -51,6 +51,9 @@ pub enum Event {
     Nat {
         /// Both tuples.
         ct: CtTuples,
+        /// Of ctnetlink, which tells no time: it was by then, and after the record's time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Time>,
     },
     /// A conntrack entry ended (ctnetlink DESTROY or `nf_ct_delete`).
     CtEnd {

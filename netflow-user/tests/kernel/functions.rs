@@ -201,7 +201,7 @@ fn a_translation_is_told_once() {
             let told = seen
                 .records
                 .iter()
-                .filter(|r| matches!(r.event, Event::Nat { ct } if ct.orig.dport == 80))
+                .filter(|r| matches!(r.event, Event::Nat { ct, .. } if ct.orig.dport == 80))
                 .count();
             assert_eq!(told, 1, "without kprobes: {without_kprobes}");
         });

@@ -368,7 +368,13 @@ impl Story {
             mark: 0,
             info: 2,
         };
-        self.record(at, self.netns, 0, Some(ct.translated()), Event::Nat { ct });
+        self.record(
+            at,
+            self.netns,
+            0,
+            Some(ct.translated()),
+            Event::Nat { ct, by: None },
+        );
         ct
     }
 

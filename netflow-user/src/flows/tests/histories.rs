@@ -239,7 +239,10 @@ impl History {
                     start + 1,
                     0,
                     Some(reply.inverse()),
-                    Event::Nat { ct: ct(0x1a8) },
+                    Event::Nat {
+                        ct: ct(0x1a8),
+                        by: None,
+                    },
                 );
             }
             Ending::Filtered => {
