@@ -11,12 +11,15 @@ use crate::explain::evidence::Draft;
 use crate::explain::fate::{Fate, Told};
 use crate::explain::report::{Because, Report, Saying};
 use crate::flows::{Cite, ConnEvent};
+use crate::model::Time;
 use crate::model::answer::Basis;
+use crate::model::cidr;
 use crate::model::flow::Direction;
-use crate::model::node::{Link, Neighbor};
+use crate::model::node::{Link, Neighbor, NodeFacts, Route};
 use crate::model::record::{Event, IcmpError, Record};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// A next hop that does not answer for its link-layer address, while a packet waits for it.
 struct Silent<'a> {
@@ -113,7 +116,26 @@ fn next_hop(
             .find(|l| l.netns == event.record.netns && l.dst == to && l.errno.is_none())
             .map(|l| l.via.unwrap_or(to))
     };
-    asked.or_else(of_conn).or_else(of_route)
+    asked
+        .or_else(of_conn)
+        .or_else(|| given_up(part, &event.record))
+        .or_else(of_route)
+}
+
+/// A neighbour's queue is dropped as it is given up (`neigh_timer_handler` calls `neigh_invalidate`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/core/neighbour.c>).
+const AS_GIVEN_UP: Duration = Duration::from_millis(1);
+
+/// The one neighbour of the namespace that was given up as the packet was dropped.
+fn given_up(part: Part<'_>, dropped: &Record) -> Option<IpAddr> {
+    let near = |t: Time| t.since(dropped.time).max(dropped.time.since(t)) < AS_GIVEN_UP;
+    let failed = part.node.loose.iter().filter_map(|(_, r)| match r.event {
+        Event::NeighborFailed { ip } if r.netns == dropped.netns && near(r.time) => Some(ip),
+        _ => None,
+    });
+    let all: BTreeSet<IpAddr> = failed.collect();
+    let mut all = all.into_iter();
+    all.next().filter(|_| all.next().is_none())
 }
 
 fn wait_draft(case: &Case<'_>, part: Part<'_>, event: &ConnEvent) -> Draft {
@@ -232,10 +254,19 @@ pub fn failed(case: &Case<'_>, report: &mut Report) {
     said_by_router(case, report);
 }
 
+/// Why a node does not answer in the place of a routed Pod's next hop, which it would do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// It does not forward what comes in from the Pod.
+    Forwarding,
+    /// It has no route to the next hop.
+    Route,
+}
+
 /// The interface of the node behind which a routed Pod waits for its next hop, where the node would answer in that one's place
-/// and does not: it does so only while it forwards what comes in there (`arp_process`,
+/// and does not: it does so only while it forwards what comes in there and has a route to what is asked for (`arp_process`,
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/arp.c>).
-fn closed_proxy<'a>(silent: &Silent<'a>) -> Option<&'a str> {
+fn closed_proxy<'a>(silent: &Silent<'a>) -> Option<(&'a str, IpAddr, Closed)> {
     let node = silent.part.node;
     let facts = node.facts.as_ref()?;
     let pod = facts.pods.iter().find(|p| p.netns == silent.netns())?;
@@ -249,10 +280,43 @@ fn closed_proxy<'a>(silent: &Silent<'a>) -> Option<&'a str> {
         let name = format!("net.ipv4.conf.{}.{what}", outer.name);
         facts.sysctls.get(&name).is_some_and(|v| v == value)
     };
-    let asked = silent
+    let hop = silent
         .neighbor
-        .is_some_and(|ip| ip.is_ipv4() && !node.is_own(ip));
-    (asked && is("proxy_arp", "1") && is("forwarding", "0")).then_some(&outer.name)
+        .filter(|ip| ip.is_ipv4() && !node.is_own(*ip))?;
+    let why = if is("forwarding", "0") {
+        Closed::Forwarding
+    } else if is_unrouted(facts, hop) {
+        Closed::Route
+    } else {
+        return None;
+    };
+    is("proxy_arp", "1").then_some((&outer.name, hop, why))
+}
+
+/// No route of the node covers the address, and all of its routes were read.
+fn is_unrouted(facts: &NodeFacts, ip: IpAddr) -> bool {
+    let covers = |r: &Route| {
+        cidr::contains((r.dst, r.prefix), ip) && matches!(&*r.kind, "unicast" | "local")
+    };
+    let routes = |what: &str| what.contains("routes");
+    !facts.routes.iter().any(covers) && !facts.unread.iter().any(|u| routes(&u.what))
+}
+
+/// Attempts whose Pod waits for a next hop that the node does not answer for, for this reason.
+fn waits_behind<'a>(case: &Case<'_>, a: &Attempt<'a>, why: Closed) -> Option<Because> {
+    let silent = silent(case, a)?;
+    closed_proxy(&silent).filter(|(.., closed)| *closed == why)?;
+    Some(Because {
+        key: format!("{}|pods", silent.part.view),
+        evidence: silent.evidence,
+    })
+}
+
+/// What all of them share: the first, the interface and the next hop.
+fn shared<'a>(case: &Case<'_>, of: &[&Attempt<'a>]) -> Option<(Silent<'a>, &'a str, IpAddr)> {
+    let silent = silent(case, of.first()?)?;
+    let (dev, hop, _) = closed_proxy(&silent)?;
+    Some((silent, dev, hop))
 }
 
 /// The node does not forward what its Pods send, and so does not answer for their next hop either.
@@ -261,19 +325,9 @@ pub(super) fn forwards_for_no_pod(case: &Case<'_>, report: &mut Report) {
         case,
         "forwarding-disabled",
         Basis::Observed,
-        |a| {
-            let silent = silent(case, a)?;
-            closed_proxy(&silent)?;
-            Some(Because {
-                key: format!("{}|pods", silent.part.view),
-                evidence: silent.evidence,
-            })
-        },
+        |a| waits_behind(case, a, Closed::Forwarding),
         |of| {
-            let Some(silent) = silent(case, of[0]) else {
-                return Saying::new("");
-            };
-            let (Some(dev), Some(hop)) = (closed_proxy(&silent), silent.neighbor) else {
+            let Some((silent, dev, hop)) = shared(case, of) else {
                 return Saying::new("");
             };
             let node = silent.part.node;
@@ -286,19 +340,57 @@ pub(super) fn forwards_for_no_pod(case: &Case<'_>, report: &mut Report) {
                 full_name(case)
             );
             let to = silent.to.ip();
-            let values = vec![
-                ("here", node.name().to_owned()),
-                ("to", to.to_string()),
-                ("dev", dev.to_owned()),
-            ];
             Saying {
                 evidence: vec![setting_draft(silent.part, &name, "0")],
                 fixes: vec![forward_again(node, &name, dev, to)],
-                values,
+                values: values_of(&silent, dev, to),
                 ..Saying::new(summary)
             }
         },
     );
+}
+
+/// The node has no route to what its Pods send through, and so does not answer for it either.
+pub(super) fn routes_for_no_pod(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "no-route",
+        Basis::Observed,
+        |a| waits_behind(case, a, Closed::Route),
+        |of| {
+            let Some((silent, dev, hop)) = shared(case, of) else {
+                return Saying::new("");
+            };
+            let node = silent.part.node;
+            let pod = place(case, node, silent.netns(), silent.event.record.time);
+            let summary = format!(
+                "{} has no route to {hop}, the next hop of {pod}, and so does not answer for it: packets of {} wait there and \
+                 are dropped",
+                node.name(),
+                full_name(case)
+            );
+            let mut draft = Draft::node(
+                format!("unrouted {hop}"),
+                format!("no route of {} covers {hop}", node.name()),
+            );
+            draft.view = Some((silent.part.view, node.name().to_owned()));
+            draft.netns = Some(node.start.netns);
+            draft.time = node.facts.as_ref().map(|f| f.time);
+            Saying {
+                evidence: vec![draft],
+                values: values_of(&silent, dev, silent.to.ip()),
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+fn values_of(silent: &Silent<'_>, dev: &str, to: IpAddr) -> Vec<(&'static str, String)> {
+    vec![
+        ("here", silent.part.node.name().to_owned()),
+        ("to", to.to_string()),
+        ("dev", dev.to_owned()),
+    ]
 }
 
 /// ICMP host unreachable, ICMPv6 address unreachable: the sender's next hop did not answer, or its route says so.

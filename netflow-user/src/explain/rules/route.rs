@@ -1,7 +1,7 @@
 //! Routing: where a node has no way to send a packet on, may not, or does not believe where it came from.
 
 use super::beyond::{left, sent_draft};
-use super::neighbor::forwards_for_no_pod;
+use super::neighbor::{forwards_for_no_pod, routes_for_no_pod};
 use super::service::{drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -193,6 +193,7 @@ pub fn missing(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+    routes_for_no_pod(case, report);
     said_by_router(case, report);
 }
 

@@ -4,7 +4,7 @@ use super::codes::{assert_cause, backend, remote, reply, vip};
 use super::story::*;
 use crate::model::answer::{Answer, Basis, Severity, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
-use crate::model::node::{Neighbor, NodeFacts, TcpSocket};
+use crate::model::node::{Neighbor, NodeFacts, Route, TcpSocket};
 use crate::model::record::Event;
 use crate::model::{Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
@@ -160,8 +160,21 @@ fn a_gateway_that_does_not_answer_is_neighbor_failed() {
 }
 
 /// The client's Pod, which is routed, waits for its next hop.
-fn waited_in_pod(forwarding: &str, end: u64) -> Answer {
+fn waited_in_pod(forwarding: &str, default_route: bool, end: u64) -> Answer {
     let mut facts = set(facts_a(), "net.ipv4.conf.v-client.forwarding", forwarding);
+    facts.routes.retain(|r| r.prefix > 0);
+    if default_route {
+        facts.routes.push(Route {
+            dst: ip("0.0.0.0"),
+            prefix: 0,
+            via: Some(ip(GATEWAY)),
+            ifindex: UPLINK,
+            table: 254,
+            kind: "unicast".into(),
+            mtu: None,
+            nexthops: Vec::new(),
+        });
+    }
     facts = set(facts, "net.ipv4.conf.v-client.proxy_arp", "1");
     for link in &mut facts.links {
         link.kind = "veth".into();
@@ -194,12 +207,36 @@ fn waited_in_pod(forwarding: &str, end: u64) -> Answer {
 fn a_node_that_does_not_forward_does_not_answer_for_a_routed_pods_gateway() {
     // The kernel gives up after three seconds; what waits for one is not answered.
     for end in [1500, 4000] {
-        let off = waited_in_pod("0", end);
+        let off = waited_in_pod("0", true, end);
         assert_cause(&off, "forwarding-disabled", Verdict::Failing);
         assert!(off.findings[0].summary.contains("169.254.1.1"));
-        let on = waited_in_pod("1", end);
+        let on = waited_in_pod("1", true, end);
         assert_cause(&on, "neighbor-failed", Verdict::Failing);
     }
+}
+
+#[test]
+fn a_node_without_a_route_does_not_answer_for_a_routed_pods_gateway() {
+    for end in [1500, 4000] {
+        let answer = waited_in_pod("1", false, end);
+        assert_cause(&answer, "no-route", Verdict::Failing);
+        assert!(answer.findings[0].summary.contains("169.254.1.1"));
+    }
+}
+
+#[test]
+fn what_is_dropped_as_its_neighbour_is_given_up_waited_for_it() {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    let sent = reply(4001, remote()).inverse();
+    s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 2);
+    let ct = s.nat(vip(4001), reply(4001, remote()), ms(10));
+    let why = ("NEIGH_FAILED", "neigh_invalidate");
+    s.drop(sent, NETNS, why.0, why.1, Some(ct), ms(3010));
+    let hop = Event::NeighborFailed { ip: ip(GATEWAY) };
+    s.record(ms(3010), NETNS, UPLINK, None, hop);
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_cause(&answer, "neighbor-failed", Verdict::Failing);
+    assert!(answer.findings[0].summary.contains(GATEWAY), "{answer:#?}");
 }
 
 #[test]
