@@ -11,7 +11,7 @@ use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Link;
 use crate::model::record::Drop;
-use crate::model::{CtTuples, Tuple};
+use crate::model::{CtTuples, Proto, Tuple};
 use std::collections::BTreeSet;
 
 /// Why a Pod's packet to itself did not arrive.
@@ -345,10 +345,11 @@ fn same_ends(a: Tuple, b: Tuple) -> bool {
     (a.proto, a.source(), a.dst) == (b.proto, b.source(), b.dst)
 }
 
-/// Another entry stands for the very same packet: that is a race, and no matter of ports.
+/// Another entry stands for the very same packet: that is a race, and no matter of ports. TCP begins with one packet, and
+/// where an entry stands for it, it was let in when it was sent again.
 fn has_twin(part: Part<'_>, ct: &CtTuples) -> bool {
     let entries = part.node.facts.iter().flat_map(|f| &f.conntrack.entries);
-    entries.map(|e| e.tuples.orig).any(|orig| orig == ct.orig)
+    ct.orig.proto != Proto::TCP && entries.map(|e| e.tuples.orig).any(|orig| orig == ct.orig)
 }
 
 /// Evidence: which ports are in use.
