@@ -303,7 +303,7 @@ fn is_unrouted(facts: &NodeFacts, ip: IpAddr) -> bool {
 }
 
 /// Attempts whose Pod waits for a next hop that the node does not answer for, for this reason.
-fn waits_behind<'a>(case: &Case<'_>, a: &Attempt<'a>, why: Closed) -> Option<Because> {
+fn waits_behind(case: &Case<'_>, a: &Attempt<'_>, why: Closed) -> Option<Because> {
     let silent = silent(case, a)?;
     closed_proxy(&silent).filter(|(.., closed)| *closed == why)?;
     Some(Because {
