@@ -222,8 +222,12 @@ fn serve_reset(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves, and after each segment of the client sends one of its own that lies far beyond the window.
-fn serve_stray(stream: TcpStream, canary: &[u8]) -> io::Result<()> {
+/// Serves, and from then on sends after each segment of the client one of its own that lies far beyond the window. What the
+/// client asked for is on its way before: a connection that is cut earlier leaves it waiting, or not, as threads are scheduled.
+fn serve_stray(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header)?;
+    send_all(&mut stream, canary, wanted(&header))?;
     // A socket for both families knows IPv4 by mapped addresses.
     let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
     let (own, peer) = (plain(stream.local_addr()?), plain(stream.peer_addr()?));
@@ -247,7 +251,7 @@ fn serve_stray(stream: TcpStream, canary: &[u8]) -> io::Result<()> {
             }
         }
     });
-    serve_tcp(stream, canary)
+    read_all(&mut stream)
 }
 
 fn serve_tcp(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
@@ -257,10 +261,15 @@ fn serve_tcp(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
     let left = wanted(&header);
     thread::scope(|scope| {
         scope.spawn(move || send_all(&mut writer, canary, left));
-        let mut buffer = vec![0; 64 * 1024];
-        while stream.read(&mut buffer)? > 0 {}
-        stream.shutdown(Shutdown::Both)
+        read_all(&mut stream)
     })
+}
+
+/// Until the client has no more to say.
+fn read_all(stream: &mut TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    while stream.read(&mut buffer)? > 0 {}
+    stream.shutdown(Shutdown::Both)
 }
 
 fn send_all(stream: &mut TcpStream, pattern: &[u8], mut left: usize) -> io::Result<()> {
