@@ -16,15 +16,18 @@ const CREATE: u16 = 0x400;
 /// `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_CONFIRMED`: such an entry is not thrown out early.
 const LASTING: u32 = 2 | 4 | 8;
 const SECONDS: u32 = 3600;
+/// Tells these entries from all others.
+const MARK: u32 = 1;
 const NESTED: u16 = 0x8000;
-/// Other entries may end while the table is being filled: it is topped up so many times.
+/// Other entries may come while the table is being filled: they are taken out, and it is topped up, so many times.
 const ROUNDS: u32 = 4;
 /// Numbers that [`entry`] knows.
 const MOST: u32 = 1 << 30;
 /// Bytes of messages that one send holds.
 const BATCH: usize = 64 * 1024;
 
-/// Fills the table of namespace `ns` to `percent` of what it may hold.
+/// Fills the table of namespace `ns` to `percent` of what it may hold, with these entries alone: any other would end, or be
+/// thrown out for an attempt (a bridge's own IGMP report is one).
 pub fn fill(ns: &str, percent: u8) -> Result<()> {
     netns::within(ns, || {
         let wanted = setting("max")? * u32::from(percent) / 100;
@@ -32,6 +35,7 @@ pub fn fill(ns: &str, percent: u8) -> Result<()> {
         let mut batch = Vec::with_capacity(BATCH + 256);
         let mut numbers = 0..MOST;
         for _ in 0..ROUNDS {
+            send(&socket, &mut message(DELETE, REQUEST | ACK, &unmarked()))?;
             let missing = wanted.saturating_sub(setting("count")?);
             for n in numbers.by_ref().take(missing as usize) {
                 batch.extend(message(NEW, REQUEST | CREATE, &entry(n)));
@@ -106,6 +110,17 @@ fn entry(n: u32) -> Vec<u8> {
         attribute(2 | NESTED, &side(b, server, a, client)),
         attribute(3, &LASTING.to_be_bytes()),
         attribute(7, &SECONDS.to_be_bytes()),
+        attribute(8, &MARK.to_be_bytes()),
+    ]
+    .concat()
+}
+
+/// What to delete: entries without a mark (`CTA_MARK`, `CTA_MARK_MASK`).
+fn unmarked() -> Vec<u8> {
+    [
+        vec![0; 4],
+        attribute(8, &0_u32.to_be_bytes()),
+        attribute(21, &u32::MAX.to_be_bytes()),
     ]
     .concat()
 }
