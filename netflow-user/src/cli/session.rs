@@ -9,6 +9,7 @@ use crate::explain::Explainer;
 use crate::model::feed::Start;
 use crate::model::node::NodeFacts;
 use crate::model::objects::Objects;
+use crate::model::record::Record;
 use crate::model::recording::{RecordingError, Writer};
 use crate::model::source::{ObjectSource, SourceError};
 use crate::model::{Input, Time};
@@ -29,6 +30,8 @@ const DEAR: Duration = Duration::from_millis(400);
 const WORTH: Duration = Duration::from_secs(2);
 /// Longest silence towards the path walk: it has no clock but what it is fed.
 const TICK: Duration = Duration::from_millis(250);
+/// Records that waited for longer than this are told in pieces, as they would have come.
+const PIECE: Duration = Duration::from_millis(500);
 
 /// The node that is looked at.
 pub trait Node {
@@ -104,6 +107,26 @@ impl<'a> Feed<'a> {
         }
         self.last = time_of(input).unwrap_or(self.last);
         self.explainer.feed(0, input);
+    }
+
+    /// Takes what the kernel told. Records that piled up while the node was read are gone through as if they had come in time:
+    /// the cause that they show has stood on top since then, and nobody waits for it once more.
+    fn pass_on(&mut self, input: Input) {
+        let Input::Records { records } = input else {
+            return self.give(&input);
+        };
+        let mut rest = &records[..];
+        while let Some(first) = rest.first() {
+            let later = |r: &Record| r.time.since(first.time) > PIECE;
+            let end = rest.iter().position(later).unwrap_or(rest.len());
+            let (piece, after) = rest.split_at(end);
+            let records = piece.to_vec();
+            self.give(&Input::Records { records });
+            if !after.is_empty() {
+                self.explainer.settled();
+            }
+            rest = after;
+        }
     }
 
     /// Finishes the recording.
@@ -231,8 +254,10 @@ impl Pace {
     fn read(&mut self, node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
         let began = Instant::now();
         feed.give(&Input::Node(Box::new(node.facts()?)));
-        self.took = began.elapsed();
-        self.next = Instant::now() + FACTS_PERIOD.max(self.took * FACTS_REST);
+        // What was dear once may be cheap the next time: a long list of connections is kept for a while.
+        let before = std::mem::replace(&mut self.took, began.elapsed());
+        let rest = before.min(self.took) * FACTS_REST;
+        self.next = Instant::now() + FACTS_PERIOD.max(rest);
         self.ask = Instant::now() + FACTS_PERIOD.max(self.took);
         Ok(())
     }
@@ -240,7 +265,7 @@ impl Pace {
 
 fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
     for input in node.drain()? {
-        feed.give(&input);
+        feed.pass_on(input);
     }
     Ok(())
 }
@@ -273,7 +298,18 @@ mod tests {
     use super::*;
     use crate::cli::args::Global;
     use crate::cluster::identity::Identities;
+    use crate::model::record::Event;
     use crate::model::recording::Reader;
+
+    fn record(ms: u64) -> Record {
+        Record {
+            time: Time(ms * 1_000_000),
+            netns: 1,
+            ifindex: 1,
+            tuple: None,
+            event: Event::CtFull,
+        }
+    }
 
     /// Tells one tick a drain.
     #[derive(Default)]
@@ -282,6 +318,8 @@ mod tests {
         read: u64,
         takes: Duration,
         somebody_new: bool,
+        /// Milliseconds of records that wait to be drained.
+        waiting: Vec<u64>,
     }
 
     impl Node for Fake {
@@ -303,9 +341,14 @@ mod tests {
         }
 
         fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
-            Ok(vec![Input::Tick {
+            let mut inputs = vec![Input::Tick {
                 time: Time(1_000 + self.read),
-            }])
+            }];
+            let records: Vec<Record> = self.waiting.drain(..).map(record).collect();
+            if !records.is_empty() {
+                inputs.push(Input::Records { records });
+            }
+            Ok(inputs)
         }
 
         fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
@@ -398,6 +441,27 @@ mod tests {
         let last_facts = inputs.iter().rposition(|i| matches!(i, Input::Node(_)));
         assert_eq!(last_facts, Some(inputs.len() - 3), "{inputs:?}");
         assert_eq!((node.aimed, node.read), (1, 2));
+    }
+
+    #[test]
+    fn records_that_waited_are_told_in_pieces() {
+        let node = Fake {
+            waiting: vec![2000, 2400, 2501, 3001, 3002, 2999],
+            ..Fake::default()
+        };
+        let (inputs, _) = recorded_of(node, 1, Versions(vec![]));
+        let pieces: Vec<Vec<u64>> = inputs
+            .iter()
+            .filter_map(|i| match i {
+                Input::Records { records } => Some(records),
+                _ => None,
+            })
+            .map(|records| records.iter().map(|r| r.time.0 / 1_000_000).collect())
+            .collect();
+        assert_eq!(
+            pieces,
+            [vec![2000, 2400], vec![2501, 3001], vec![3002, 2999]]
+        );
     }
 
     #[test]

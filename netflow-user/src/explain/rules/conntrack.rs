@@ -105,13 +105,16 @@ fn drafts_of(
 
 /// The table is full now, or it turned connections away while we looked. Its trackers count what they refuse for reasons of
 /// their own as dropped, too (`nf_conntrack_in`, `net/netfilter/nf_conntrack_core.c`, v6.18): a table that was full moments
-/// ago is not nearly empty.
+/// ago is not nearly empty. An entry that has just ended leaves it all but full; where its count of drops was read only
+/// once, that is what is known.
 fn was_full(node: &View) -> bool {
-    let now = node.facts.as_ref().map(|f| &f.conntrack);
-    now.is_some_and(|t| {
-        let half = t.max > 0 && t.count * 2 >= t.max;
-        is_full(t) || half && rise(node, "drop") > 0
-    })
+    let Some(facts) = &node.facts else {
+        return false;
+    };
+    let table = &facts.conntrack;
+    let filled = |percent| table.max > 0 && table.count * 100 >= table.max * percent;
+    let once = node.before.as_ref().is_none_or(|f| f.time == facts.time);
+    filled(100) || filled(50) && rise(node, "drop") > 0 || filled(99) && once
 }
 
 fn is_full(table: &CtTable) -> bool {

@@ -77,6 +77,15 @@ fn a_full_table_turns_new_connections_away() {
     // By the time it was read again there was room.
     let answer = turned_away(table(90, 100, 5, ms(1)), table(80, 100, 9, ms(2000)), None);
     assert_cause(&answer, "conntrack-full", Verdict::Failing);
+    // An entry ended as it was read, and what it turned away is not known before it is read again.
+    let once = || table(99, 100, 5, ms(1));
+    assert_cause(
+        &turned_away(once(), once(), None),
+        "conntrack-full",
+        Verdict::Failing,
+    );
+    let answer = turned_away(once(), table(99, 100, 5, ms(2000)), None);
+    assert!(!has(&answer, "conntrack-full"), "{answer:#?}");
 }
 
 #[test]
@@ -245,6 +254,15 @@ fn a_source_port_that_another_holds_shows_that_none_is_left() {
     elsewhere.tuples.reply.src = ip(REMOTE);
     let answer = not_inserted(masqueraded(61_000), &[elsewhere], 4);
     assert_eq!(answer.findings[0].basis, Basis::Inferred, "{answer:#?}");
+}
+
+#[test]
+fn a_syn_let_in_when_it_was_sent_again_had_no_port_before() {
+    let holder = entry(vip(5001), masqueraded(61_000), 0x1be);
+    let later = entry(vip(4001), masqueraded(61_001), 0x1be);
+    let answer = not_inserted(masqueraded(61_000), &[holder, later], 4);
+    assert_cause(&answer, "snat-ports-exhausted", Verdict::Failing);
+    assert!(!has(&answer, "conntrack-clash"), "{answer:#?}");
 }
 
 #[test]
