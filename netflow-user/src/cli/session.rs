@@ -112,20 +112,20 @@ impl<'a> Feed<'a> {
     /// Takes what the kernel told. Records that piled up while the node was read are gone through as if they had come in time:
     /// the cause that they show has stood on top since then, and nobody waits for it once more.
     fn pass_on(&mut self, input: Input) {
-        let Input::Records { records } = input else {
+        let Input::Records { mut records } = input else {
             return self.give(&input);
         };
-        let mut rest = &records[..];
-        while let Some(first) = rest.first() {
-            let later = |r: &Record| r.time.since(first.time) > PIECE;
-            let end = rest.iter().position(later).unwrap_or(rest.len());
-            let (piece, after) = rest.split_at(end);
-            let records = piece.to_vec();
+        loop {
+            let first = records.first().map_or(Time(0), |r| r.time);
+            let later = |r: &Record| r.time.since(first) > PIECE;
+            let end = records.iter().position(later).unwrap_or(records.len());
+            let after = records.split_off(end);
             self.give(&Input::Records { records });
-            if !after.is_empty() {
-                self.explainer.settled();
+            if after.is_empty() {
+                return;
             }
-            rest = after;
+            self.explainer.settled();
+            records = after;
         }
     }
 

@@ -258,6 +258,7 @@ impl Kernel {
             return Err(KernelError::RingBytes(ring_bytes));
         }
         check_privileges()?;
+        sys::give_back_big_blocks();
         cleanup()?;
         let own = sys::current_netns().map_err(KernelError::io("own network namespace"))?;
         let clock = Clock::measure();

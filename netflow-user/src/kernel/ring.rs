@@ -107,7 +107,10 @@ impl Reader {
             reasons: &self.reasons,
             symbols: &self.symbols,
         };
-        let mut drained = Drained::default();
+        let mut drained = Drained {
+            records: Vec::with_capacity(self.ends.len()),
+            ..Drained::default()
+        };
         for bytes in self.taken() {
             match decode::record(bytes, names) {
                 Ok(record) => drained.records.push(record),

@@ -29,6 +29,9 @@ const MAX_DELETED: usize = 8192;
 /// The same when the map is all but full: what is watched needs room at once.
 const MAX_DELETED_FULL: usize = 4 * MAX_DELETED;
 
+/// Entries kept in mind for that, of which the first to go are picked when there are so many.
+const MAX_CANDIDATES: usize = MAX_DELETED_FULL / 2 * 3;
+
 /// Flows told in one sweep at most, those that are watched apart: it bounds memory and time in a storm. What is not told is
 /// counted.
 const MAX_TOLD: usize = 32_768;
@@ -111,7 +114,11 @@ impl Sweeper {
             watched,
             ..
         } = self;
-        let mut swept = Swept::default();
+        // Room for as many as there were: growing by copies would take twice as much.
+        let mut swept = Swept {
+            flows: Vec::with_capacity(self.entries.min(MAX_TOLD)),
+            ..Swept::default()
+        };
         let (mut over, mut candidates) = (Vec::new(), Vec::new());
         let mut entries = 0;
         map.for_each(|key_bytes, value_bytes| {
@@ -142,6 +149,9 @@ impl Sweeper {
                     watched: touches(&key.tuple, watched),
                     last,
                 });
+                if candidates.len() == MAX_CANDIDATES {
+                    pick(&mut candidates, MAX_DELETED_FULL);
+                }
             }
         })?;
         let most = if entries > self.capacity / 10 * 9 {
@@ -152,13 +162,13 @@ impl Sweeper {
         over.truncate(most);
         let left = entries - over.len();
         let excess = left.saturating_sub(self.capacity / 10 * 7);
-        let evicted = pick(candidates, excess.min(most - over.len()));
-        swept.evicted = evicted.len() as u64;
-        for key in over.iter().chain(evicted.iter().map(|c| &c.key)) {
+        pick(&mut candidates, excess.min(most - over.len()));
+        swept.evicted = candidates.len() as u64;
+        for key in over.iter().chain(candidates.iter().map(|c| &c.key)) {
             self.map.remove(key)?;
         }
         // What was added while the map was read is not in this number; the next sweep finds it.
-        self.taken.set(0, (left - evicted.len()) as u64, 0)?;
+        self.taken.set(0, (left - candidates.len()) as u64, 0)?;
         self.since = now;
         self.entries = entries;
         Ok(swept)
@@ -184,16 +194,12 @@ fn touches(tuple: &Tuple, addresses: &HashSet<IpAddr>) -> bool {
         .any(|a| addresses.contains(&Ipv6Addr::from(a.octets()).to_canonical()))
 }
 
-/// The `count` entries that are missed least: not watched before watched, the longest idle first.
-fn pick(mut candidates: Vec<Candidate>, count: usize) -> Vec<Candidate> {
-    if count == 0 {
-        return Vec::new();
-    }
-    if count < candidates.len() {
+/// Keeps the `count` entries that are missed least: not watched before watched, the longest idle first.
+fn pick(candidates: &mut Vec<Candidate>, count: usize) {
+    if count > 0 && count < candidates.len() {
         candidates.select_nth_unstable_by_key(count - 1, |c| (c.watched, c.last));
-        candidates.truncate(count);
     }
-    candidates
+    candidates.truncate(count);
 }
 
 #[cfg(test)]
@@ -236,7 +242,9 @@ mod tests {
             candidate(7, false),
         ];
         let picked = |count| {
-            let mut lasts: Vec<_> = pick(all.clone(), count).iter().map(|c| c.last).collect();
+            let mut kept = all.clone();
+            pick(&mut kept, count);
+            let mut lasts: Vec<_> = kept.iter().map(|c| c.last).collect();
             lasts.sort_unstable();
             lasts
         };

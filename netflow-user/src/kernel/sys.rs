@@ -44,6 +44,20 @@ pub fn getsockopt_bytes(
     Ok((len as usize).min(value.len()))
 }
 
+/// Memory of big blocks goes back to the kernel when they are freed. By itself glibc keeps it from the first one on (its
+/// `M_MMAP_THRESHOLD` grows up to 32 MiB, mallopt(3)), and what lives long settles between the holes.
+#[cfg(target_env = "gnu")]
+pub fn give_back_big_blocks() {
+    /// glibc's own value before it grows.
+    const BIG: i32 = 128 << 10;
+    // SAFETY: takes two numbers, and is safe to call from any thread.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BIG) };
+}
+
+/// Other allocators do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back_big_blocks() {}
+
 /// `SO_RCVBUFFORCE`: a receive buffer of `bytes`, beyond `net.core.rmem_max` where privileges allow it.
 pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
     // SAFETY: the kernel reads one int from `bytes`.

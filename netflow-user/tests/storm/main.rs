@@ -136,7 +136,6 @@ fn during(
 }
 
 #[test]
-#[ignore = "takes all cores for a minute; at 207,000 new tuples/s it needs 67 MiB of a budget of 60"]
 fn a_storm_changes_no_answer() -> Result<()> {
     for ring in [&[][..], TINY_RING] {
         let (lab, files) = (Lab::up()?, Files::new()?);
