@@ -14,6 +14,14 @@ pub(super) fn top(answer: &Answer) -> &'static str {
     answer.findings.first().map_or("none", |f| f.code)
 }
 
+/// Codes of the critical findings, in their order.
+pub(super) fn critical(answer: &Answer) -> Vec<&'static str> {
+    let all = answer.findings.iter();
+    all.filter(|f| f.severity == Severity::Critical)
+        .map(|f| f.code)
+        .collect()
+}
+
 /// The finding on top is this one, observed, and the only critical one; every id it cites exists.
 pub(super) fn assert_cause(answer: &Answer, code: &str, verdict: Verdict) {
     assert_eq!(top(answer), code, "{answer:#?}");
@@ -364,14 +372,7 @@ fn endpoint_that_no_pod_holds() {
     let old = SocketAddr::new(ip("10.9.1.99"), 8080);
     let (o, r) = (vip(4001), reply(4001, old));
     s.syn(o, CLIENT_VETH, ms(10), 7, 3);
-    let ct = CtTuples {
-        orig: o,
-        reply: r,
-        status: crate::model::CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    };
+    let ct = unconfirmed(o, r);
     s.drop(
         r.inverse(),
         NETNS,
@@ -392,14 +393,7 @@ fn waiting(left: bool, answered: bool) -> Answer {
     let gone = SocketAddr::new(ip("10.9.1.99"), 8080);
     let (o, r) = (vip(4001), reply(4001, gone));
     s.syn(o, CLIENT_VETH, ms(10), 7, 2);
-    let ct = CtTuples {
-        orig: o,
-        reply: r,
-        status: crate::model::CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    };
+    let ct = unconfirmed(o, r);
     let wait = Event::NeighborWait {
         ip: gone.ip(),
         ct: Some(ct),
@@ -421,14 +415,7 @@ fn waiting(left: bool, answered: bool) -> Answer {
 fn a_packet_that_waits_before_masquerade_is_sent_on() {
     let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
     let (o, r) = (vip(4001), reply(4001, backend()));
-    let ct = CtTuples {
-        orig: o,
-        reply: r,
-        status: crate::model::CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    };
+    let ct = unconfirmed(o, r);
     let ip = backend().ip();
     let wait = Event::NeighborWait { ip, ct: Some(ct) };
     s.record(ms(10), NETNS, BACKEND_VETH, Some(r.inverse()), wait);
@@ -466,14 +453,7 @@ fn filtered(objects: Objects) -> Answer {
     let mut s = Story::new("a", objects, facts);
     let (o, r) = (vip(4001), reply(4001, backend()));
     s.syn(o, CLIENT_VETH, ms(10), 7, 3);
-    let ct = CtTuples {
-        orig: o,
-        reply: r,
-        status: crate::model::CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    };
+    let ct = unconfirmed(o, r);
     s.drop(
         r.inverse(),
         NETNS,

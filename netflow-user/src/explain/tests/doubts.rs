@@ -2,31 +2,12 @@
 
 use super::codes::*;
 use super::story::*;
-use crate::model::answer::{Answer, Severity, Verdict};
+use crate::model::answer::{Answer, Verdict};
 use crate::model::conntrack::CtStatus;
 use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService};
 use crate::model::objects::{NetworkPolicy, Objects, PolicyPeer, PolicyRule, Selector};
-use crate::model::{CtTuples, Input, Proto, Tuple};
-
-fn critical(answer: &Answer) -> Vec<&'static str> {
-    let all = answer.findings.iter();
-    all.filter(|f| f.severity == Severity::Critical)
-        .map(|f| f.code)
-        .collect()
-}
-
-/// Conntrack as it is before a packet has passed all rules.
-fn unconfirmed(orig: Tuple, reply: Tuple) -> CtTuples {
-    CtTuples {
-        orig,
-        reply,
-        status: CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    }
-}
+use crate::model::{CtTuples, Input, Proto};
 
 #[test]
 fn a_ping_of_the_service_address_is_no_attempt() {

@@ -25,18 +25,6 @@ fn to(address: &str) -> SocketAddr {
     SocketAddr::new(ip(address), 8080)
 }
 
-/// As conntrack has it while the first packet is on its way.
-fn chosen(orig: Tuple, reply: Tuple) -> CtTuples {
-    CtTuples {
-        orig,
-        reply,
-        status: CtStatus(0x120),
-        zone: 0,
-        mark: 0,
-        info: 2,
-    }
-}
-
 fn listener(addr: &str) -> Listener {
     Listener {
         proto: Proto::TCP,
@@ -190,7 +178,7 @@ fn unroutable(objects: Objects, backend: &str) -> Answer {
         NETNS,
         "NOT_SPECIFIED",
         "ip_error",
-        Some(chosen(o, r)),
+        Some(unconfirmed(o, r)),
         ms(10),
     );
     explain(&[s.told(ms(4000))])
@@ -281,7 +269,7 @@ fn an_old_connection_that_todays_rules_would_send_there_too_is_stale_rules() {
         s.syn_at(o, CLIENT_VETH, Direction::Ingress, ms(10), 7, 3);
         let ct = CtTuples {
             status: CtStatus(status),
-            ..chosen(o, r)
+            ..unconfirmed(o, r)
         };
         s.drop(
             r.inverse(),
@@ -300,7 +288,7 @@ fn an_old_connection_that_todays_rules_would_send_there_too_is_stale_rules() {
                 .conntrack
                 .entries
                 .push(crate::model::conntrack::CtEntry {
-                    tuples: chosen(vip(4001), reply(4001, GONE)),
+                    tuples: unconfirmed(vip(4001), reply(4001, GONE)),
                     id: 1,
                     timeout_secs: 60,
                     tcp_state: None,

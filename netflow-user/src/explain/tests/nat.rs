@@ -2,10 +2,10 @@
 
 use super::codes::*;
 use super::story::*;
+use crate::model::Proto;
 use crate::model::answer::{Answer, Verdict};
 use crate::model::flow::Direction;
 use crate::model::node::NodeFacts;
-use crate::model::{CtTuples, Proto, Tuple};
 use std::net::SocketAddr;
 
 fn itself() -> SocketAddr {
@@ -27,14 +27,6 @@ fn bridged(hairpin: bool) -> NodeFacts {
     facts
 }
 
-fn chosen(orig: Tuple, reply: Tuple) -> CtTuples {
-    let mut s = Story::new("a", own_service(), facts_a());
-    CtTuples {
-        status: crate::model::conntrack::CtStatus(0x120),
-        ..s.nat(orig, reply, ms(10))
-    }
-}
-
 /// The Pod's packet to itself is dropped in `netns` at `place`.
 fn turned(netns: u32, reason: &str, place: &str, facts: NodeFacts) -> Answer {
     let mut s = Story::new("a", own_service(), facts);
@@ -45,7 +37,7 @@ fn turned(netns: u32, reason: &str, place: &str, facts: NodeFacts) -> Answer {
         netns,
         reason,
         place,
-        Some(chosen(o, r)),
+        Some(unconfirmed(o, r)),
         ms(10),
     );
     explain(&[s.told(ms(3000))])

@@ -2,7 +2,7 @@
 
 use super::codes::*;
 use super::story::*;
-use crate::model::answer::{Answer, Severity, Verdict};
+use crate::model::answer::{Answer, Verdict};
 use crate::model::flow::Direction;
 use crate::model::node::{NodeFacts, ProxyService, Unread};
 use crate::model::objects::{Endpoint, Objects, Service, ServicePort, TargetPort};
@@ -11,15 +11,6 @@ use std::net::SocketAddr;
 
 const OUTSIDE: &str = "203.0.113.9";
 const LB: &str = "198.51.100.10";
-
-fn critical(answer: &Answer) -> Vec<&'static str> {
-    let mut critical = answer.findings.iter();
-    let critical = critical.by_ref();
-    critical
-        .filter(|f| f.severity == Severity::Critical)
-        .map(|f| f.code)
-        .collect()
-}
 
 fn commands(answer: &Answer) -> String {
     let fixes = answer.findings.iter().flat_map(|f| &f.fix);

@@ -50,6 +50,18 @@ pub fn tuple(proto: Proto, from: &str, sport: u16, to: &str, dport: u16) -> Tupl
     }
 }
 
+/// Conntrack as it is before a packet has passed all rules: where it goes is decided, the entry is not in the table.
+pub fn unconfirmed(orig: Tuple, reply: Tuple) -> CtTuples {
+    CtTuples {
+        orig,
+        reply,
+        status: CtStatus(0x120),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    }
+}
+
 pub fn pod(name: &str, address: &str, node: &str, ports: &[u16]) -> Pod {
     let port = |n: &u16| ContainerPort {
         container: "app".into(),
