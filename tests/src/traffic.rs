@@ -277,6 +277,10 @@ impl App {
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        if lab.stays() {
+            // It outlives whoever reads what is said here, and would keep a pipe open.
+            command.stderr(Stdio::null());
+        }
         let mut child = lab.spawn(netns, command)?;
         let stdout = child.stdout.take().context("no stdout")?;
         let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));

@@ -54,12 +54,12 @@ pub struct Lab {
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static OPEN: Mutex<Vec<State>> = Mutex::new(Vec::new());
-/// Held for reading while a lab is being raised; taken for good before everything is taken down.
+/// Held for reading while a lab is being raised or taken down; taken for good before everything is taken down.
 static GATE: RwLock<()> = RwLock::new(());
 
 /// Takes down every lab of this process; for signal handlers, which cannot drop what other threads hold.
 pub fn take_all_down() {
-    // Nothing may be raised any more once the removal has begun: it would outlive this process.
+    // Nothing may be raised any more once the removal has begun: it would outlive this process. Nor does anybody else remove.
     std::mem::forget(GATE.write());
     let states = OPEN
         .lock()
@@ -85,7 +85,7 @@ impl Lab {
     pub fn up(plan: Plan, mode: Mode, life: Life) -> Result<Lab> {
         need_root()?;
         modules::load()?;
-        let _gate = GATE.read();
+        let gate = GATE.read();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("nfl{:x}-{number}", std::process::id());
         let lab = Lab {
@@ -108,12 +108,21 @@ impl Lab {
             tweaks: Vec::new(),
             conntrack_fill: 0,
         };
-        lab.state.save()?;
-        if let Ok(mut open) = OPEN.lock() {
-            open.push(lab.state.clone());
-        }
-        lab.build().context("raising the lab")?;
+        let built = lab.state.save().and_then(|()| {
+            if let Ok(mut open) = OPEN.lock() {
+                open.push(lab.state.clone());
+            }
+            lab.build()
+        });
+        // A lab that could not be raised is taken down, which asks for the gate.
+        drop(gate);
+        built.context("raising the lab")?;
         Ok(lab)
+    }
+
+    /// It stands on after this process has ended.
+    pub fn stays(&self) -> bool {
+        self.state.owner.is_none()
     }
 
     /// Namespace of node `n`.
@@ -453,6 +462,7 @@ impl Lab {
     }
 
     fn end(&mut self) -> Result<()> {
+        let _gate = GATE.read();
         if let Ok(mut open) = OPEN.lock() {
             open.retain(|s| s.prefix != self.state.prefix);
         }
