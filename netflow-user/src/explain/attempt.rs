@@ -16,6 +16,10 @@ pub const UNANSWERED: Duration = Duration::from_secs(1);
 /// <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>): until then silence says nothing.
 const FIRST_RESEND: Duration = Duration::from_millis(200);
 
+/// So long after its first packet a connection whose answer was lost has said so: a SYN is sent again after a second
+/// (RFC 6298, 2.1), and later by the timer's grain and what keeps a processor busy.
+const SERVED: Duration = Duration::from_millis(1500);
+
 /// What one node saw of the attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
@@ -470,11 +474,12 @@ fn is_undecided(part: Part<'_>) -> bool {
     })
 }
 
-/// What answers a SYN may still reset the connection or leave it hanging: one younger than what makes a stall has been
-/// served once data came back or a side has closed it.
+/// What answers a SYN may still reset the connection or leave it hanging, or never reach the client: a young one has been
+/// served once data came back or a side has closed it. Conntrack may have announced it before its first packet was seen.
 fn is_served(part: Part<'_>, answers: &[&Sight]) -> bool {
     let closed = |s: &Sight| s.stats.fin.is_some();
-    part.node.now.since(part.conn.began) >= UNANSWERED
+    let seen = part.conn.sights.iter().map(|s| s.stats.first).min();
+    part.node.now.since(seen.unwrap_or(part.conn.began)) >= SERVED
         || part.conn.sights.iter().any(closed)
         || answers.iter().any(|s| s.stats.data.is_some())
 }

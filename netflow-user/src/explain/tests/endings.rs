@@ -50,6 +50,19 @@ fn bulk(opened: bool, end: u64) -> Story {
     s
 }
 
+/// The answer to a SYN left a second ago; the SYN is sent again as soon as the client's timer runs out.
+#[test]
+fn an_answer_that_nobody_has_missed_yet_is_not_taken_up() {
+    let outcomes = |end| {
+        let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+        s.served(4001, backend(), BACKEND_VETH, ms(1000));
+        explain(&[s.told(ms(end))]).paths[0].outcomes
+    };
+    let early = outcomes(2010);
+    assert_eq!((early.ok, early.pending), (0, 1));
+    assert_eq!(outcomes(2600).ok, 1);
+}
+
 /// The node reads its conntrack table, which holds the connection.
 fn with_table(mut inputs: Vec<Input>, at: u64) -> Vec<Input> {
     let entry = crate::model::conntrack::CtEntry {
