@@ -44,8 +44,8 @@ use view::View;
 /// An observed critical finding that has stood on top for so long is the answer (design: time to answer).
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The code that says no more than that another node or router will know.
-const ASK_THERE: &str = "lost-beyond-node";
+/// Codes that say no more than that nothing comes back, and another node or router will know.
+const ASK_THERE: [&str; 2] = ["lost-beyond-node", "overlay-peer-lost"];
 
 /// Answers from what it is fed.
 pub struct Explainer {
@@ -99,7 +99,7 @@ impl Explainer {
         if std::mem::take(&mut self.fed) {
             let now = self.now();
             self.top = match (self.cause(), self.top) {
-                (Some(code), Some((old, since))) if old == code || old == ASK_THERE => {
+                (Some(code), Some((old, since))) if old == code || ASK_THERE.contains(&old) => {
                     Some((code, since))
                 }
                 (cause, _) => cause.map(|code| (code, now)),
