@@ -76,15 +76,15 @@ pub(super) static LOST_BEYOND_NODE: Code = Code {
     looked_at: "The packets at each interface of this node, drops here, answers on the uplink.",
     check: &[
         CheckStep {
-            text: "Ask the backend's node",
+            text: "Ask the other node",
             command: "netflow explain --standalone --svc {ns}/{svc} --manifests OBJECTS.yaml --record {node}.nfr  # on {node}",
         },
         CheckStep {
             text: "Both recordings together are one path",
-            command: "netflow explain --replay {client_node}.nfr {node}.nfr",
+            command: "netflow explain --replay {here}.nfr {node}.nfr",
         },
         CheckStep {
-            text: "Whether the backend's node is well",
+            text: "Whether that node is well",
             command: "kubectl get node {node} -o wide",
         },
         CheckStep {
@@ -93,7 +93,7 @@ pub(super) static LOST_BEYOND_NODE: Code = Code {
         },
     ],
     mitigate: &[FixStep {
-        text: "Run netflow on the backend's node too; the cause shows there",
+        text: "Run netflow on the other node too; the cause shows there",
         command: "",
         changes: Changes::Nothing,
     }],

@@ -238,9 +238,12 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
                     "{what} leave {here} through {dev} toward {} and nothing comes back; {look}",
                     case.name(toward, a.began()),
                 );
-                let values = node.map(|n| ("node", n)).into_iter().collect();
+                let there = node.map(|n| ("node", n));
                 Saying {
-                    values,
+                    values: there
+                        .into_iter()
+                        .chain([("here", here.to_owned())])
+                        .collect(),
                     ..Saying::new(summary)
                 }
             },
