@@ -145,7 +145,7 @@ pub(super) static NO_ROUTE: Code = Code {
         },
         CheckStep {
             text: "On {here}: routes that refuse",
-            command: "ip route show table all type unreachable; ip route show table all type blackhole; ip route show table all type prohibit",
+            command: "(ip route show table all; ip -6 route show table all) | grep -E 'unreachable|blackhole|prohibit'",
         },
         CheckStep {
             text: "The Pod range of each node, for which every other one needs a route",
