@@ -1,6 +1,6 @@
 //! Everything a rule may look at.
 
-use super::attempt::{Attempt, Outcome, Part, UNANSWERED, outcome};
+use super::attempt::{Attempt, Outcome, Part, outcome};
 use super::codes;
 use super::datagrams;
 use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
@@ -23,6 +23,10 @@ use std::time::Duration;
 
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
 const SAME_ATTEMPT: Duration = Duration::from_secs(30);
+
+/// So long after a connection began a stall of what it carries shows: a second without progress once the data was sent, and
+/// the sweep after that.
+const STALL_SHOWS: Duration = Duration::from_secs(2);
 
 /// A client that dials so many ports which the Service does not have is looking around, not mistaken.
 const SCANNED_PORTS: usize = 4;
@@ -412,10 +416,12 @@ impl<'a> Case<'a> {
             let mut answers = p.conn.sights_towards(false);
             answers.any(|s| s.stats.fin.is_some())
         };
-        let gone = self
-            .views
-            .iter()
-            .any(|v| v.now < a.began() + UNANSWERED && self.is_local(v, a.translated().dst));
+        let decided = a.parts.first().map(|p| p.view);
+        let mut others = self.views.iter().enumerate();
+        let gone = others.any(|(i, v)| {
+            let early = v.now < a.began() + STALL_SHOWS;
+            Some(i) != decided && early && self.is_local(v, a.translated().dst)
+        });
         a.orig.proto == Proto::TCP && gone && !a.parts.iter().any(closed)
     }
 

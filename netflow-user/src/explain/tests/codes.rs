@@ -631,6 +631,24 @@ fn a_node_that_was_not_looking_cannot_have_missed_it() {
     assert_cause(&answer, "never-arrived", Verdict::Failing);
 }
 
+/// A stall shows a second after its data was sent, at the next sweep.
+#[test]
+fn whether_answers_arrive_is_not_known_of_a_node_that_stopped_looking() {
+    let outcomes = |stopped| {
+        let mut a = Story::new("a", objects(&[REMOTE]), facts_a());
+        a.served(4001, remote(), UPLINK, ms(1000));
+        let mut b = Story::new("b", objects(&[REMOTE]), facts_b());
+        let arrived = reply(4001, remote()).inverse();
+        b.syn(arrived, UPLINK, ms(1000), 4001, 1);
+        b.syn_ack(arrived.inverse(), UPLINK, Direction::Egress, ms(1000));
+        explain(&[a.told(ms(9000)), b.told(ms(stopped))]).paths[0].outcomes
+    };
+    for (stopped, ok) in [(1900, 0), (2400, 0), (3100, 1)] {
+        let outcomes = outcomes(stopped);
+        assert_eq!((outcomes.ok, outcomes.attempts), (ok, 1), "{stopped}");
+    }
+}
+
 #[test]
 fn what_a_node_saw_before_it_was_ready_takes_nothing_from_another() {
     let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
