@@ -111,7 +111,7 @@ impl<'a> Feed<'a> {
 
     /// Takes what the kernel told. Records that piled up while the node was read are gone through as if they had come in time:
     /// the cause that they show has stood on top since then, and nobody waits for it once more.
-    fn pass_on(&mut self, input: Input) {
+    fn catch_up(&mut self, input: Input) {
         let Input::Records { mut records } = input else {
             return self.give(&input);
         };
@@ -265,7 +265,7 @@ impl Pace {
 
 fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
     for input in node.drain()? {
-        feed.pass_on(input);
+        feed.catch_up(input);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The book of evidence: every sentence of an answer names the records it comes from.
 
+use super::view::View;
 use crate::flows::Cite;
 use crate::model::answer::{Evidence, EvidenceFlow, Peer, Plane, TupleText};
 use crate::model::identity::{Identity, Who};
@@ -44,6 +45,21 @@ impl Draft {
     /// A draft that rests on facts of a node.
     pub fn node(kind: impl Into<String>, text: impl Into<String>) -> Draft {
         Draft::of(Plane::Node, kind, text, Cite::Node)
+    }
+
+    /// A draft that rests on what was read of this node, whose view it is.
+    pub fn of_node(
+        view: usize,
+        node: &View,
+        kind: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Draft {
+        Draft {
+            time: node.facts.as_ref().map(|f| f.time),
+            view: Some((view, node.name().to_owned())),
+            netns: Some(node.start.netns),
+            ..Draft::node(kind, text)
+        }
     }
 
     fn of(plane: Plane, kind: impl Into<String>, text: impl Into<String>, cite: Cite) -> Draft {

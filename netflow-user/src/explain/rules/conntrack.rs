@@ -114,7 +114,7 @@ fn was_full(node: &View) -> bool {
     let table = &facts.conntrack;
     let filled = |percent| table.max > 0 && table.count * 100 >= table.max * percent;
     let once = node.before.as_ref().is_none_or(|f| f.time == facts.time);
-    filled(100) || filled(50) && rise(node, "drop") > 0 || filled(99) && once
+    is_full(table) || filled(50) && rise(node, "drop") > 0 || filled(99) && once
 }
 
 fn is_full(table: &CtTable) -> bool {
@@ -147,16 +147,12 @@ fn table_drafts(part: Part<'_>) -> Vec<Draft> {
          entries thrown out early",
         table.count, table.max
     );
-    vec![node_draft(part.view, part.node, "conntrack table", text)]
-}
-
-/// Evidence: a fact of a node.
-fn node_draft(view: usize, node: &View, kind: &str, text: String) -> Draft {
-    let mut draft = Draft::node(kind, text);
-    draft.time = node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((view, node.name().to_owned()));
-    draft.netns = Some(node.start.netns);
-    draft
+    vec![Draft::of_node(
+        part.view,
+        part.node,
+        "conntrack table",
+        text,
+    )]
 }
 
 /// The table of a node is nearly full. Nothing fails for it yet.
@@ -183,7 +179,7 @@ pub fn pressure(case: &Case<'_>, report: &mut Report) {
             view.name()
         );
         let saying = Saying {
-            evidence: vec![node_draft(i, view, "conntrack fill", text)],
+            evidence: vec![Draft::of_node(i, view, "conntrack fill", text)],
             ..Saying::new(summary)
         };
         report.state(
@@ -341,7 +337,7 @@ pub fn invalid(case: &Case<'_>, report: &mut Report) {
                 part.node.name()
             );
             let text = format!("conntrack of {}: {why}", part.node.name());
-            let mut evidence = vec![node_draft(part.view, part.node, "conntrack invalid", text)];
+            let mut evidence = vec![Draft::of_node(part.view, part.node, "conntrack invalid", text)];
             evidence.extend(liberal_draft(part));
             Saying {
                 evidence,
@@ -364,7 +360,7 @@ fn liberal_draft(part: Part<'_>) -> Option<Draft> {
     let name = "net.netfilter.nf_conntrack_tcp_be_liberal";
     let value = part.node.facts.as_ref()?.sysctls.get(name)?;
     let text = format!("{name} is {value}");
-    Some(node_draft(part.view, part.node, name, text))
+    Some(Draft::of_node(part.view, part.node, name, text))
 }
 
 /// Two packets began the same connection at once, and the second one's entry could not be put into the table. Where
@@ -407,7 +403,7 @@ pub fn clash(case: &Case<'_>, report: &mut Report) {
                 part.node.name()
             );
             Saying {
-                evidence: vec![node_draft(part.view, part.node, "insert_failed", text)],
+                evidence: vec![Draft::of_node(part.view, part.node, "insert_failed", text)],
                 ..Saying::new(summary)
             }
         },
@@ -450,7 +446,7 @@ fn resolved(case: &Case<'_>, report: &mut Report) {
             view.name()
         );
         let text = format!("conntrack of {}: clash_resolve rose by {n}", view.name());
-        let mut evidence = vec![node_draft(i, view, "clash_resolve", text)];
+        let mut evidence = vec![Draft::of_node(i, view, "clash_resolve", text)];
         evidence.extend(ours);
         let saying = Saying {
             evidence,

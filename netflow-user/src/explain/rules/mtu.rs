@@ -394,11 +394,8 @@ impl<'a> Mismatch<'a> {
             self.out.name,
             self.out.mtu
         );
-        let mut draft = Draft::node(format!("mismatch {}", link.name), text);
-        draft.view = Some((part.view, part.node.name().to_owned()));
-        draft.netns = Some(part.node.start.netns);
-        draft.time = part.node.facts.as_ref().map(|f| f.time);
-        draft
+        let kind = format!("mismatch {}", link.name);
+        Draft::of_node(part.view, part.node, kind, text)
     }
 
     fn saying(&self) -> Saying {

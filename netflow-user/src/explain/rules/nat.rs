@@ -158,10 +158,8 @@ fn port_draft(a: &Attempt<'_>, port: &Link) -> Option<Draft> {
     let part = a.part_of(a.client()).or(a.parts.first().copied())?;
     let mode = if port.hairpin { "on" } else { "off" };
     let text = format!("bridge port {}: hairpin mode {mode}", port.name);
-    let mut draft = Draft::node(format!("hairpin {}", port.name), text);
-    draft.time = part.node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((part.view, part.node.name().to_owned()));
-    draft.netns = Some(part.node.start.netns);
+    let kind = format!("hairpin {}", port.name);
+    let mut draft = Draft::of_node(part.view, part.node, kind, text);
     draft.ifname = Some(port.name.clone());
     Some(draft)
 }
@@ -367,10 +365,7 @@ fn ports_draft(part: Part<'_>, ct: &CtTuples, taken: &BTreeSet<u16>) -> Draft {
         part.node.name(),
         taken.len()
     );
-    let mut draft = Draft::node(format!("ports {to}"), text);
-    draft.time = part.node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((part.view, part.node.name().to_owned()));
-    draft.netns = Some(part.node.start.netns);
+    let mut draft = Draft::of_node(part.view, part.node, format!("ports {to}"), text);
     draft.tuple = Some(ct.orig);
     draft
 }

@@ -369,13 +369,9 @@ pub(super) fn routes_for_no_pod(case: &Case<'_>, report: &mut Report) {
                 node.name(),
                 full_name(case)
             );
-            let mut draft = Draft::node(
-                format!("unrouted {hop}"),
-                format!("no route of {} covers {hop}", node.name()),
-            );
-            draft.view = Some((silent.part.view, node.name().to_owned()));
-            draft.netns = Some(node.start.netns);
-            draft.time = node.facts.as_ref().map(|f| f.time);
+            let kind = format!("unrouted {hop}");
+            let text = format!("no route of {} covers {hop}", node.name());
+            let draft = Draft::of_node(silent.part.view, node, kind, text);
             Saying {
                 evidence: vec![draft],
                 values: values_of(&silent, dev, silent.to.ip()),

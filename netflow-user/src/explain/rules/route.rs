@@ -492,12 +492,8 @@ fn path_of(name: &str, dev: &str) -> String {
 
 /// Evidence: the value of a sysctl.
 pub(super) fn setting_draft(part: Part<'_>, name: &str, value: &str) -> Draft {
-    let node = part.node;
-    let mut draft = Draft::node(format!("sysctl {name}"), format!("{name} = {value}"));
-    draft.time = node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((part.view, node.name().to_owned()));
-    draft.netns = Some(node.start.netns);
-    draft
+    let text = format!("{name} = {value}");
+    Draft::of_node(part.view, part.node, format!("sysctl {name}"), text)
 }
 
 // asymmetric-return
