@@ -55,6 +55,13 @@ const MAX_OPTIONS: usize = 8;
 pub trait Source {
     /// The header at `offset`, `None` if the packet (or the part that can be seen) ends before it does.
     fn load<T: Plain>(&self, offset: u32) -> Option<T>;
+
+    /// The same offset. Where the verifier follows every chain of extension headers, it forgets here how long this one is, so that
+    /// chains of as many headers are one to it.
+    #[inline(always)]
+    fn forget(&self, offset: u32) -> u32 {
+        offset
+    }
 }
 
 /// Why a packet is not followed.
@@ -313,6 +320,7 @@ fn ipv6<S: Source + ?Sized>(source: &S, ip: u32) -> Result<Packet, Odd> {
             AUTH => (u32::from(extension.len) + 2) * 4,
             _ => (u32::from(extension.len) + 1) * 8,
         };
+        packet.transport = source.forget(packet.transport);
         packet.tuple.proto = extension.next;
         if packet.later_fragment {
             return Ok(packet);
@@ -511,6 +519,7 @@ mod kernel {
     }
 
     /// The linear buffer of an `sk_buff` in a tracing program.
+    #[derive(Clone, Copy)]
     pub struct Buffer {
         /// Address of offset 0.
         pub start: u64,
@@ -532,6 +541,15 @@ mod kernel {
                 let from = (self.start + u64::from(offset)) as *const _;
                 (bpf_probe_read_kernel(to, size, from) == 0).then(|| value.assume_init())
             }
+        }
+
+        #[inline(always)]
+        fn forget(&self, offset: u32) -> u32 {
+            let mut offset = offset;
+            let at = (&raw mut offset).cast();
+            // SAFETY: the variable is written over with itself; what a helper has written is just bytes to the verifier.
+            unsafe { bpf_probe_read_kernel(at, size_of::<u32>() as u32, at.cast()) };
+            offset
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod kernels;
 
+use crate::bench;
 use crate::dependencies;
 use crate::lab;
 use crate::process;
@@ -10,7 +11,7 @@ use crate::setup;
 use crate::table::{self, Align};
 use crate::tally::{self, Tally};
 use crate::timing::Took;
-use crate::vm::Line;
+use crate::vm::{LINES, Line};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, ExitCode};
@@ -22,8 +23,9 @@ use std::time::{Duration, Instant};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences,
-duplicate versions), unit and integration tests; then the lab's scenarios: real
-packets, real faults, and what netflow says about them.
+duplicate versions), what the verifier spends on each program (docs/bench.md), unit and
+integration tests; then the lab's scenarios: real packets, real faults, and what netflow
+says about them.
 
 `cargo xtask test kernels [KERNEL…]` runs one scenario of each fault whose evidence differs
 from kernel to kernel on those of `cargo xtask vm list`, in emulated machines; only when
@@ -107,6 +109,14 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
     let mut parts = Vec::new();
     if args.only == Some(Only::Kernels) {
         let (lines, seed, only) = (args.kernels.clone(), args.seed, args.scenario.clone());
+        let verified = if lines.is_empty() {
+            LINES.iter().collect()
+        } else {
+            lines.clone()
+        };
+        parts.push(Part::new("verified instructions", move || {
+            bench::check_programs(root, &verified)
+        }));
         parts.push(Part::new("kernels", move || {
             kernels::run(&lines, seed, only.as_deref())
         }));
@@ -117,6 +127,9 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
         parts.push(Part::new("clippy", clippy));
         parts.push(Part::new("clippy of the BPF crate", clippy_ebpf));
         parts.push(Part::new("dependencies", dependencies::check));
+        parts.push(Part::new("verified instructions", move || {
+            bench::check_programs(root, &[])
+        }));
         parts.push(Part::new("unit and integration", move || cargo_test(root)));
     }
     if args.only != Some(Only::Unit) {

@@ -3,13 +3,14 @@
 use super::clock;
 use super::layout::layout;
 use super::netns::Netns;
-use super::read::{Direct, Probe, Read, address, field, field_address};
+use super::read::{Direct, Probe, Read, address, field, field_address, forget};
 use super::ring::{self, Place};
 use super::zero::clear;
 use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use netflow_ebpf::map::CT_SEEN_ENTRIES;
 use netflow_ebpf::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use netflow_ebpf::{ABSENT, Addr, Ct, CtSeen, Kind, NatRecord, Tuple};
@@ -36,14 +37,15 @@ static CT_SEEN: LruHashMap<u64, CtSeen> = LruHashMap::with_max_entries(CT_SEEN_E
 /// `to` can be written.
 #[inline(always)]
 pub unsafe fn of<R: Read>(skb: *const c_void, to: *mut Ct) {
-    // SAFETY: zeros are a valid value.
-    unsafe { clear(to) };
-    if layout!(skb_nfct) == ABSENT {
-        return;
-    }
-    if let Some(ct) = read(field!(R, skb, skb_nfct: u64)) {
-        // SAFETY: as above.
-        unsafe { *to = ct };
+    let nfct = if layout!(skb_nfct) == ABSENT {
+        0
+    } else {
+        field!(R, skb, skb_nfct: u64)
+    };
+    // SAFETY: zeros are a valid value, and `to` can be written.
+    unsafe {
+        clear(to);
+        write(nfct, to);
     }
 }
 
@@ -65,33 +67,57 @@ pub fn netns(ct: *const c_void) -> Option<Netns> {
 /// The entry that `skb->_nfct` names.
 #[inline(always)]
 pub fn read(nfct: u64) -> Option<Ct> {
+    let mut ct = MaybeUninit::<Ct>::uninit();
+    // SAFETY: memory of this program; once written, all of it is.
+    unsafe {
+        write(nfct, ct.as_mut_ptr())?;
+        forget(ct.as_mut_ptr());
+        Some(ct.assume_init())
+    }
+}
+
+/// Writes all fields of the entry that `skb->_nfct` names to `to`.
+///
+/// # Safety
+/// `to` can be written.
+#[inline(always)]
+unsafe fn write(nfct: u64, to: *mut Ct) -> Option<()> {
     let ct = entry(nfct);
     if ct.is_null() || layout!(ct_orig) == ABSENT {
         return None;
     }
-    Some(Ct {
-        orig: tuple(field_address!(ct, ct_orig)),
-        reply: tuple(field_address!(ct, ct_reply)),
-        status: field!(Probe, ct, ct_status: u32),
-        mark: if layout!(ct_mark) == ABSENT {
-            0
-        } else {
-            field!(Probe, ct, ct_mark: u32)
-        },
-        zone: if layout!(ct_zone) == ABSENT {
-            0
-        } else {
-            field!(Probe, ct, ct_zone: u16)
-        },
-        info: (nfct & INFO_MASK) as u8,
-        pad: 0,
-        end: 0,
-    })
+    let (orig, reply) = (field_address!(ct, ct_orig), field_address!(ct, ct_reply));
+    let status = field!(Probe, ct, ct_status: u32);
+    let mark = if layout!(ct_mark) == ABSENT {
+        0
+    } else {
+        field!(Probe, ct, ct_mark: u32)
+    };
+    let zone = if layout!(ct_zone) == ABSENT {
+        0
+    } else {
+        field!(Probe, ct, ct_zone: u16)
+    };
+    // SAFETY: `to` can be written.
+    unsafe {
+        tuple(orig, &raw mut (*to).orig);
+        tuple(reply, &raw mut (*to).reply);
+        (*to).status = status;
+        (*to).mark = mark;
+        (*to).zone = zone;
+        (*to).info = (nfct & INFO_MASK) as u8;
+        (*to).pad = 0;
+        (*to).end = 0;
+    }
+    Some(())
 }
 
-/// A `struct nf_conntrack_tuple`.
+/// Writes a `struct nf_conntrack_tuple` to `to`. Who keeps it on the stack forgets it ([`forget`]): it comes about in many ways.
+///
+/// # Safety
+/// `to` can be written.
 #[inline(always)]
-pub fn tuple(at: *const c_void) -> Tuple {
+pub unsafe fn tuple(at: *const c_void, to: *mut Tuple) {
     let is_v4 = field!(Probe, at, tuple_l3num: u16) == AF_INET;
     let mut saddr = address::<Probe>(field_address!(at, tuple_src));
     let mut daddr = address::<Probe>(field_address!(at, tuple_dst));
@@ -108,14 +134,15 @@ pub fn tuple(at: *const c_void) -> Tuple {
     } else {
         (0, 0)
     };
-    Tuple {
-        saddr,
-        daddr,
-        sport,
-        dport,
-        proto,
-        family: if is_v4 { 4 } else { 6 },
-        pad: 0,
+    // SAFETY: `to` can be written.
+    unsafe {
+        (*to).saddr = saddr;
+        (*to).daddr = daddr;
+        (*to).sport = sport;
+        (*to).dport = dport;
+        (*to).proto = proto;
+        (*to).family = if is_v4 { 4 } else { 6 };
+        (*to).pad = 0;
     }
 }
 

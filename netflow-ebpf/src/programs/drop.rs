@@ -1,7 +1,7 @@
 //! `kfree_skb`: the kernel drops a packet.
 
 use super::layout::layout;
-use super::read::{Direct, Probe, Read, field, forget};
+use super::read::{Direct, Probe, Read, field, forgotten};
 use super::ring::{self, Place};
 use super::skb::{Route, Skb};
 use super::zero::clear;
@@ -55,7 +55,12 @@ fn netflow_drop_raw(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
-    let noise = noise(place, reason);
+    // The verifier would go on with as many states as there are rules.
+    let (noise, place, reason) = (
+        forgotten(noise(place, reason)),
+        forgotten(place),
+        forgotten(reason),
+    );
     if noise & NOISE != 0 {
         return None;
     }
@@ -68,7 +73,8 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         lost::count(Lost::DropNoTuple);
         return None;
     };
-    let packet = forget(&packet);
+    let packet = forgotten(packet);
+    let buffer = forgotten(buffer);
     let is_reset = packet.tuple.proto == TCP && packet.flags & RST != 0;
     if parse::is_redirect(&packet.tuple)
         || parse::is_link_control(&packet.tuple)
@@ -91,7 +97,8 @@ fn dropped<R: Read>(skb: *const c_void, place: u64, reason: u32) -> Option<()> {
         &packet,
         len,
         now,
-    )?;
+    )
+    .map(forgotten)?;
     let mut entry = ring::reserve::<DropRecord>(
         Kind::Drop,
         &Place {

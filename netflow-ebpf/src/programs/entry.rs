@@ -12,6 +12,7 @@ use aya_ebpf::macros::{kprobe, kretprobe, map};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use netflow_ebpf::map::CLASHED_ENTRIES;
 use netflow_ebpf::parse::{ICMP, ICMPV6};
 use netflow_ebpf::{CT_CLASHED, CT_EVICTED, Ct, CtFullRecord, CtRecord, Kind, NatRecord, Tuple};
@@ -217,7 +218,13 @@ fn allocated(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     let netns = Netns::watched::<Probe>(note.first as *const c_void)?;
-    let tuple = forget(&conntrack::tuple(note.second as *const c_void));
+    let mut tuple = MaybeUninit::<Tuple>::uninit();
+    // SAFETY: memory of this program; once written, all of it is.
+    let tuple = unsafe {
+        conntrack::tuple(note.second as *const c_void, tuple.as_mut_ptr());
+        forget(tuple.as_mut_ptr());
+        tuple.assume_init()
+    };
     let now = clock::now();
     if is_seen(client_and_service(netns, &tuple), now) {
         return None;

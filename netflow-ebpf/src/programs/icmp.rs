@@ -5,7 +5,7 @@
 //! there is no tracepoint on any kernel.
 
 use super::layout::layout;
-use super::read::{Direct, Probe, Read};
+use super::read::{Direct, Probe, Read, forgotten};
 use super::ring::{self, Place};
 use super::skb::Skb;
 use super::zero::clear;
@@ -96,7 +96,7 @@ fn noted_mtu(skb: *const c_void) -> u32 {
 fn sent<R: Read>(skb: *const c_void, icmp_type: u8, code: u8, mtu: u32) -> Option<()> {
     let skb = Skb::watched::<R>(skb)?;
     let buffer = skb.buffer::<R>();
-    let tuple = skb.packet(&buffer).ok()?.tuple;
+    let tuple = forgotten(skb.packet(&buffer).ok()?.tuple);
     let place = Place {
         time: clock::now(),
         netns: skb.netns,

@@ -3,7 +3,7 @@
 use super::clock;
 use super::conntrack::{self, fold, mix};
 use super::netns::Netns;
-use super::read::{Direct, Probe, Read, address, field, field_address, forget};
+use super::read::{Direct, Probe, Read, address, field, field_address, forgotten};
 use super::ring::{self, Place};
 use super::skb::Skb;
 use aya_ebpf::macros::{btf_tracepoint, map, raw_tracepoint};
@@ -96,7 +96,7 @@ fn queued<R: Read>(neigh: *const c_void, kept: i32) -> Option<()> {
         return None;
     }
     let buffer = skb.buffer::<Probe>();
-    let packet = forget(&skb.packet(&buffer).ok()?);
+    let packet = forgotten(skb.packet(&buffer).ok()?);
     let ip = ip::<R>(neigh)?;
     let now = clock::now();
     if is_seen(netns, ip, &packet.tuple, now) {

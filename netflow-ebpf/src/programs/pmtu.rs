@@ -5,7 +5,7 @@ use super::clock;
 use super::conntrack::{fold, mix};
 use super::layout::layout;
 use super::netns::Netns;
-use super::read::{Probe, address, field, field_address, forget};
+use super::read::{Probe, address, field, field_address, forgotten};
 use super::ring::{self, Place};
 use super::seen::is_seen;
 use super::skb::Skb;
@@ -101,7 +101,7 @@ fn done(ctx: &RetProbeContext) -> Option<()> {
     let _ = TOO_BIG.remove(&key);
     let skb = Skb::watched::<Probe>(key as *const c_void)?;
     let buffer = skb.buffer::<Probe>();
-    let packet = forget(&skb.packet(&buffer).ok()?);
+    let packet = forgotten(skb.packet(&buffer).ok()?);
     let (mtu, quoted) = parse::icmp_error(&buffer, packet.tuple.proto, packet.transport)?;
     let place = Place {
         time: clock::now(),
@@ -193,7 +193,7 @@ fn cut(ctx: &ProbeContext) -> Option<()> {
     Netns::watched::<Probe>(ctx.arg(0)?)?;
     let skb = Skb::watched::<Probe>(ctx.arg(2)?)?;
     let buffer = skb.buffer::<Probe>();
-    let packet = forget(&skb.packet(&buffer).ok()?);
+    let packet = forgotten(skb.packet(&buffer).ok()?);
     let now = clock::now();
     let key = mix(
         fold(

@@ -48,12 +48,23 @@ impl Read for Probe {
     }
 }
 
-/// The same value, of which the verifier knows nothing: what a helper has written is just bytes to it. After a parser with many
-/// outcomes it goes on with one state, and not with one for each of them.
+/// Makes the verifier forget what it knows of `value`, which stays the same: what a helper has written is just bytes to it. After code
+/// with many outcomes it goes on with one state, and not with one for each of them.
+///
+/// # Safety
+/// `value` is memory of this program, and initialized.
 #[inline(always)]
-pub fn forget<T: Copy>(value: &T) -> T {
-    // SAFETY: a `T` is copied, from memory of the kernel (the program's stack) that can be read.
-    unsafe { Probe::read(value) }
+pub unsafe fn forget<T>(value: *mut T) {
+    // SAFETY: it is written over with itself.
+    unsafe { bpf_probe_read_kernel(value.cast(), size_of::<T>() as u32, value.cast()) };
+}
+
+/// The same for a value that is moved.
+#[inline(always)]
+pub fn forgotten<T: Copy>(mut value: T) -> T {
+    // SAFETY: it is this function's own.
+    unsafe { forget(&raw mut value) };
+    value
 }
 
 /// The IPv6 address at `at`, word by word: a plain load takes eight bytes at most.

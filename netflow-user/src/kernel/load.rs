@@ -4,7 +4,7 @@ use super::tc::Programs;
 use aya::maps::Map;
 use aya::programs::kprobe::KProbeLinkId;
 use aya::programs::{BtfTracePoint, KProbe, Program, ProgramError, RawTracePoint, SchedClassifier};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use netflow_ebpf::{HookInfo, Layout, Plain, Probe, TC_PROGRAMS, map};
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,6 +42,8 @@ pub struct Parameters<'a> {
     pub ring_bytes: u32,
     /// Whether the programs' own log is wanted.
     pub verbose_log: bool,
+    /// What the verifier shall say of a program that is refused.
+    pub verifier_log: VerifierLogLevel,
 }
 
 /// Creates the maps and freezes the layout.
@@ -51,6 +53,7 @@ pub fn object(parameters: Parameters<'_>) -> Result<Ebpf, LoadError> {
         btf,
         ring_bytes,
         verbose_log,
+        verifier_log,
     } = parameters;
     // Frozen before the programs are loaded, so that the verifier removes the logging when it is off.
     let log_level = u8::from(verbose_log) * 5;
@@ -59,6 +62,7 @@ pub fn object(parameters: Parameters<'_>) -> Result<Ebpf, LoadError> {
         .override_global(map::LAYOUT, layout.bytes(), true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(map::RECORDS, ring_bytes)
+        .verifier_log_level(verifier_log)
         .load(OBJECT)?;
     Ok(ebpf)
 }
@@ -195,7 +199,13 @@ pub fn detach_hook(ebpf: &mut Ebpf, hook: &HookInfo) {
 }
 
 fn refused(program: &'static str, error: &ProgramError) -> LoadError {
-    let why = match error {
+    let why = why(error);
+    LoadError::Refused { program, why }
+}
+
+/// Why the kernel refused a program, in one line.
+pub fn why(error: &ProgramError) -> String {
+    match error {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -204,8 +214,7 @@ fn refused(program: &'static str, error: &ProgramError) -> LoadError {
             None => io_error.to_string(),
         },
         other => chain(other),
-    };
-    LoadError::Refused { program, why }
+    }
 }
 
 /// How the lines begin that the verifier adds behind its verdict.

@@ -26,6 +26,7 @@ pub mod sys;
 pub mod tc;
 pub mod tiers;
 pub mod uevent;
+pub mod verifier;
 
 use self::btf::{BtfError, KernelTypes};
 use self::bytemap::{ByteMap, ByteMapError};
@@ -48,7 +49,7 @@ use crate::model::record::{Event, Record};
 use crate::model::source::{RecordSource, SourceError};
 use crate::model::{Input, NetnsId};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::{Btf, Ebpf, Endianness, Pod};
+use aya::{Btf, Ebpf, Endianness, Pod, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use netflow_ebpf::{ABSENT, Addr, HOOKS, Hook, HookInfo, map};
 use std::collections::HashSet;
@@ -276,6 +277,7 @@ impl Kernel {
             btf: &btf,
             ring_bytes,
             verbose_log: options.verbose_log,
+            verifier_log: VerifierLogLevel::default(),
         })?;
         let mut netns = Watched {
             set: Set::new(load::take_map(&mut ebpf, map::NETNS)?.try_into()?),
