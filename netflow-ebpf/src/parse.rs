@@ -28,6 +28,9 @@ pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 /// SCTP.
 pub const SCTP: u8 = IpProto::Sctp as u8;
 
+const IPIP: u8 = IpProto::Ipv4 as u8;
+const IPV6_IN_IP: u8 = IpProto::Ipv6 as u8;
+const GRE: u8 = IpProto::Gre as u8;
 const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
 const ROUTING: u8 = IpProto::Ipv6Route as u8;
 const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
@@ -100,7 +103,7 @@ pub struct Packet {
     pub ttl: u8,
     /// A fragment that is not the first: no transport header.
     pub later_fragment: bool,
-    /// The protocol has no ports that are known here.
+    /// The protocol has no ports that are known here, and is none of a tunnel.
     pub no_ports: bool,
 }
 
@@ -355,6 +358,8 @@ fn connectionless<S: Source + ?Sized>(source: &S, packet: &mut Packet) -> Result
             }
             packet.transport_len = 8;
         }
+        // A tunnel's packets: the two addresses tell them apart.
+        IPIP | IPV6_IN_IP | GRE => {}
         _ => packet.no_ports = true,
     }
     Ok(())
@@ -818,9 +823,18 @@ mod tests {
 
     #[test]
     fn unknown_transports_are_counted_without_ports() {
-        let gre = parse(&[eth(0x0800, &[]), ip4(47, 0, 0, &[])].concat()).unwrap();
-        assert!(gre.no_ports);
-        assert_eq!((gre.tuple.proto, ports(&gre)), (47, (0, 0)));
+        let esp = parse(&[eth(0x0800, &[]), ip4(50, 0, 0, &[])].concat()).unwrap();
+        assert!(esp.no_ports);
+        assert_eq!((esp.tuple.proto, ports(&esp)), (50, (0, 0)));
+    }
+
+    #[test]
+    fn packets_of_a_tunnel_need_no_ports() {
+        for proto in [IPIP, IPV6_IN_IP, GRE] {
+            let outer = parse(&[eth(0x0800, &[]), ip4(proto, 0, 0, &[])].concat()).unwrap();
+            assert!(!outer.no_ports);
+            assert_eq!((outer.tuple.proto, ports(&outer)), (proto, (0, 0)));
+        }
     }
 
     #[test]

@@ -157,7 +157,10 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
     ("here", "node or router on which it happens"),
     ("to", "address that the packets were for"),
     ("dev", "interface at which it happens"),
-    ("tunnel_port", "UDP port of the overlay's tunnel"),
+    (
+        "tunnel_packets",
+        "the overlay's packets between nodes, as tcpdump calls them: udp port 4789, ip proto 4",
+    ),
     ("table", "table of the rule"),
     ("chain", "chain of the rule"),
     (

@@ -53,10 +53,35 @@ impl<'a> Tunnelled<'a> {
     }
 
     fn is_between(&self, c: &Connection) -> bool {
-        let at_port = [c.orig.sport, c.orig.dport].into_iter().map(Some);
-        c.orig.proto == Proto::UDP
-            && at_port.into_iter().any(|p| p == self.tunnel.port)
-            && (c.orig.src == self.peer || c.orig.dst == self.peer)
+        let known = self.tunnel.port;
+        (c.orig.src == self.peer || c.orig.dst == self.peer)
+            && Some(c.orig.proto) == self.proto()
+            && (known.is_none() || [c.orig.sport, c.orig.dport].map(Some).contains(&known))
+    }
+
+    /// Protocol of the tunnel's packets. A device with a port sends UDP; the others put packets right behind an IP header, whose
+    /// protocol says what follows: IPv4, IPv6, or GRE
+    /// (`ipip_tunnel_xmit`, <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/ipip.c>; `sit.c` beside it, `ip6_tunnel.c`).
+    fn proto(&self) -> Option<Proto> {
+        if self.tunnel.port.is_some() {
+            return Some(Proto::UDP);
+        }
+        match self.link.kind.as_str() {
+            "ipip" | "sit" | "ip6tnl" if self.inner.key.tuple.dst.is_ipv6() => Some(Proto::IPV6),
+            "ipip" | "sit" | "ip6tnl" => Some(Proto::IPIP),
+            "gre" | "gretap" | "ip6gre" | "ip6gretap" => Some(Proto::GRE),
+            _ => None,
+        }
+    }
+
+    /// Its packets, as filters and tcpdump call them.
+    pub fn packets(&self) -> String {
+        let ip = if self.peer.is_ipv6() { "ip6" } else { "ip" };
+        match (self.tunnel.port, self.proto()) {
+            (Some(port), _) => format!("udp port {port}"),
+            (None, Some(Proto(number))) => format!("{ip} proto {number}"),
+            (None, None) => ip.to_owned(),
+        }
     }
 
     /// The tunnel's packets to the peer or from it, as this node saw them at its other interfaces.
@@ -76,7 +101,8 @@ impl<'a> Tunnelled<'a> {
                 } else {
                     t.src
                 };
-                s.key.dir == dir && toward == self.peer && Some(t.dport) == self.tunnel.port
+                let at_port = self.tunnel.port.is_none_or(|port| t.dport == port);
+                s.key.dir == dir && toward == self.peer && at_port
             })
             .collect();
         all.sort_by_key(|(_, s)| (s.stats.first, s.key));

@@ -41,6 +41,11 @@ impl Default for TableLimits {
     }
 }
 
+/// Whether packets of this tuple make a connection: of one that has ports, or of a tunnel between two nodes.
+fn is_followed(tuple: &Tuple) -> bool {
+    tuple.proto.has_ports() || tuple.proto.encapsulates()
+}
+
 /// Connections of one node.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -126,7 +131,7 @@ impl Table {
                 self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
             }
             Event::IcmpError(IcmpError { quoted, .. }) | Event::PmtuReceived { quoted, .. } => {
-                if let Some(quoted) = quoted.filter(|t| t.proto.has_ports()) {
+                if let Some(quoted) = quoted.filter(is_followed) {
                     self.complaint(cite, record, quoted);
                 }
             }
@@ -147,7 +152,7 @@ impl Table {
     /// Takes in one entry of the flow map as a sweep at `at` found it.
     pub fn flow(&mut self, at: Time, snapshot: &FlowSnapshot) {
         let FlowSnapshot { key, stats } = snapshot;
-        if !key.tuple.proto.has_ports() {
+        if !is_followed(&key.tuple) {
             return;
         }
         let id = match (stats.syn, self.find_for_flow(snapshot)) {
@@ -428,7 +433,7 @@ impl Table {
             .flatten()
             .find_map(|t| self.find(t, record.time));
         known.or_else(|| {
-            let tuple = candidates.iter().flatten().find(|t| t.proto.has_ports())?;
+            let tuple = candidates.iter().flatten().find(|t| is_followed(t))?;
             let forward = match &record.event {
                 Event::SynAck(_) | Event::Rst(_) | Event::ResetSent => tuple.inverse(),
                 _ => *tuple,

@@ -12,10 +12,16 @@ pub struct Proto(pub u8);
 impl Proto {
     /// ICMP for IPv4.
     pub const ICMP: Proto = Proto(1);
+    /// IPv4 in IP.
+    pub const IPIP: Proto = Proto(4);
     /// TCP.
     pub const TCP: Proto = Proto(6);
     /// UDP.
     pub const UDP: Proto = Proto(17);
+    /// IPv6 in IP.
+    pub const IPV6: Proto = Proto(41);
+    /// GRE.
+    pub const GRE: Proto = Proto(47);
     /// ICMP for IPv6.
     pub const ICMPV6: Proto = Proto(58);
     /// SCTP.
@@ -24,6 +30,11 @@ impl Proto {
     /// Whether ports mean something for this protocol.
     pub fn has_ports(self) -> bool {
         matches!(self, Proto::TCP | Proto::UDP | Proto::SCTP)
+    }
+
+    /// Whether it carries the packets of a tunnel, which two addresses are enough to tell apart.
+    pub fn encapsulates(self) -> bool {
+        matches!(self, Proto::IPIP | Proto::IPV6 | Proto::GRE)
     }
 
     /// From Kubernetes' spelling (`TCP`, `UDP`, `SCTP`, any case).

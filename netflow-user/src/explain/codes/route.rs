@@ -382,7 +382,7 @@ pub(super) static OVERLAY_PEER_LOST: Code = Code {
         },
         CheckStep {
             text: "On the other node: whether tunnel packets arrive",
-            command: "tcpdump -ni any udp port {tunnel_port}",
+            command: "tcpdump -ni any {tunnel_packets}",
         },
         CheckStep {
             text: "The network plugin's Pods on both nodes",
@@ -390,7 +390,7 @@ pub(super) static OVERLAY_PEER_LOST: Code = Code {
         },
     ],
     mitigate: &[FixStep {
-        text: "Allow the tunnel's port between all nodes, both ways, in security groups and firewalls; see that both nodes know each other's address",
+        text: "Allow the tunnel's packets ({tunnel_packets}) between all nodes, both ways, in security groups and firewalls; see that both nodes know each other's address",
         command: "",
         changes: Changes::Node,
     }],
@@ -405,7 +405,7 @@ pub(super) static TUNNEL_PORT_BLOCKED: Code = Code {
     family: Family::Route,
     meaning: "A node's own filter throws away the packets in which the overlay carries Pod traffic between nodes. Services with \
               endpoints on one node work, those across nodes do not.",
-    looked_at: "Drops of packets to the tunnel's port between the two nodes, Pod packets at the tunnel device.",
+    looked_at: "Drops of the tunnel's packets between the two nodes, Pod packets at the tunnel device.",
     check: &[
         CheckStep {
             text: "On {here}: rules that drop it, with counters",
@@ -417,7 +417,7 @@ pub(super) static TUNNEL_PORT_BLOCKED: Code = Code {
         },
     ],
     mitigate: &[FixStep {
-        text: "On {here}: accept UDP port {tunnel_port} from the other nodes, in the table of whoever owns the rule",
+        text: "On {here}: accept {tunnel_packets} from the other nodes, in the table of whoever owns the rule",
         command: "",
         changes: Changes::Node,
     }],

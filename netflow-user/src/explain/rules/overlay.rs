@@ -68,7 +68,7 @@ pub fn port_blocked(case: &Case<'_>, report: &mut Report) {
             let summary = format!(
                 "A filter on {at} drops the packets of tunnel {} ({}) between {} and {}",
                 t.link.name,
-                port_text(&t),
+                kind_text(&t),
                 t.part.node.name(),
                 t.peer
             );
@@ -80,11 +80,8 @@ pub fn port_blocked(case: &Case<'_>, report: &mut Report) {
     );
 }
 
-fn port_text(t: &Tunnelled<'_>) -> String {
-    let kind = &t.link.kind;
-    t.tunnel
-        .port
-        .map_or_else(|| kind.clone(), |port| format!("{kind}, UDP port {port}"))
+fn kind_text(t: &Tunnelled<'_>) -> String {
+    format!("{}, {}", t.link.kind, t.packets())
 }
 
 fn values(t: &Tunnelled<'_>, here: &str) -> Vec<(&'static str, String)> {
@@ -92,10 +89,7 @@ fn values(t: &Tunnelled<'_>, here: &str) -> Vec<(&'static str, String)> {
         ("here", here.to_owned()),
         ("to", t.peer.to_string()),
         ("dev", t.link.name.clone()),
-        (
-            "tunnel_port",
-            t.tunnel.port.map_or(String::new(), |p| p.to_string()),
-        ),
+        ("tunnel_packets", t.packets()),
     ]
 }
 
@@ -125,10 +119,11 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
                 return None;
             }
             let text = format!(
-                "{} packets of {} left for {} through {}, none came from there",
+                "{} packets of {} ({}) left for {} through {}, none came from there",
                 out.stats.packets,
                 t.link.name,
-                out.key.tuple.destination(),
+                t.packets(),
+                t.peer,
                 part.node.ifname(out.key.ifindex).unwrap_or_default()
             );
             let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
@@ -148,7 +143,7 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
                 "{here} sends packets of {} through tunnel {} ({}) to {}, and the tunnel brings nothing back from there",
                 full_name(case),
                 t.link.name,
-                port_text(&t),
+                kind_text(&t),
                 case.name(t.peer, of[0].began())
             );
             Saying {

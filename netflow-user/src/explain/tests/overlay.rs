@@ -95,6 +95,42 @@ fn a_tunnel_that_brings_nothing_back_has_lost_its_peer() {
     );
 }
 
+/// The same through a tunnel without a port of its own.
+fn sent_in(kind: &str, proto: Proto) -> Answer {
+    let mut facts = tunnelled(1480);
+    for device in facts.links.iter_mut().filter(|l| l.ifindex == DEVICE) {
+        device.kind = kind.to_owned();
+        device.tunnel = Some(Tunnel {
+            port: None,
+            local: Some(ip(LOCAL)),
+            remote: Some(ip(PEER)),
+        });
+    }
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
+    syn_through_tunnel(&mut s, 4001);
+    let outer = tuple(proto, LOCAL, 0, PEER, 0);
+    s.flow(outer, UPLINK, Direction::Egress, ms(11), |f| {
+        f.last = ms(3000);
+    });
+    explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn a_tunnel_without_a_port_is_known_by_its_protocol() {
+    for (kind, proto) in [("ipip", 4), ("gre", 47)] {
+        let answer = sent_in(kind, Proto(proto));
+        assert_cause(&answer, "overlay-peer-lost", Verdict::Failing);
+        let packets = format!("ip proto {proto}");
+        assert!(answer.findings[0].summary.contains(&packets), "{answer:#?}");
+        // Another protocol between the nodes is not the tunnel.
+        assert_cause(
+            &sent_in(kind, Proto(50)),
+            "lost-beyond-node",
+            Verdict::Failing,
+        );
+    }
+}
+
 fn dropped_on_arrival(t: Tuple) -> Vec<Input> {
     let mut s = Story::new("b", objects(&[REMOTE]), facts_b());
     s.drop(t, NETNS + 1, "NETFILTER_DROP", "nft_do_chain", None, ms(12));
