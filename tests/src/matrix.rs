@@ -190,6 +190,33 @@ pub fn of_a_kernel(cases: &[Case], seed: u64) -> Vec<Case> {
         .collect()
 }
 
+/// What tunnels between nodes do to a Service, and what is shown of them: faults that any tunnel can have.
+const THROUGH_TUNNELS: [&str; 3] = ["healthy", "overlay-peer-lost", "tunnel-port-blocked"];
+
+/// Each of these through each kind of tunnel that needs a module of its own.
+pub fn through_tunnels(cases: &[Case], seed: u64) -> Vec<Case> {
+    let mut draw = Draw::new(seed);
+    let mut chosen = Vec::new();
+    for network in Network::BY_MODULE {
+        for fault in THROUGH_TUNNELS {
+            let plain = |c: &&Case| {
+                c.fault.name() == fault
+                    && c.placement == Placement::Cross
+                    && c.family == Family::Ipv4
+                    && c.network == Network::Vxlan
+                    && c.tier == Tier::Best
+                    && c.form == Form::Fresh
+            };
+            let mut of_fault: Vec<&Case> = cases.iter().filter(plain).collect();
+            if !of_fault.is_empty() {
+                let case = *draw.take(&mut of_fault);
+                chosen.push(Case { network, ..case });
+            }
+        }
+    }
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -246,8 +246,16 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     match which {
         Which::Full => {}
         Which::Pairwise => cases = matrix::pairwise(&cases, seed),
-        Which::Kernel => cases = matrix::of_a_kernel(&cases, seed),
+        Which::Kernel => {
+            let tunnels = matrix::through_tunnels(&cases, seed);
+            cases = matrix::of_a_kernel(&cases, seed);
+            cases.extend(tunnels);
+        }
         Which::Named { only, full } => {
+            // Not every kernel has them: they must be asked for.
+            if Network::BY_MODULE.iter().any(|n| only.contains(n.name())) {
+                cases.extend(matrix::through_tunnels(&cases, seed));
+            }
             // From everything, or what it names might not be in the subset.
             cases.retain(|c| c.name().contains(only.as_str()));
             if !full {

@@ -235,9 +235,10 @@ impl Fault for LostBeyondNode {
     fn expect(&self, at: At) -> Expect {
         // Nothing at all comes through the tunnel.
         let lost = "overlay-peer-lost";
-        match at.network {
-            Network::Vxlan => lost_as(at, lost, lost),
-            Network::Bridge | Network::Veth => lost_as(at, "lost-beyond-node", "never-arrived"),
+        if at.network.is_tunnelled() {
+            lost_as(at, lost, lost)
+        } else {
+            lost_as(at, "lost-beyond-node", "never-arrived")
         }
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {

@@ -117,7 +117,9 @@ fn deaf(site: Site, dev: &str) -> Tweak {
 fn misaddressed(plan: &Plan, pod: &PodPlan) -> Tweak {
     let dev = match plan.shape.network {
         Network::Veth => &pod.veth,
-        Network::Bridge | Network::Vxlan => &plan.nodes[pod.node].bridge,
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => {
+            &plan.nodes[pod.node].bridge
+        }
     };
     let entry = format!("{} dev {dev}", pod.ip);
     Tweak {
@@ -443,9 +445,13 @@ impl Fault for Overlay {
             Cut::PeerLost => (Site::Router, "forward"),
             Cut::PortBlocked => (Site::Node(1), "input"),
         };
-        let (table, port) = (format!("{}_tunnel", plan.word), plan.vxlan.1);
+        let table = format!("{}_tunnel", plan.word);
+        let packets = match plan.shape.network {
+            Network::Ipip => "meta l4proto 4".to_owned(),
+            _ => format!("udp dport {}", plan.vni.1),
+        };
         let rules = format!(
-            "table inet {table} {{ chain {hook} {{ type filter hook {hook} priority 0; udp dport {port} drop\n}}\n}}\n"
+            "table inet {table} {{ chain {hook} {{ type filter hook {hook} priority 0; {packets} drop\n}}\n}}\n"
         );
         world.tweaks = vec![Tweak {
             site,

@@ -1,4 +1,5 @@
-//! How the nodes reach each other's Pods: by routes through the router, or by VXLAN as flannel sets it up.
+//! How the nodes reach each other's Pods: by routes through the router, by VXLAN as flannel sets it up, or by a tunnel of which the
+//! other node is the only peer.
 
 use super::address;
 use super::cidr::Cidr;
@@ -7,47 +8,70 @@ use super::plan::{Network, NodeNet, Plan};
 /// Lines of `ip` that lead node `n` to the Pods of the other.
 pub fn to_other(plan: &Plan, n: usize) -> Vec<String> {
     let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
-    match plan.shape.network {
-        Network::Bridge | Network::Veth => {
-            let nets = node.nets().zip(other.nets());
-            nets.map(|(net, other)| format!("route add {} via {}", other.pods, net.gateway))
-                .collect()
+    let Some(device) = device(plan, n) else {
+        let nets = node.nets().zip(other.nets());
+        return nets
+            .map(|(net, other)| format!("route add {} via {}", other.pods, net.gateway))
+            .collect();
+    };
+    let tunnel = &node.tunnel;
+    let mut lines = vec![device, format!("link set {tunnel} up")];
+    for (own, other_net) in node.nets().zip(other.nets()) {
+        lines.push(address(endpoint(own), Cidr::host(endpoint(own)), tunnel));
+        let to = endpoint(other_net);
+        // A device that carries no frames asks nobody for a link-layer address.
+        if plan.shape.network == Network::Ipip {
+            lines.push(format!("route add {} dev {tunnel}", other_net.pods));
+            continue;
         }
-        Network::Vxlan => {
-            let (vxlan, (vni, port)) = (&node.vxlan, plan.vxlan);
-            let mut lines = vec![
-                format!(
-                    "link add {vxlan} address {} mtu {} type vxlan id {vni} local {} dev {} dstport {port} nolearning",
-                    node.vtep, plan.pod_mtu, node.ip, node.uplink
-                ),
-                format!("link set {vxlan} up"),
-            ];
-            for (own, other_net) in node.nets().zip(other.nets()) {
-                let to = endpoint(other_net);
-                lines.extend([
-                    address(endpoint(own), Cidr::host(endpoint(own)), vxlan),
-                    format!(
-                        "neigh add {to} lladdr {} dev {vxlan} nud permanent",
-                        other.vtep
-                    ),
-                    format!("route add {} via {to} dev {vxlan} onlink", other_net.pods),
-                ]);
-            }
-            lines
-        }
+        lines.extend([
+            format!(
+                "neigh add {to} lladdr {} dev {tunnel} nud permanent",
+                other.vtep
+            ),
+            format!("route add {} via {to} dev {tunnel} onlink", other_net.pods),
+        ]);
     }
+    lines
+}
+
+/// Line of `ip` that makes node `n`'s tunnel device.
+fn device(plan: &Plan, n: usize) -> Option<String> {
+    let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
+    let (tunnel, mtu, (vni, port)) = (&node.tunnel, plan.pod_mtu, plan.vni);
+    Some(match plan.shape.network {
+        Network::Bridge | Network::Veth => return None,
+        Network::Vxlan => format!(
+            "link add {tunnel} address {} mtu {mtu} type vxlan id {vni} local {} dev {} dstport {port} nolearning",
+            node.vtep, node.ip, node.uplink
+        ),
+        Network::Geneve => format!(
+            "link add {tunnel} address {} mtu {mtu} type geneve id {vni} remote {} dstport {port}",
+            node.vtep, other.ip
+        ),
+        Network::Ipip => format!(
+            "link add {tunnel} mtu {mtu} type {} local {} remote {}",
+            if node.ip.is_ipv4() {
+                "ipip"
+            } else {
+                "ip6tnl mode any encaplimit none"
+            },
+            node.ip,
+            other.ip
+        ),
+    })
 }
 
 /// Lines of `bridge` that say behind which node the other's link-layer address is.
 pub fn fdb(plan: &Plan, n: usize) -> String {
     let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
-    match plan.shape.network {
-        Network::Bridge | Network::Veth => String::new(),
-        Network::Vxlan => format!(
-            "fdb append {} dev {} dst {}\n",
-            other.vtep, node.vxlan, other.ip
-        ),
+    if plan.shape.network != Network::Vxlan {
+        return String::new();
     }
+    format!(
+        "fdb append {} dev {} dst {}\n",
+        other.vtep, node.tunnel, other.ip
+    )
 }
 
 /// A node's own address in the overlay: the first of its Pod network, which no Pod has.

@@ -19,7 +19,7 @@ use crate::traffic::{App, Listen};
 use crate::world::{Between, Lost, Party, Tweak, World};
 use anyhow::{Context, Result, bail};
 use cidr::Cidr;
-use plan::{Network, NodeNet, Plan, PodPlan, Shape, Unknown};
+use plan::{NodeNet, Plan, PodPlan, Shape, Unknown};
 use state::{Owner, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -280,10 +280,11 @@ impl Lab {
         match lost {
             Lost::Node(n) => {
                 let nets = self.plan.nodes[*n].nets();
-                match self.plan.shape.network {
-                    Network::Bridge | Network::Veth => nets.map(|net| net.pods).collect(),
+                if self.plan.shape.network.is_tunnelled() {
                     // Here Pods' packets are inside the nodes' own.
-                    Network::Vxlan => nets.map(|net| Cidr::host(net.ip)).collect(),
+                    nets.map(|net| Cidr::host(net.ip)).collect()
+                } else {
+                    nets.map(|net| net.pods).collect()
                 }
             }
             Lost::Pods(ips) => {
@@ -300,9 +301,10 @@ impl Lab {
         let mut lines = Vec::new();
         for node in &self.plan.nodes {
             for NodeNet { ip, pods, .. } in node.nets() {
-                let route = match self.plan.shape.network {
-                    Network::Bridge | Network::Veth => format!("{pods} via {ip}"),
-                    Network::Vxlan => Cidr::host(ip).to_string(),
+                let route = if self.plan.shape.network.is_tunnelled() {
+                    Cidr::host(ip).to_string()
+                } else {
+                    format!("{pods} via {ip}")
                 };
                 lines.push(format!("route replace {route} dev {}{mtu}", node.router_if));
             }

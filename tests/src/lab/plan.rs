@@ -61,11 +61,17 @@ pub enum Network {
     Veth,
     /// A bridge on each node; VXLAN between the nodes.
     Vxlan,
+    /// A bridge on each node; Geneve between the nodes.
+    Geneve,
+    /// A bridge on each node; IP in IP between the nodes.
+    Ipip,
 }
 
 impl Network {
-    /// All.
+    /// Those that every kernel has.
     pub const ALL: [Network; 3] = [Network::Bridge, Network::Veth, Network::Vxlan];
+    /// Those that need a module which not every kernel has.
+    pub const BY_MODULE: [Network; 2] = [Network::Geneve, Network::Ipip];
     /// Those where the router sees the packets of Pods as they are.
     pub const ROUTED: [Network; 2] = [Network::Bridge, Network::Veth];
 
@@ -75,6 +81,28 @@ impl Network {
             Network::Bridge => "bridge",
             Network::Veth => "veth",
             Network::Vxlan => "vxlan",
+            Network::Geneve => "geneve",
+            Network::Ipip => "ipip",
+        }
+    }
+
+    /// Whether packets between nodes are inside the nodes' own.
+    pub fn is_tunnelled(self) -> bool {
+        match self {
+            Network::Bridge | Network::Veth => false,
+            Network::Vxlan | Network::Geneve | Network::Ipip => true,
+        }
+    }
+
+    /// Bytes that stand before an IP packet between nodes with such addresses.
+    fn overhead(self, outer: IpAddr) -> u32 {
+        let ip = if outer.is_ipv4() { 20 } else { 40 };
+        match self {
+            Network::Bridge | Network::Veth => 0,
+            // Outer IP, UDP, the tunnel's own header, inner Ethernet (RFC 7348, section 5; RFC 8926, section 3, without options).
+            Network::Vxlan | Network::Geneve => ip + 8 + 8 + 14,
+            // RFC 2003, section 3; RFC 2473, section 3.
+            Network::Ipip => ip,
         }
     }
 }
@@ -163,8 +191,8 @@ pub struct NodePlan {
     pub uplink: String,
     /// Bridge of the Pods, where there is one.
     pub bridge: String,
-    /// VXLAN device, where there is one.
-    pub vxlan: String,
+    /// Tunnel device, where there is one.
+    pub tunnel: String,
     /// Its link-layer address.
     pub vtep: String,
     /// Pod network of this node; its first address is the bridge's.
@@ -306,8 +334,8 @@ pub struct Plan {
     pub pod_mtu: u32,
     /// A smaller MTU that a bad link has.
     pub small_mtu: u32,
-    /// VXLAN network and UDP port.
-    pub vxlan: (u32, u16),
+    /// Network number and UDP port of the tunnel.
+    pub vni: (u32, u16),
     /// What the router does with unknown destinations.
     pub unknown: Unknown,
     /// A word for names that lab-made firewall tables and chains carry.
@@ -327,7 +355,7 @@ const NAMESPACES: [&str; 8] = [
 ];
 const UPLINKS: [&str; 6] = ["eth0", "ens5", "enp3s0", "eno1", "bond0", "uplink0"];
 const BRIDGES: [&str; 5] = ["cbr0", "cni0", "kbr", "podbr0", "br-pods"];
-const VXLANS: [&str; 4] = ["flannel.1", "vxlan.calico", "cilium_vxlan", "vx0"];
+const TUNNELS: [&str; 4] = ["flannel.1", "overlay.calico", "cilium_ov", "vx0"];
 const POD_IFS: [&str; 3] = ["eth0", "net0", "eth1"];
 const VETHS: [&str; 4] = ["veth", "cali", "lxc", "p-"];
 const LABEL_KEYS: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "component"];
@@ -339,10 +367,7 @@ impl Plan {
         let mut d = Draw::new(seed);
         let (networks, machines) = networks(&mut d, shape.family);
         let mtu = d.pick(&[1500, 1500, 1460, 1420, 9000, 8900]);
-        let overhead = match shape.network {
-            Network::Bridge | Network::Veth => 0,
-            Network::Vxlan => vxlan_overhead(machines[0].base),
-        };
+        let overhead = shape.network.overhead(machines[0].base);
         let pod_mtu = mtu - overhead - if d.chance(50) { 0 } else { d.between(10, 60) };
         let smallest = match shape.family {
             Family::Ipv4 => 1100,
@@ -395,7 +420,7 @@ impl Plan {
             mtu,
             pod_mtu,
             small_mtu,
-            vxlan: (d.between(1, 4096), d.pick(&[4789, 8472])),
+            vni: (d.between(1, 4096), d.pick(&[4789, 8472])),
             unknown: d.pick(&[Unknown::Swallow, Unknown::Unreachable]),
             word: d
                 .pick(&["guard", "edge", "site", "sec", "fence", "corp"])
@@ -451,12 +476,6 @@ impl Plan {
     pub fn port(&self) -> &PortPlan {
         &self.service.ports[0]
     }
-}
-
-/// Headers of VXLAN: outer IP, UDP, VXLAN, inner Ethernet (RFC 7348, section 5).
-fn vxlan_overhead(outer: IpAddr) -> u32 {
-    let ip = if outer.is_ipv4() { 20 } else { 40 };
-    ip + 8 + 8 + 14
 }
 
 /// Networks that do not overlap, of each family of the cluster, the dialled one first; and those of its machines.
@@ -524,7 +543,7 @@ fn networks_v6(d: &mut Draw) -> (Networks, Cidr) {
 fn nodes(d: &mut Draw, networks: &[Networks], machines: &[Cidr]) -> [NodePlan; 2] {
     let style = d.between(0, 2);
     let (uplink, bridge) = (d.pick(&UPLINKS).to_owned(), d.pick(&BRIDGES).to_owned());
-    let vxlan = d.pick(&VXLANS).to_owned();
+    let tunnel = d.pick(&TUNNELS).to_owned();
     let nets: Vec<[NodeNet; 2]> = networks
         .iter()
         .zip(machines)
@@ -551,7 +570,7 @@ fn nodes(d: &mut Draw, networks: &[Networks], machines: &[Cidr]) -> [NodePlan; 2
             other: nets.get(1).map(|nets| nets[n]),
             uplink: uplink.clone(),
             bridge: bridge.clone(),
-            vxlan: vxlan.clone(),
+            tunnel: tunnel.clone(),
             vtep: format!("02:{:02x}:9a:17:00:{:02x}", d.between(0, 255), n + 1),
             router_if: format!("to-{n}"),
         }
