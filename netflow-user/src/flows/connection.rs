@@ -2,8 +2,9 @@
 
 use super::datagrams::Datagrams;
 use super::progress::{Hanging, Progress};
+use crate::model::conntrack::CtStatus;
 use crate::model::flow::{FlowKey, FlowStats};
-use crate::model::record::{Event, IcmpError, Record};
+use crate::model::record::{Event, IcmpError, IpvsMethod, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::mem::discriminant;
 use std::time::Duration;
@@ -87,6 +88,8 @@ pub struct Connection {
     pub(super) new: Option<Time>,
     /// What conntrack showed of it, and when.
     pub(super) views: Vec<CtView>,
+    /// What IPVS makes of its packets, once it was seen to.
+    ipvs: Option<CtTuples>,
     /// First sign of it.
     pub began: Time,
     /// Latest sign of it.
@@ -150,6 +153,7 @@ impl Connection {
             syn: None,
             new: None,
             views: Vec::new(),
+            ipvs: None,
             began: at,
             last: at,
             opened: false,
@@ -162,14 +166,27 @@ impl Connection {
         }
     }
 
-    /// Tuple of the packets that the backend gets: after NAT where conntrack shows one.
-    pub fn translated(&self) -> Tuple {
-        self.ct.map_or(self.orig, |ct| ct.translated())
+    /// What becomes of its packets: conntrack's tuples or, where those show no other destination, IPVS's. IPVS rewrites packets by
+    /// itself and hides them from conntrack, unless `net.ipv4.vs.conntrack` is set (`ip_vs_nat_send_or_cont`,
+    /// <https://elixir.bootlin.com/linux/v6.18/source/net/netfilter/ipvs/ip_vs_xmit.c>).
+    pub fn nat(&self) -> Option<CtTuples> {
+        let tracked = self.ct.filter(CtTuples::is_dnat);
+        tracked.or(self.ipvs).or(self.ct)
     }
 
-    /// Whether conntrack shows another destination than the one dialled.
+    /// Only IPVS shows where it goes, conntrack does not know.
+    pub fn is_untracked(&self) -> bool {
+        self.ipvs.is_some() && !self.ct.is_some_and(|ct| ct.is_dnat())
+    }
+
+    /// Tuple of the packets that the backend gets: after NAT where one was seen.
+    pub fn translated(&self) -> Tuple {
+        self.nat().map_or(self.orig, |nat| nat.translated())
+    }
+
+    /// Whether it goes to another destination than the one dialled.
     pub fn is_dnat(&self) -> bool {
-        self.ct.is_some_and(|ct| ct.is_dnat())
+        self.nat().is_some_and(|nat| nat.is_dnat())
     }
 
     /// Which form a packet's tuple is, `None` if it is not of this connection.
@@ -178,7 +195,7 @@ impl Connection {
             Some(Leg::Orig)
         } else if *tuple == self.orig.inverse() {
             Some(Leg::Unnat)
-        } else if let Some(ct) = self.ct {
+        } else if let Some(ct) = self.nat() {
             if *tuple == ct.translated() {
                 Some(Leg::Translated)
             } else if *tuple == ct.reply {
@@ -211,7 +228,7 @@ impl Connection {
     /// All tuples in which its packets can appear.
     pub(super) fn tuples(&self) -> Vec<Tuple> {
         let mut all = vec![self.orig, self.orig.inverse()];
-        if let Some(ct) = self.ct {
+        if let Some(ct) = self.nat() {
             let half = half_translated(&ct);
             for t in [
                 ct.orig,
@@ -232,6 +249,7 @@ impl Connection {
     pub(super) fn push(&mut self, event: ConnEvent) {
         self.last = self.last.max(event.record.time);
         self.began = self.began.min(event.record.time);
+        self.ipvs = sent_by_ipvs(&event.record).or(self.ipvs);
         let kind = discriminant(&event.record.event);
         let (mut alike, mut of_kind, mut latest) = (0, 0, None);
         for (i, known) in self.events.iter().enumerate() {
@@ -391,6 +409,8 @@ impl Connection {
 
     /// What all views together say. A later view of the same entry knows more: confirmed, reply seen.
     fn retell(&mut self) {
+        let mut latest = self.events.iter().rev();
+        self.ipvs = latest.find_map(|e| sent_by_ipvs(&e.record));
         self.views.sort_by_key(|v| v.first);
         self.ct = None;
         for CtView { ct, .. } in &self.views {
@@ -625,6 +645,31 @@ fn ct_of(record: &Record) -> Option<CtTuples> {
         Event::Nat { ct, by: _ } => Some(*ct),
         _ => None,
     }
+}
+
+/// What IPVS makes of the packets of a connection, written as conntrack would. Only by NAT it rewrites them.
+pub(super) fn sent_by_ipvs(record: &Record) -> Option<CtTuples> {
+    let Event::Ipvs {
+        method: IpvsMethod::Nat,
+        to: Some(to),
+    } = record.event
+    else {
+        return None;
+    };
+    let orig = record.tuple?;
+    let translated = Tuple {
+        dst: to.ip(),
+        dport: to.port(),
+        ..orig
+    };
+    Some(CtTuples {
+        orig,
+        reply: translated.inverse(),
+        status: CtStatus::default(),
+        zone: 0,
+        mark: 0,
+        info: 0,
+    })
 }
 
 fn isn_of(record: &Record) -> Option<u32> {

@@ -1,6 +1,8 @@
 //! The join: every record and every sweep finds its connection.
 
-use super::connection::{Cite, ConnEvent, Connection, GRAIN, Leg, Sight, moment, tuples_of};
+use super::connection::{
+    Cite, ConnEvent, Connection, GRAIN, Leg, Sight, moment, sent_by_ipvs, tuples_of,
+};
 use crate::model::flow::FlowSnapshot;
 use crate::model::record::{Event, IcmpError, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
@@ -144,8 +146,11 @@ impl Table {
             | Event::ResetReceived
             | Event::CtFull
             | Event::Fragmented { .. }
-            | Event::Ipvs { .. }
             | Event::ListenOverflow { .. } => self.attach(cite, record, &[record.tuple]),
+            Event::Ipvs { .. } => match sent_by_ipvs(record) {
+                Some(nat) => self.ipvs(cite, record, &nat),
+                None => self.attach(cite, record, &[record.tuple]),
+            },
         }
     }
 
@@ -211,6 +216,7 @@ impl Table {
             conn.opened_at(time);
         }
         self.settle(id);
+        self.complete(id, time);
         id
     }
 
@@ -261,6 +267,48 @@ impl Table {
         id
     }
 
+    /// IPVS chose where a connection goes. It tells of old ones, too: of each that it has not told of for a while.
+    fn ipvs(&mut self, cite: Cite, record: &Record, nat: &CtTuples) {
+        let time = record.time;
+        // Who was seen after NAT just now with another sequence number is another connection.
+        let opened =
+            |c: &Connection| c.nat().is_none() && c.isn.is_some() && c.place() + TOLERANCE >= time;
+        let sent = self.find_where(&nat.translated(), time, opened);
+        let isn = sent.and_then(|id| self.connections[id].as_deref()?.isn);
+        let fits = |c: &Connection| {
+            let is_it = c.orig == nat.orig || c.direction_guessed && c.orig.inverse() == nat.orig;
+            let same_isn = isn.is_none() || c.isn.is_none() || c.isn == isn;
+            let elsewhere = c.is_dnat() && c.translated().destination() != nat.reply.source();
+            is_it && same_isn && !elsewhere
+        };
+        let id = match self.find_where(&nat.orig, time, fits) {
+            Some(id) => id,
+            None => self.create((nat.orig, false), time),
+        };
+        if let Some(conn) = self.connections[id].as_deref_mut() {
+            conn.turn_towards(nat.orig);
+        }
+        self.push(Some(id), cite, record);
+        if let Some(conn) = self.connections[id].as_deref() {
+            let tuples = conn.tuples();
+            self.index(id, &tuples);
+        }
+        self.complete(id, time);
+        self.settle(id);
+    }
+
+    /// Takes over what was filed under the form that IPVS alone shows.
+    fn complete(&mut self, id: usize, time: Time) {
+        let conn = self.connections[id].as_deref();
+        let untracked = conn.filter(|c| c.is_untracked());
+        let Some(nat) = untracked.and_then(Connection::nat) else {
+            return;
+        };
+        for stray in self.strays(id, (time, time), &nat, Age::Any) {
+            self.gather(id, stray);
+        }
+    }
+
     /// What was filed under a translated form of the connection `id` alone and is the same connection: conntrack's tuples
     /// are unique, so whatever used them while the entry stood does.
     fn strays(&self, id: usize, (time, by): (Time, Time), ct: &CtTuples, age: Age) -> Vec<usize> {
@@ -276,7 +324,7 @@ impl Table {
                     c.began <= o.last.max(time) + TOLERANCE && o.began <= c.last + QUIET
                 }),
             };
-            c.ct.is_none() && same_isn && in_time
+            c.nat().is_none() && same_isn && in_time
         };
         let mut strays = Vec::new();
         for t in [ct.translated(), ct.reply] {

@@ -5,7 +5,7 @@ mod histories;
 use super::{Cite, Connection, Leg, Table, TableLimits};
 use crate::model::conntrack::CtStatus;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
-use crate::model::record::{Event, Record, Segment};
+use crate::model::record::{Event, IpvsMethod, Record, Segment};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::time::Duration;
 
@@ -197,6 +197,99 @@ fn in_orders(facts: &[Fact]) {
         assert_eq!(conn.isn, Some(7));
         for leg in [Leg::Orig, Leg::Translated, Leg::Reply, Leg::Unnat] {
             assert_eq!(conn.sights_of(leg).count(), 1, "{leg:?} in {order:?}");
+        }
+    }
+}
+
+fn ipvs(orig: Tuple, to: &str, ms: u64) -> Fact {
+    let to = to.parse().ok();
+    Fact::Record(Record {
+        time: at(ms),
+        netns: 1,
+        ifindex: 3,
+        tuple: Some(orig),
+        event: Event::Ipvs {
+            method: IpvsMethod::Nat,
+            to,
+        },
+    })
+}
+
+/// `net.ipv4.vs.conntrack=0`: nothing but IPVS's own record joins the two forms.
+#[test]
+fn ipvs_alone_gives_one_connection_in_any_order() {
+    let orig = tuple("10.1.0.5:4000>10.96.0.1:80");
+    let reply = tuple("10.2.0.7:8080>10.1.0.5:4000");
+    let facts = [
+        syn(orig, 7, 0),
+        ipvs(orig, "10.2.0.7:8080", 0),
+        flow(orig, 3, Some(7), 0),
+        flow(reply.inverse(), 2, Some(7), 0),
+        flow(reply, 2, None, 1),
+        flow(orig.inverse(), 3, None, 1),
+    ];
+    for order in orders(facts.len()) {
+        let shuffled: Vec<Fact> = order.iter().map(|i| facts[*i].clone()).collect();
+        let table = join(&shuffled);
+        let conn = only(&table);
+        assert!(
+            conn.is_dnat() && conn.is_untracked() && conn.opened,
+            "{order:?}"
+        );
+        assert_eq!(
+            (conn.ct, conn.isn, conn.orig),
+            (None, Some(7), orig),
+            "{order:?}"
+        );
+        for leg in [Leg::Orig, Leg::Translated, Leg::Reply, Leg::Unnat] {
+            assert_eq!(conn.sights_of(leg).count(), 1, "{leg:?} in {order:?}");
+        }
+    }
+}
+
+/// With conntrack both tell of it, and only conntrack of the masquerade.
+#[test]
+fn what_conntrack_shows_goes_before_what_ipvs_does() {
+    let mut facts = story();
+    facts.insert(
+        1,
+        ipvs(tuple("10.1.0.5:4000>10.96.0.1:80"), "10.2.0.7:8080", 0),
+    );
+    facts.truncate(6);
+    for order in orders(facts.len()) {
+        let shuffled: Vec<Fact> = order.iter().map(|i| facts[*i].clone()).collect();
+        let table = join(&shuffled);
+        let conn = only(&table);
+        assert!(!conn.is_untracked() && conn.ct_new, "{order:?}");
+        assert_eq!(conn.translated(), tuple("192.0.2.1:61000>10.2.0.7:8080"));
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_goes_where_ipvs_sends_it_then() {
+    let orig = tuple("10.1.0.5:4000>10.96.0.1:80");
+    let talk = |isn: u32, to: &str, ms: u64| {
+        let sent = tuple(&format!("10.1.0.5:4000>{to}"));
+        [
+            syn(orig, isn, ms),
+            ipvs(orig, to, ms),
+            flow(sent, 2, Some(isn), ms),
+        ]
+    };
+    for again in ["10.2.0.8:8080", "10.2.0.7:8080"] {
+        for order in orders(3) {
+            let mut facts = talk(7, "10.2.0.7:8080", 0).to_vec();
+            let second = talk(99, again, 5000);
+            facts.extend(order.iter().map(|i| second[*i].clone()));
+            let table = join(&facts);
+            let mut ways: Vec<_> = table
+                .connections()
+                .map(|c| (c.isn, c.translated().destination(), c.sights.len()))
+                .collect();
+            ways.sort();
+            let to = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text}"));
+            let wanted = [(Some(7), to("10.2.0.7:8080"), 1), (Some(99), to(again), 1)];
+            assert_eq!(ways, wanted, "{order:?}");
         }
     }
 }
