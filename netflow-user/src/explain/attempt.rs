@@ -85,16 +85,16 @@ pub struct Stall<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Conntrack's tuples, from the first part that has them.
-    pub fn ct(&self) -> Option<CtTuples> {
-        self.parts.iter().find_map(|p| p.conn.ct)
+    /// What becomes of its packets, from the first part that shows it.
+    pub fn nat(&self) -> Option<CtTuples> {
+        self.parts.iter().find_map(|p| p.conn.nat())
     }
 
     /// As the backend gets it.
     pub fn translated(&self) -> Tuple {
         self.parts
             .iter()
-            .find(|p| p.conn.ct.is_some())
+            .find(|p| p.conn.nat().is_some())
             .map_or(self.orig, |p| p.conn.translated())
     }
 
@@ -103,15 +103,15 @@ impl<'a> Attempt<'a> {
         match self.via {
             Via::Pod | Via::Headless => Some(self.orig.destination()),
             _ => self
-                .ct()
+                .nat()
                 .filter(CtTuples::is_dnat)
-                .map(|ct| ct.translated().destination()),
+                .map(|nat| nat.translated().destination()),
         }
     }
 
-    /// Whether conntrack shows another destination than the one dialled.
+    /// Whether it goes to another destination than the one dialled.
     pub fn is_translated(&self) -> bool {
-        self.ct().is_some_and(|ct| ct.is_dnat())
+        self.nat().is_some_and(|nat| nat.is_dnat())
     }
 
     /// Client's address.
@@ -203,7 +203,7 @@ impl<'a> Attempt<'a> {
     pub fn is_from_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
         match part.conn.leg(tuple) {
             Some(Leg::Reply) => true,
-            Some(Leg::Unnat) => !part.conn.ct.is_some_and(|c| c.is_dnat() || c.is_snat()),
+            Some(Leg::Unnat) => !part.conn.nat().is_some_and(|n| n.is_dnat() || n.is_snat()),
             _ => false,
         }
     }
@@ -212,7 +212,7 @@ impl<'a> Attempt<'a> {
     pub fn is_to_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
         match part.conn.leg(tuple) {
             Some(Leg::Translated) => true,
-            Some(Leg::Orig) => !part.conn.ct.is_some_and(|c| c.is_dnat() || c.is_snat()),
+            Some(Leg::Orig) => !part.conn.nat().is_some_and(|n| n.is_dnat() || n.is_snat()),
             _ => false,
         }
     }

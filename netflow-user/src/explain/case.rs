@@ -675,13 +675,15 @@ impl<'a> Case<'a> {
             .map(|l| l.name.clone())
     }
 
-    /// Evidence: which backend conntrack shows.
+    /// Evidence: which backend was chosen, by conntrack or, where that does not know, by IPVS.
     pub fn translation(&self, attempt: &Attempt<'_>) -> Option<Draft> {
         let part = attempt.parts.iter().find(|p| p.conn.is_dnat())?;
-        let ct = part.conn.ct?;
+        let ct = part.conn.nat()?;
         let to = ct.translated().destination();
+        let by_ipvs = part.conn.is_untracked();
         let text = format!(
-            "conntrack: {} is translated to {}{}",
+            "{}: {} is translated to {}{}",
+            if by_ipvs { "IPVS" } else { "conntrack" },
             ct.orig.destination(),
             self.named(to, attempt.began()),
             if ct.is_snat() {
@@ -690,11 +692,11 @@ impl<'a> Case<'a> {
                 String::new()
             }
         );
-        let nat = part
-            .conn
-            .events
-            .iter()
-            .find(|e| matches!(e.record.event, Event::Nat { .. }));
+        let nat = part.conn.events.iter().find(|e| match e.record.event {
+            Event::Nat { .. } => !by_ipvs,
+            Event::Ipvs { to, .. } => by_ipvs && to.is_some(),
+            _ => false,
+        });
         let mut draft = match nat {
             Some(event) => self.event(*part, event, "", text),
             None => Draft {

@@ -261,7 +261,7 @@ fn remembered(case: &Case<'_>, a: &Attempt<'_>) -> Option<SocketAddr> {
         return None;
     }
     let port = case.port_of_attempt(a)?;
-    let ct = a.ct().filter(CtTuples::is_dnat)?;
+    let ct = a.nat().filter(CtTuples::is_dnat)?;
     let to = ct.translated().destination();
     let old = ct.status.confirmed() && (!is_new(a, &ct) || outlived(case, a, to));
     (old && !case.usable_since(waiting_since(a), a, port).contains(&to) && !is_ruled(a, to))

@@ -212,11 +212,14 @@ pub fn reply_bypasses(case: &Case<'_>, report: &mut Report) {
 /// An answer in the backend's own form where only translated ones belong: at the interface behind which the client is.
 pub(super) fn raw_answer<'a>(a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
     a.parts.iter().copied().find_map(|part| {
-        let ct = part.conn.ct.filter(|ct| ct.is_dnat() && !ct.is_snat())?;
+        let nat = part
+            .conn
+            .nat()
+            .filter(|nat| nat.is_dnat() && !nat.is_snat())?;
         let ports = client_ports(part);
         let mut answers = part.conn.sights.iter().filter(|s| {
             s.key.dir == Direction::Egress
-                && s.key.tuple == ct.reply
+                && s.key.tuple == nat.reply
                 && ports.contains(&s.key.ifindex)
         });
         answers.next().map(|s| (part, s))
@@ -374,7 +377,7 @@ fn ports_draft(part: Part<'_>, ct: &CtTuples, taken: &BTreeSet<u16>) -> Draft {
 pub fn source_masqueraded(case: &Case<'_>, report: &mut Report) {
     let hides = |a: &&Attempt<'_>| {
         let snat = a
-            .ct()
+            .nat()
             .is_some_and(|ct| ct.is_dnat() && ct.reply.dst != ct.orig.src);
         // A node's own client stays a node, and a Pod that reaches itself knows itself.
         let from_node = a.parts.iter().any(|p| p.node.is_own(a.client()))
@@ -385,7 +388,7 @@ pub fn source_masqueraded(case: &Case<'_>, report: &mut Report) {
     let Some(a) = case.attempts.iter().find(hides) else {
         return;
     };
-    let Some(ct) = a.ct() else { return };
+    let Some(ct) = a.nat() else { return };
     let service = full_name(case);
     let why = match a.via {
         Via::NodePort | Via::Lb | Via::ExternalIp if !case.service.external_local => {

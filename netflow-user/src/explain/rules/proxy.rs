@@ -11,11 +11,11 @@ use crate::explain::report::{Because, Report, Saying};
 use crate::explain::tunnel::node_behind;
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
-use crate::model::CtTuples;
 use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
 use crate::model::flow::Direction;
 use crate::model::node::ProxyService;
-use crate::model::record::{Drop, Event, IcmpError, Record};
+use crate::model::record::{Drop, Event, IcmpError, IpvsMethod, Record};
+use crate::model::{CtTuples, Proto};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -81,7 +81,8 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
         "vip-not-translated",
         Basis::Observed,
         |a| {
-            if a.is_translated() || matches!(a.via, Via::Pod | Via::Headless) {
+            let direct = matches!(a.via, Via::Pod | Via::Headless);
+            if a.is_translated() || direct || is_sent_as_it_is(a) {
                 return None;
             }
             let port = case.port_of_attempt(a)?;
@@ -115,6 +116,9 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
                 RulesFor::Nothing => ": no Service proxy rule takes them",
                 RulesFor::Unknown => "; its rules could not all be read",
                 RulesFor::TurnAway => ": rules turn them away as if the Service had no endpoint",
+                RulesFor::NotTakenIn => {
+                    ": IPVS serves the address, but the node does not have it, and IPVS sees only what the node takes in"
+                }
                 RulesFor::Backends => ", although Service proxy rules translate them by now",
             };
             Saying {
@@ -124,6 +128,20 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// IPVS chose where it goes, by a way on which nothing is translated.
+fn is_sent_as_it_is(a: &Attempt<'_>) -> bool {
+    let as_it_is = |e: &Event| {
+        matches!(
+            e,
+            Event::Ipvs {
+                method: IpvsMethod::Direct | IpvsMethod::Tunnel | IpvsMethod::Local,
+                ..
+            }
+        )
+    };
+    a.events().any(|(_, e)| as_it_is(&e.record.event))
 }
 
 /// Evidence: a packet to a Service address that leaves an interface with its destination unchanged. Its source may be
@@ -177,6 +195,9 @@ fn died_here(case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
 enum RulesFor {
     /// They lead to backends.
     Backends,
+    /// IPVS would, but none of the nodes takes the packet in: its hook is where packets for the node itself come
+    /// (`ip_vs_ops4`, <https://elixir.bootlin.com/linux/v6.18/source/net/netfilter/ipvs/ip_vs_core.c>).
+    NotTakenIn,
     /// They only turn it away.
     TurnAway,
     /// There are none.
@@ -191,8 +212,14 @@ fn rules_for(a: &Attempt<'_>) -> RulesFor {
     let rows: Vec<&ProxyService> = parts
         .flat_map(|p| p.node.proxy(d.dst, d.dport, d.proto))
         .collect();
-    if rows.iter().any(|r| !r.backends.is_empty()) {
-        RulesFor::Backends
+    let mut leading = rows.iter().filter(|r| !r.backends.is_empty()).peekable();
+    if leading.peek().is_some() {
+        let taken_in = a.parts.iter().any(|p| p.node.is_own(d.dst));
+        if leading.all(|r| r.mode == "ipvs" && !taken_in) {
+            RulesFor::NotTakenIn
+        } else {
+            RulesFor::Backends
+        }
     } else if !rows.is_empty() {
         RulesFor::TurnAway
     } else if a.parts.iter().all(|p| are_rules_read(p.node)) {
@@ -352,7 +379,7 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
         return None;
     }
     let port = case.port_of_attempt(a)?;
-    let ct = a.ct().filter(CtTuples::is_dnat)?;
+    let ct = a.nat().filter(CtTuples::is_dnat)?;
     let to = ct.translated().destination();
     if case.usable(a, port).contains(&to) || !(is_new(a, &ct) || is_ruled(a, to)) {
         return None;
@@ -366,17 +393,20 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
 }
 
 /// Today's rules made the entry: it never got into the table, or was announced as new or came up while we looked, and was not
-/// there when we began. (One-way UDP stays new for conntrack, however old its entry.)
+/// there when we began. (One-way UDP stays new for conntrack, however old its entry.) What IPVS remembers by itself is not
+/// listed: there a SYN must show that the connection is new.
 pub(super) fn is_new(a: &Attempt<'_>, ct: &CtTuples) -> bool {
+    let untracked = a.parts.iter().any(|p| p.conn.is_untracked());
     let began_here = |p: &Part<'_>| {
         let stood = p.node.before.iter().flat_map(|f| &f.conntrack.entries);
         let begun = p.conn.opened && p.conn.began >= p.node.start.time;
         (p.conn.ct_new || begun)
+            && (!untracked || ct.orig.proto == Proto::TCP)
             && !stood
                 .map(|e| e.tuples)
                 .any(|t| (t.orig, t.reply) == (ct.orig, ct.reply))
     };
-    !ct.status.confirmed() || a.parts.iter().any(began_here)
+    (!untracked && !ct.status.confirmed()) || a.parts.iter().any(began_here)
 }
 
 /// Whether the rules of a node that saw the attempt would choose this target today, too.

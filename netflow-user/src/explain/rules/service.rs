@@ -247,6 +247,10 @@ pub(super) fn answer_of_node(case: &Case<'_>, attempt: &Attempt<'_>) -> Vec<Draf
         }
     }
     for (part, event) in attempt.events() {
+        if let Event::Ipvs { to: None, .. } = event.record.event {
+            let text = format!("IPVS has no destination for {}", attempt.orig.destination());
+            drafts.push(case.event(part, event, "no destination", text));
+        }
         if let Event::IcmpSent {
             icmp_type, code, ..
         } = event.record.event

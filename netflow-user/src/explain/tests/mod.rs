@@ -6,6 +6,7 @@ mod doubts;
 mod endings;
 mod filter;
 mod foreign;
+mod ipvs;
 mod listener;
 mod nat;
 mod overlay;

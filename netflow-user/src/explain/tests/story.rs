@@ -14,7 +14,7 @@ use crate::model::objects::{
     SlicePort, TargetPort,
 };
 use crate::model::query::{Query, Target};
-use crate::model::record::{Drop, Event, IcmpError, NfHook, Record, Segment};
+use crate::model::record::{Drop, Event, IcmpError, IpvsMethod, NfHook, Record, Segment};
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -388,6 +388,12 @@ impl Story {
             Event::Nat { ct, by: None },
         );
         ct
+    }
+
+    /// IPVS sent it on, or had nowhere to.
+    pub fn ipvs(&mut self, t: Tuple, method: IpvsMethod, to: Option<SocketAddr>, at: Time) {
+        let event = Event::Ipvs { method, to };
+        self.record(at, self.netns, CLIENT_VETH, Some(t), event);
     }
 
     /// SYN-ACK of `t` (already the tuple of the answer) at an interface.
