@@ -7,10 +7,11 @@
 use crate::answer::{Answer, Evidence, Finding};
 use anyhow::Result;
 use netflow_user::model::answer::Plane;
+use netflow_user::model::conntrack::CtStatus;
 use netflow_user::model::record::{Event, Record};
 use netflow_user::model::recording::{Reader, Writer};
 use netflow_user::model::{CtTuples, Input, Tuple};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Copies recording `from` to `to` without what `finding` cites. Gives the number of records and entries taken out.
@@ -39,14 +40,14 @@ impl Cited {
         Cited(rows.collect())
     }
 
-    /// One connection has several tuples on its way through the node; conntrack says which belong together.
+    /// One connection has several tuples on its way through the node; conntrack, or IPVS, says which belong together.
     fn learn(&mut self, input: &Input) {
-        let translations: Vec<&CtTuples> = match input {
+        let translations: Vec<CtTuples> = match input {
             Input::Records { records } => records.iter().filter_map(translation).collect(),
-            Input::Node(facts) => facts.conntrack.entries.iter().map(|e| &e.tuples).collect(),
+            Input::Node(facts) => facts.conntrack.entries.iter().map(|e| e.tuples).collect(),
             _ => Vec::new(),
         };
-        for ct in translations {
+        for ct in &translations {
             let faces = faces(ct);
             for (_, tuples) in &mut self.0 {
                 let related = tuples
@@ -129,15 +130,33 @@ impl Cited {
     }
 }
 
-fn translation(record: &Record) -> Option<&CtTuples> {
+fn translation(record: &Record) -> Option<CtTuples> {
     match &record.event {
         Event::Nat { ct, .. }
         | Event::CtEnd { ct, .. }
         | Event::CtInsertFailed { ct, .. }
-        | Event::CtClash { ct } => Some(ct),
-        Event::Drop(drop) => drop.ct.as_ref(),
-        Event::IcmpSent { ct, .. } => ct.as_ref(),
+        | Event::CtClash { ct } => Some(*ct),
+        Event::Drop(drop) => drop.ct,
+        Event::IcmpSent { ct, .. } => *ct,
+        Event::Ipvs { to, .. } => Some(sent(record.tuple?, (*to)?)),
         _ => None,
+    }
+}
+
+/// What IPVS makes of a packet, as conntrack would write it.
+fn sent(orig: Tuple, to: SocketAddr) -> CtTuples {
+    let translated = Tuple {
+        dst: to.ip(),
+        dport: to.port(),
+        ..orig
+    };
+    CtTuples {
+        orig,
+        reply: translated.inverse(),
+        status: CtStatus::default(),
+        zone: 0,
+        mark: 0,
+        info: 0,
     }
 }
 

@@ -116,7 +116,7 @@ pub fn full(seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
     let mut cases = Vec::new();
     for fault in faults::all() {
-        for mode in Mode::ALL {
+        for mode in Mode::EVERYWHERE {
             for form in fault.forms() {
                 for shape in fault.shapes() {
                     let Shape {
@@ -132,6 +132,35 @@ pub fn full(seed: u64) -> Vec<Case> {
                         form: *form,
                         family,
                         network,
+                        tier,
+                        seed,
+                    }));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Every case with IPVS. Their seeds are drawn apart: a kernel that has IPVS gets the other cases as all kernels do.
+pub fn ipvs(seed: u64) -> Vec<Case> {
+    let mut draw = Draw::new(seed);
+    let mut cases = Vec::new();
+    for fault in faults::BY_IPVS.into_iter().filter_map(faults::find) {
+        for mode in Mode::IPVS {
+            for form in fault.forms() {
+                for shape in fault.shapes() {
+                    let seed = draw.number() % 1_000_000;
+                    let tiers = Tier::ALL.into_iter();
+                    // Where conntrack does not follow, IPVS's own functions alone show where it sends.
+                    let seeing = tiers.filter(|t| mode == Mode::Ipvs || *t == Tier::Best);
+                    cases.extend(seeing.map(|tier| Case {
+                        fault,
+                        mode,
+                        placement: shape.placement,
+                        form: *form,
+                        family: shape.family,
+                        network: shape.network,
                         tier,
                         seed,
                     }));
@@ -171,6 +200,15 @@ pub fn pairwise(cases: &[Case], seed: u64) -> Vec<Case> {
 
 /// One case of each fault whose evidence is another from kernel to kernel, drawn by `seed`, in plain labs.
 pub fn of_a_kernel(cases: &[Case], seed: u64) -> Vec<Case> {
+    one_of_each(cases, &faults::BY_KERNEL, seed)
+}
+
+/// One case of each of the faults that prove a kernel's IPVS.
+pub fn of_a_kernels_ipvs(cases: &[Case], seed: u64) -> Vec<Case> {
+    one_of_each(cases, &faults::IPVS_BY_KERNEL, seed)
+}
+
+fn one_of_each(cases: &[Case], of: &[&str], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
     // Other kernels are there to show what their own means see.
     let plain = |c: &&Case| {
@@ -180,8 +218,7 @@ pub fn of_a_kernel(cases: &[Case], seed: u64) -> Vec<Case> {
             && c.form != Form::Idle
     };
     let cases: Vec<&Case> = cases.iter().filter(plain).collect();
-    faults::BY_KERNEL
-        .iter()
+    of.iter()
         .filter_map(|name| {
             let of = |c: &&&Case| c.fault.name() == *name;
             let mut of_fault: Vec<&Case> = cases.iter().filter(of).copied().collect();
@@ -250,6 +287,18 @@ mod tests {
         }
         assert_eq!(names(1), names(1));
         assert_ne!(names(1), names(2));
+    }
+
+    #[test]
+    fn ipvs_is_proved_by_cases_of_its_own() {
+        let all = ipvs(3);
+        assert!(all.iter().all(|c| c.mode.is_ipvs()));
+        assert!(full(3).iter().all(|c| !c.mode.is_ipvs()));
+        let faults: BTreeSet<_> = all.iter().map(|c| c.fault.name()).collect();
+        assert_eq!(faults, BTreeSet::from(faults::BY_IPVS));
+        let some = of_a_kernels_ipvs(&all, 3);
+        let faults: Vec<_> = some.iter().map(|c| c.fault.name()).collect();
+        assert_eq!(faults, faults::IPVS_BY_KERNEL);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use netflow_tests::lab::draw::Draw;
 use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
 use netflow_tests::lab::state::{self, State};
-use netflow_tests::lab::{self, Lab, Life, netns};
+use netflow_tests::lab::{self, Lab, Life, modules, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::world::World;
 use netflow_tests::{demo, faults, matrix, pace, parallel, report, scenario};
@@ -250,6 +250,7 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
             let tunnels = matrix::through_tunnels(&cases, seed);
             cases = matrix::of_a_kernel(&cases, seed);
             cases.extend(tunnels);
+            cases.extend(matrix::of_a_kernels_ipvs(&with_ipvs(seed), seed));
         }
         Which::Named { only, full } => {
             // Not every kernel has them: they must be asked for.
@@ -257,6 +258,9 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
                 cases.extend(matrix::through_tunnels(&cases, seed));
             }
             // From everything, or what it names might not be in the subset.
+            if only.contains("ipvs") {
+                cases.extend(with_ipvs(seed));
+            }
             cases.retain(|c| c.name().contains(only.as_str()));
             if !full {
                 cases = matrix::pairwise(&cases, seed);
@@ -292,6 +296,17 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     let bad = failed.len() + unproved.len();
     say!("{good} passed, {bad} failed");
     bad == 0
+}
+
+/// Every case with IPVS, where the kernel has it.
+fn with_ipvs(seed: u64) -> Vec<matrix::Case> {
+    match modules::load_ipvs() {
+        Ok(()) => matrix::ipvs(seed),
+        Err(e) => {
+            say!("no scenarios with IPVS, which this kernel lacks: {e:#}");
+            Vec::new()
+        }
+    }
 }
 
 fn up(fault: Option<&str>, mode: Mode, seed: Option<u64>, shape: Shape) -> Result<()> {

@@ -331,6 +331,37 @@ pub const BY_KERNEL: [&str; 25] = [
     "fragmentation",
 ];
 
+/// Faults that are seen where IPVS proxies Services. What filters in the FORWARD chain do is not among them: a node's own IPVS
+/// sends packets on past it.
+pub const BY_IPVS: [&str; 16] = [
+    "healthy",
+    "healthy-udp",
+    "healthy-node-client",
+    "healthy-own-rollout",
+    "target-port-mismatch",
+    "listener-missing",
+    "listener-loopback-only",
+    "no-endpoints-selector",
+    "no-endpoints-not-ready",
+    "service-port-undefined",
+    "protocol-mismatch",
+    "one-bad-endpoint",
+    "vip-not-translated",
+    "vip-not-translated-one-service",
+    "proxy-rules-stale",
+    "backend-gone",
+];
+
+/// Those of them that prove a kernel's IPVS.
+pub const IPVS_BY_KERNEL: [&str; 6] = [
+    "healthy",
+    "target-port-mismatch",
+    "no-endpoints-selector",
+    "vip-not-translated",
+    "proxy-rules-stale",
+    "backend-gone",
+];
+
 /// Codes that every test run must prove.
 pub const CODES: [&str; 40] = [
     "service-not-found",

@@ -66,7 +66,9 @@ impl Fault for VipNotTranslatedOne {
         match mode {
             // Addresses of the service network that no Service has are dropped.
             Mode::Nftables => vec![Outcome::Timeout],
-            Mode::IptablesLegacy | Mode::IptablesNft => leaked(plan),
+            Mode::IptablesLegacy | Mode::IptablesNft | Mode::Ipvs | Mode::IpvsUntracked => {
+                leaked(plan)
+            }
         }
     }
 }

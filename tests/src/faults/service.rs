@@ -300,10 +300,10 @@ pub(super) fn to_vip(plan: &Plan, port: u16) -> Dial {
     Dial::tcp(SocketAddr::new(plan.service.vip, port))
 }
 
-/// Only the nftables proxy rejects ports that a cluster IP does not have; with iptables the packet goes on untouched.
+/// The nftables and IPVS proxies reject ports that a cluster IP does not have; with iptables the packet goes on untouched.
 pub(super) fn unhandled(plan: &Plan, mode: Mode) -> Vec<Outcome> {
     match mode {
-        Mode::Nftables => rejected(),
+        Mode::Nftables | Mode::Ipvs | Mode::IpvsUntracked => rejected(),
         Mode::IptablesLegacy | Mode::IptablesNft => leaked(plan),
     }
 }

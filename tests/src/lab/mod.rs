@@ -5,7 +5,8 @@ mod between;
 pub mod cidr;
 mod conntrack;
 pub mod draw;
-mod modules;
+mod ipvs;
+pub mod modules;
 pub mod netns;
 pub mod plan;
 mod pods;
@@ -85,6 +86,9 @@ impl Lab {
     pub fn up(plan: Plan, mode: Mode, life: Life) -> Result<Lab> {
         need_root()?;
         modules::load()?;
+        if mode.is_ipvs() {
+            modules::load_ipvs()?;
+        }
         let gate = GATE.read();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("nfl{:x}-{number}", std::process::id());
@@ -338,6 +342,9 @@ impl Lab {
                 ],
             )?;
             netns::batch(&self.node(n), &self.node_setup(n))?;
+            if self.mode.is_ipvs() {
+                ipvs::prepare(&self.node(n), self.mode == Mode::Ipvs)?;
+            }
             let fdb = between::fdb(&self.plan, n);
             if !fdb.is_empty() {
                 let args = ["-n", &self.node(n), "-batch", "-"];

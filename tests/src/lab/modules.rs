@@ -11,16 +11,29 @@ const BRIDGE: (&str, &str) = (
     "/proc/sys/net/bridge/bridge-nf-call-iptables",
 );
 
-/// Loads it, unless it is there or built in.
+/// IPVS, with which a node may proxy Services.
+const IPVS: (&str, &str) = ("ip_vs", "/proc/net/ip_vs");
+
+/// Loads what every node needs.
 pub fn load() -> Result<()> {
-    let (module, setting) = BRIDGE;
+    need(BRIDGE)
+}
+
+/// Loads IPVS; an error says that this kernel has none.
+pub fn load_ipvs() -> Result<()> {
+    need(IPVS)
+}
+
+/// Loads it, unless it is there or built in.
+fn need((module, setting): (&str, &str)) -> Result<()> {
     if Path::new(setting).exists() {
         return Ok(());
     }
-    let status = Command::new("modprobe").arg(module).status();
-    let status = status.with_context(|| format!("modprobe {module}"))?;
-    if !status.success() {
-        bail!("modprobe {module}: {status}");
+    let output = Command::new("modprobe").arg(module).output();
+    let output = output.with_context(|| format!("modprobe {module}"))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        bail!("modprobe {module}: {}", why.trim());
     }
     Ok(())
 }

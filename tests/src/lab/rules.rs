@@ -1,9 +1,9 @@
 //! Rule sets of nodes and Pods, loaded as a whole.
 
 use super::plan::{Networks, Plan, PodPlan};
-use super::{Lab, netns};
+use super::{Lab, ipvs, netns};
 use crate::policy;
-use crate::proxy::{Mode, iptables, nftables, service_ports};
+use crate::proxy::{self, Mode, ServicePort, iptables, nftables, service_ports};
 use crate::world::{Filter, Spot, World};
 use anyhow::Result;
 
@@ -18,14 +18,21 @@ pub fn node(lab: &Lab, world: &World, n: usize) -> Result<()> {
     let filters = filters_at(world, &Spot::Node(n));
     let ns = lab.node(n);
     match world.mode {
-        Mode::IptablesLegacy | Mode::IptablesNft => {
+        Mode::IptablesLegacy | Mode::IptablesNft | Mode::Ipvs | Mode::IpvsUntracked => {
+            let mut all: Vec<ServicePort> = Vec::new();
             for networks in lab.plan.networks() {
                 let v6 = networks.pods.base.is_ipv6();
                 let proxy = world
                     .seen_by_proxy(n)
                     .map(|objects| {
                         let ports = service_ports(objects, v6, name);
-                        iptables::render(&ports, networks.pods, &world.settings)
+                        let rules = if world.mode.is_ipvs() {
+                            proxy::ipvs::render(&ports, networks.pods, &world.settings)
+                        } else {
+                            iptables::render(&ports, networks.pods, &world.settings)
+                        };
+                        all.extend(ports);
+                        rules
                     })
                     .unwrap_or_default();
                 let (chains, rules) = policy::iptables(&fences, &lab.plan.word, v6);
@@ -35,6 +42,9 @@ pub fn node(lab: &Lab, world: &World, n: usize) -> Result<()> {
                     ..proxy
                 };
                 restore(&ns, world.mode, v6, &rules)?;
+            }
+            if world.mode.is_ipvs() {
+                ipvs::program(&ns, &all)?;
             }
             Ok(())
         }
@@ -78,7 +88,7 @@ pub fn pods(lab: &mut Lab, world: &World) -> Result<()> {
         let ns = lab.pod(pod);
         match world.mode {
             Mode::Nftables => nft(&ns, &nft_filters(&filters, &lab.plan.word))?,
-            Mode::IptablesLegacy | Mode::IptablesNft => {
+            Mode::IptablesLegacy | Mode::IptablesNft | Mode::Ipvs | Mode::IpvsUntracked => {
                 let v6 = pod.ip.is_ipv6();
                 let rules = iptables::Rules {
                     filter: iptables_filters(&filters, v6),

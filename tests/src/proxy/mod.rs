@@ -1,6 +1,7 @@
 //! Service proxy rules as kube-proxy writes them, rendered from the lab's objects.
 
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 
 use crate::manifests::{Objects, family, port_number};
@@ -20,11 +21,17 @@ pub enum Mode {
     IptablesNft,
     /// kube-proxy's nftables mode.
     Nftables,
+    /// kube-proxy's IPVS mode, where the kernel has IPVS.
+    Ipvs,
+    /// The same, and conntrack does not follow what IPVS does (`net.ipv4.vs.conntrack=0`), so that nothing is masqueraded.
+    IpvsUntracked,
 }
 
 impl Mode {
-    /// All.
-    pub const ALL: [Mode; 3] = [Mode::IptablesLegacy, Mode::IptablesNft, Mode::Nftables];
+    /// Those of every kernel.
+    pub const EVERYWHERE: [Mode; 3] = [Mode::IptablesLegacy, Mode::IptablesNft, Mode::Nftables];
+    /// Those of kernels that have IPVS.
+    pub const IPVS: [Mode; 2] = [Mode::Ipvs, Mode::IpvsUntracked];
 
     /// As in the table.
     pub fn name(self) -> &'static str {
@@ -32,12 +39,20 @@ impl Mode {
             Mode::IptablesLegacy => "iptables-legacy",
             Mode::IptablesNft => "iptables-nft",
             Mode::Nftables => "nftables",
+            Mode::Ipvs => "ipvs",
+            Mode::IpvsUntracked => "ipvs-untracked",
         }
     }
 
     /// From the name in the table.
     pub fn parse(name: &str) -> Option<Mode> {
-        Mode::ALL.into_iter().find(|m| m.name() == name)
+        let mut all = Mode::EVERYWHERE.into_iter().chain(Mode::IPVS);
+        all.find(|m| m.name() == name)
+    }
+
+    /// Whether it needs IPVS.
+    pub fn is_ipvs(self) -> bool {
+        Mode::IPVS.contains(&self)
     }
 }
 

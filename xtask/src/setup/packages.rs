@@ -28,12 +28,13 @@ const TOOLS: &[Tool] = &[
     ("unshare", "util-linux"),
 ];
 
-/// What boots another kernel, and unpacks and loads its modules.
+/// What boots another kernel, unpacks and loads its modules, and sets up what only other kernels may have.
 const EMULATOR: &[Tool] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("depmod", "kmod"),
     ("modprobe", "kmod"),
     ("xz", "xz-utils"),
+    ("ipvsadm", "ipvsadm"),
 ];
 
 /// Packages that some part of the project needs.
