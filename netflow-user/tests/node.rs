@@ -552,3 +552,72 @@ fn reading_leaves_the_caller_where_it_was() -> Outcome {
         Ok(())
     })
 }
+
+/// Whether this kernel has flowtables: a kernel without refuses the first one.
+fn add_flowtable(lab: &Lab) -> Outcome {
+    lab.nft("n", "add table inet t")?;
+    lab.nft(
+        "n",
+        "add flowtable inet t fast { hook ingress priority 0 ; devices = { p0 , p1 } ; }",
+    )
+}
+
+#[test]
+fn flowtables_and_what_they_took_over() -> Outcome {
+    let mut lab = Lab::new();
+    for name in ["n", "a", "b"] {
+        lab.add(name)?;
+    }
+    lab.cable(("n", "p0"), ("a", "eth0"))?;
+    lab.cable(("n", "p1"), ("b", "eth0"))?;
+    for (at, device, address) in [
+        ("n", "p0", "10.77.1.1/24"),
+        ("a", "eth0", "10.77.1.2/24"),
+        ("n", "p1", "10.77.2.1/24"),
+        ("b", "eth0", "10.77.2.2/24"),
+    ] {
+        lab.ip(at, &format!("addr add {address} dev {device}"))?;
+    }
+    lab.ip("a", "route add default via 10.77.1.1")?;
+    lab.ip("b", "route add default via 10.77.2.1")?;
+    lab.set("n", "ipv4/ip_forward", "1")?;
+    if let Err(e) = add_flowtable(&lab) {
+        println!("this kernel has no flowtables (CONFIG_NF_FLOW_TABLE_INET): {e}");
+        return Ok(());
+    }
+    lab.nft(
+        "n",
+        "add chain inet t fwd { type filter hook forward priority 0 ; }",
+    )?;
+    lab.nft(
+        "n",
+        "add rule inet t fwd ct state established flow add @fast",
+    )?;
+    let listener = lab.inside("b", || Ok(TcpListener::bind("0.0.0.0:8080")?))?;
+    let to = (ip("10.77.2.2"), 8080);
+    let mut client = lab.inside("a", || Ok(TcpStream::connect(to)?))?;
+    let (mut server, _) = listener.accept()?;
+    for _ in 0..4 {
+        client.write_all(b"x")?;
+        server.read_exact(&mut [0])?;
+        server.write_all(b"y")?;
+        client.read_exact(&mut [0])?;
+    }
+    let ask = Ask {
+        conntrack: vec![to.0],
+        ..Ask::default()
+    };
+    let facts = lab.read(&ask)?;
+    let [table] = &facts.flowtables[..] else {
+        return Err(format!("{:?}", facts.flowtables).into());
+    };
+    assert_eq!((&*table.table, &*table.name), ("inet t", "fast"));
+    assert_eq!(table.devices, ["p0", "p1"]);
+    assert!(!table.hardware);
+    let [entry] = &facts.conntrack.entries[..] else {
+        return Err(format!("{:?}", facts.conntrack).into());
+    };
+    let status = entry.tuples.status;
+    assert!(status.offloaded() && !status.offloaded_to_hardware());
+    Ok(())
+}

@@ -274,6 +274,9 @@ fn stall_of(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
 
 /// Data of one direction that is not acknowledged to its end: for a moment that is how every transfer looks.
 fn hanging(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
+    if is_unseen(part) {
+        return None;
+    }
     let hanging = part.conn.hanging(forward)?;
     let sight = part
         .conn
@@ -286,6 +289,12 @@ fn hanging(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
         forward,
         hanging,
     })
+}
+
+/// Hardware took its packets over, in the middle of whatever was under way: what is missing since may all have passed.
+fn is_unseen(part: Part<'_>) -> bool {
+    let ct = part.conn.ct;
+    ct.is_some_and(|ct| ct.status.offloaded_to_hardware())
 }
 
 impl Stall<'_> {
@@ -532,7 +541,7 @@ fn unanswered(attempt: &Attempt<'_>, part: Part<'_>, since: Time) -> Outcome {
         in_pod && matches!(e.record.event, Event::NeighborWait { .. })
     };
     let told = !attempt.drops().is_empty() || attempt.events().any(waits);
-    if attempt.sends() == 0 && !told {
+    if (attempt.sends() == 0 && !told) || is_unseen(part) {
         return Outcome::Pending;
     }
     if (attempt.orig.proto == Proto::TCP && attempt.sends() >= 2) || waited >= UNANSWERED {

@@ -1,5 +1,7 @@
 //! What could not be seen and so might change the answer.
 
+mod flowtable;
+
 use super::attempt::{Attempt, Outcome};
 use super::case::Case;
 use super::view::View;
@@ -14,7 +16,10 @@ pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind
     if !proved {
         all.extend(views.iter().flat_map(of_tiers));
     }
-    all.extend(case.map(of_case).unwrap_or_default());
+    if let Some(case) = case {
+        all.extend(flowtable::spots(case, proved));
+        all.extend(of_case(case));
+    }
     all
 }
 

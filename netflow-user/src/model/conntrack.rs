@@ -37,6 +37,14 @@ impl CtStatus {
     pub fn dst_nat_done(self) -> bool {
         self.0 & 1 << 8 != 0
     }
+    /// A flowtable forwards its packets (`IPS_OFFLOAD`).
+    pub fn offloaded(self) -> bool {
+        self.0 & 1 << 14 != 0
+    }
+    /// Hardware forwards its packets (`IPS_HW_OFFLOAD`).
+    pub fn offloaded_to_hardware(self) -> bool {
+        self.0 & 1 << 15 != 0
+    }
 }
 
 /// Both tuples of a conntrack entry. `reply` is the tuple of a packet coming back, so with DNAT and SNAT

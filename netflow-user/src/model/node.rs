@@ -31,6 +31,9 @@ pub struct NodeFacts {
     pub proxy: ProxyRules,
     /// Rules and policies that can drop or reject, with counters, in the node's namespace.
     pub firewall: Vec<FirewallRule>,
+    /// nftables flowtables of the node's namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flowtables: Vec<Flowtable>,
     /// Network namespaces of the node's Pods, as far as found. A Pod of the host's network is here with the node's
     /// own number.
     pub pods: Vec<PodNetns>,
@@ -310,6 +313,22 @@ pub struct RuleMatch {
     /// Source port range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sport: Option<(u16, u16)>,
+}
+
+/// A flowtable: packets of connections that a rule (`flow add`) gave to it are forwarded where they come in and pass no
+/// further hook of the IP layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flowtable {
+    /// Table with its family (`inet filter`).
+    pub table: String,
+    /// Name.
+    pub name: String,
+    /// Interfaces at which it takes packets; none where it waits for them to appear.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// It may hand connections over to the interfaces' hardware, which shows their packets to nobody.
+    #[serde(default)]
+    pub hardware: bool,
 }
 
 /// The network namespace that holds a Pod's address.

@@ -145,9 +145,10 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted, table: &mut connt
         facts.missing("details of sockets", &why);
     }
     facts.counters = facts.note("counters", counters::read());
-    let ((proxy, firewall), unread) = rules::both(ask);
-    facts.proxy = proxy;
-    facts.firewall = firewall;
+    let (rules, unread) = rules::everything(ask);
+    facts.proxy = rules.proxy;
+    facts.firewall = rules.firewall;
+    facts.flowtables = rules.flowtables;
     facts.unread.extend(unread);
 }
 

@@ -82,13 +82,14 @@ fn check(program: &str, rules: &str) -> Result<()> {
     let asked = ask(&[(&last, 80), (&vip(0), 80)], &[30080])?;
     let (read, took) = netns.within(|| {
         let begin = used();
-        let read = rules::both(&asked);
+        let read = rules::everything(&asked);
         (
             read,
             begin.and_then(|begin| Ok(used()?.saturating_sub(begin))),
         )
     })?;
-    let (((found, firewall), unread), took) = (read, took?);
+    let ((read, unread), took) = (read, took?);
+    let (found, firewall) = (read.proxy, read.firewall);
     println!("{program}: {SERVICES} Services in {took:?} of processor time");
     // Of the maps that choose a backend only the first are searched for drops.
     let by_chance = unread.iter().filter(|u| u.why.contains("by chance"));

@@ -19,7 +19,7 @@ fn both(s: &mut Story, there: impl Fn(&mut FlowStats), back: impl Fn(&mut FlowSt
 }
 
 /// A transfer at full speed: something is always under way, some segments were sent again now and then.
-fn bulk(opened: bool, end: u64) -> Story {
+pub(super) fn bulk(opened: bool, end: u64) -> Story {
     let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
     if opened {
         s.syn(vip(4001), CLIENT_VETH, ms(10), 1, 1);
@@ -64,7 +64,7 @@ fn an_answer_that_nobody_has_missed_yet_is_not_taken_up() {
 }
 
 /// The node reads its conntrack table, which holds the connection.
-fn with_table(mut inputs: Vec<Input>, at: u64) -> Vec<Input> {
+pub(super) fn with_table(mut inputs: Vec<Input>, at: u64) -> Vec<Input> {
     let entry = crate::model::conntrack::CtEntry {
         tuples: CtTuples {
             orig: vip(4001),

@@ -5,6 +5,7 @@ mod conntrack;
 mod doubts;
 mod endings;
 mod filter;
+mod flowtable;
 mod foreign;
 mod ipvs;
 mod listener;

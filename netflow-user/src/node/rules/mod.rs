@@ -18,7 +18,7 @@ mod walk;
 mod xt;
 
 use crate::model::Proto;
-use crate::model::node::{FirewallRule, ProxyRules, ProxyService, Unread};
+use crate::model::node::{FirewallRule, Flowtable, ProxyRules, ProxyService, Unread};
 use crate::model::source::Ask;
 use crate::node::modules;
 use eval::Packet;
@@ -45,11 +45,23 @@ pub fn firewall() -> (Vec<FirewallRule>, Vec<Unread>) {
     read(|rules, unread| firewall::list(rules.ruleset, rules.elements, unread))
 }
 
-/// Both from one reading.
-pub fn both(ask: &Ask) -> ((ProxyRules, Vec<FirewallRule>), Vec<Unread>) {
-    read(|rules, unread| {
-        let firewall = firewall::list(rules.ruleset, rules.elements, unread);
-        (rules.proxy(ask, unread), firewall)
+/// What the rules of one namespace come to, from one reading.
+#[derive(Debug)]
+pub struct Everything {
+    /// As [`proxy`] has it.
+    pub proxy: ProxyRules,
+    /// As [`firewall`] has it.
+    pub firewall: Vec<FirewallRule>,
+    /// Flowtables, by which packets get past the rules.
+    pub flowtables: Vec<Flowtable>,
+}
+
+/// Everything from one reading.
+pub fn everything(ask: &Ask) -> (Everything, Vec<Unread>) {
+    read(|rules, unread| Everything {
+        firewall: firewall::list(rules.ruleset, rules.elements, unread),
+        proxy: rules.proxy(ask, unread),
+        flowtables: rules.ruleset.flowtables.clone(),
     })
 }
 
@@ -79,6 +91,7 @@ fn read<T>(work: impl Fn(&Rules<'_>, &mut Vec<Unread>) -> T) -> (T, Vec<Unread>)
                     // What of it was read is not whole.
                     ruleset.tables.retain(|t| t.mode == Mode::IptablesLegacy);
                     ruleset.sets.clear();
+                    ruleset.flowtables.clear();
                     None
                 }
             }

@@ -25,6 +25,8 @@ pub enum Get {
     Gen = 16,
     /// Named counters and other objects.
     Obj = 19,
+    /// Flowtables.
+    Flowtable = 23,
 }
 
 /// A request that failed.

@@ -4,6 +4,7 @@
 //! [`Step`]s. What a decoder does not understand stays in the list as such, so that nobody downstream mistakes a
 //! half-read rule for one that matches more.
 
+use crate::model::node::Flowtable;
 use crate::model::record::NfHook;
 use std::fmt;
 use std::rc::Rc;
@@ -94,6 +95,8 @@ pub struct Ruleset {
     pub tables: Vec<Table>,
     /// Sets and maps of all nftables tables; a [`SetRef`] is an index here.
     pub sets: Vec<Set>,
+    /// Flowtables of all nftables tables.
+    pub flowtables: Vec<Flowtable>,
 }
 
 /// Index into [`Ruleset::sets`].

@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod expr;
+pub mod flowtable;
 pub mod rule;
 pub mod set;
 pub mod table;
@@ -55,6 +56,9 @@ pub fn read(netlink: &mut Nftables, ruleset: &mut Ruleset) -> Result<Index, NlEr
     })?;
     netlink.dump(Get::Set, 0, &[], &mut |family, attributes| {
         set::decode(family, attributes, ruleset, &mut index);
+    })?;
+    netlink.dump(Get::Flowtable, 0, &[], &mut |family, attributes| {
+        flowtable::decode(family, attributes, ruleset, &index);
     })?;
     netlink.dump(Get::Obj, 0, &[], &mut |family, attributes| {
         table::decode_counter(family, attributes, &mut index);
