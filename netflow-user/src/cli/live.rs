@@ -251,6 +251,13 @@ impl Node for LiveNode<'_> {
             why: i.problem,
         });
         facts.unread.extend(unseen);
+        match kernel::socket::programs() {
+            Ok(programs) => facts.socket_programs = programs,
+            Err(e) => facts.unread.push(Unread {
+                what: "programs that sockets pass".into(),
+                why: e.to_string(),
+            }),
+        }
         Ok(facts)
     }
 

@@ -1,6 +1,7 @@
 //! What could not be seen and so might change the answer.
 
 mod flowtable;
+mod sockets;
 
 use super::attempt::{Attempt, Outcome};
 use super::case::Case;
@@ -18,6 +19,7 @@ pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind
     }
     if let Some(case) = case {
         all.extend(flowtable::spots(case, proved));
+        all.extend(sockets::spots(case));
         all.extend(of_case(case));
     }
     all

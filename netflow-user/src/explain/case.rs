@@ -6,6 +6,7 @@ use super::datagrams;
 use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
+use super::sockets::{self, Dialling};
 use super::view::View;
 use crate::flows::{Cite, ConnEvent, Connection, Sight};
 use crate::model::answer::{Plane, Via};
@@ -47,6 +48,8 @@ pub struct Case<'a> {
     pub attempts: Vec<Attempt<'a>>,
     /// UDP ports of the Service that never answered anybody: they may be meant not to.
     pub one_way: BTreeSet<u16>,
+    /// What sockets dial that reach the Service without a packet to its address.
+    pub by_socket: BTreeSet<Dialling>,
     /// Who is who.
     pub identity: &'a dyn Identity,
 }
@@ -69,11 +72,13 @@ impl<'a> Case<'a> {
             views,
             attempts: Vec::new(),
             one_way: BTreeSet::new(),
+            by_socket: BTreeSet::new(),
             identity,
         };
         let mut attempts = case.gather();
         case.one_way = datagrams::one_way(&case, &mut attempts);
         case.attempts = attempts;
+        case.by_socket = sockets::balanced(&case);
         case
     }
 
@@ -569,7 +574,8 @@ impl<'a> Case<'a> {
     }
 
     /// Whether an attempt counts for the verdict: everything that used the Service, and what came to a backend from a
-    /// node that was not asked, since behind DNAT there it looks like this. A direct attempt does not.
+    /// node that was not asked, since behind DNAT there it looks like this. A direct attempt does not, except where sockets
+    /// are given a Pod's address for the Service's.
     pub fn counts(&self, attempt: &Attempt<'_>) -> bool {
         match attempt.via {
             Via::Pod => {
@@ -577,7 +583,8 @@ impl<'a> Case<'a> {
                     .views
                     .iter()
                     .any(|v| self.is_local(v, attempt.client()));
-                !direct && self.port_of_attempt(attempt).is_some()
+                let served = !direct || sockets::is_balanced(self, attempt);
+                served && self.port_of_attempt(attempt).is_some()
             }
             _ => true,
         }

@@ -19,6 +19,7 @@ pub mod policy;
 pub mod report;
 pub mod rules;
 pub mod selector;
+pub mod sockets;
 pub mod tunnel;
 pub mod view;
 pub mod walk;

@@ -21,6 +21,7 @@ pub mod probes;
 pub mod reasons;
 pub mod ring;
 pub mod rtnl;
+pub mod socket;
 pub mod sweep;
 pub mod sys;
 pub mod tc;

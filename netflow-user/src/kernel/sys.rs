@@ -17,6 +17,9 @@ const SO_NETNS_COOKIE: i32 = 71;
 /// `BPF_F_BEFORE` (`include/uapi/linux/bpf.h`, v6.18).
 const BPF_F_BEFORE: u32 = 1 << 3;
 
+/// `BPF_F_QUERY_EFFECTIVE` of the same file.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+
 /// `getsockopt` into `value`; returns how many bytes the kernel filled.
 ///
 /// `value` also goes in: some options (`IPT_SO_GET_INFO`) read the name of what is asked from it.
@@ -169,6 +172,37 @@ pub fn tcx_attach_first(
 fn bpf_attr_link(attr: &mut bpf_attr) -> &mut bpf_attr__bindgen_ty_14 {
     // SAFETY: the member of BPF_LINK_CREATE; any bytes are valid for its integers.
     unsafe { &mut attr.link_create }
+}
+
+/// Ids of the programs that are in force for a cgroup at a hook, those of the cgroups above it included, in the order in
+/// which they run.
+pub fn effective_programs(cgroup: BorrowedFd<'_>, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    // A hook takes no more of each cgroup (`BPF_CGROUP_MAX_PROGS`, `kernel/bpf/cgroup.c`, v6.18).
+    let mut ids = vec![0_u32; 64];
+    loop {
+        // SAFETY: all-zero is a valid bpf_attr.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: `query` is the member that this command reads; `ids` has room for `prog_cnt` during the call.
+        let query = unsafe { &mut attr.query };
+        query.__bindgen_anon_1.target_fd = cgroup.as_raw_fd().cast_unsigned();
+        query.attach_type = hook as u32;
+        query.query_flags = BPF_F_QUERY_EFFECTIVE;
+        query.prog_ids = ids.as_mut_ptr() as u64;
+        query.__bindgen_anon_2.prog_cnt = ids.len() as u32;
+        let outcome = bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr);
+        // SAFETY: the kernel wrote how many there are into the same member.
+        let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+        match outcome {
+            Ok(_) => {
+                ids.truncate(count);
+                return Ok(ids);
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && count > ids.len() => {
+                ids.resize(count, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Reads a hash map in chunks with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6): a fraction of the system calls of an iteration,

@@ -34,6 +34,9 @@ pub struct NodeFacts {
     /// nftables flowtables of the node's namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flowtables: Vec<Flowtable>,
+    /// Programs that may change where sockets of the node and its Pods connect to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub socket_programs: Vec<SocketProgram>,
     /// Network namespaces of the node's Pods, as far as found. A Pod of the host's network is here with the node's
     /// own number.
     pub pods: Vec<PodNetns>,
@@ -329,6 +332,44 @@ pub struct Flowtable {
     /// It may hand connections over to the interfaces' hardware, which shows their packets to nobody.
     #[serde(default)]
     pub hardware: bool,
+}
+
+/// An eBPF program that a socket passes before there is a packet. It may put another destination in place of the one asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketProgram {
+    /// The kernel's id.
+    pub id: u32,
+    /// Name, as the kernel keeps it; empty where it has none.
+    #[serde(default)]
+    pub name: String,
+    /// Where it is called: `cgroup/connect4`, `cgroup/connect6`, `cgroup/sendmsg4`, `cgroup/sendmsg6`.
+    pub hook: String,
+}
+
+impl SocketProgram {
+    /// `connect()` of IPv4 sockets.
+    pub const CONNECT4: &str = "cgroup/connect4";
+    /// `connect()` of IPv6 sockets.
+    pub const CONNECT6: &str = "cgroup/connect6";
+    /// `sendmsg()` of IPv4 UDP sockets that are not connected.
+    pub const SENDMSG4: &str = "cgroup/sendmsg4";
+    /// `sendmsg()` of IPv6 UDP sockets that are not connected.
+    pub const SENDMSG6: &str = "cgroup/sendmsg6";
+
+    /// Whether sockets that dial an address of a family by a protocol pass it. Only TCP and UDP ask at `connect()`
+    /// (`pre_connect` of `tcp_prot` and `udp_prot`, v6.18).
+    pub fn concerns(&self, proto: Proto, v6: bool) -> bool {
+        let (connect, send) = if v6 {
+            (Self::CONNECT6, Self::SENDMSG6)
+        } else {
+            (Self::CONNECT4, Self::SENDMSG4)
+        };
+        match proto {
+            Proto::TCP => self.hook == connect,
+            Proto::UDP => self.hook == connect || self.hook == send,
+            _ => false,
+        }
+    }
 }
 
 /// The network namespace that holds a Pod's address.

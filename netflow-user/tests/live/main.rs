@@ -10,3 +10,4 @@ mod maps;
 mod netflow;
 mod netns;
 mod search;
+mod sockets;

@@ -13,4 +13,5 @@ mod nat;
 mod overlay;
 mod proxy;
 mod route;
+mod sockets;
 mod story;
