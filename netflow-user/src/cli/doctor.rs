@@ -453,6 +453,8 @@ mod tests {
                 how: "tcx",
                 name: "cil_from_netdev".into(),
                 first: true,
+                ifindex: 2,
+                id: Some(7),
             }],
             maps: vec![fill(95), fill(3)],
         };
@@ -494,6 +496,8 @@ mod tests {
             how: "tcx",
             name: "cil_from_netdev".into(),
             first,
+            ifindex: 2,
+            id: Some(7),
         };
         assert_eq!(others(&[]), None);
         assert_eq!(others(&[beside(false)]).unwrap().health, Health::Well);

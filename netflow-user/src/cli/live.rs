@@ -251,6 +251,13 @@ impl Node for LiveNode<'_> {
             why: i.problem,
         });
         facts.unread.extend(unseen);
+        match self.kernel.beside() {
+            Ok(programs) => facts.tc_programs = programs.into_iter().map(Into::into).collect(),
+            Err(e) => facts.unread.push(Unread {
+                what: "tc programs of others".into(),
+                why: e.to_string(),
+            }),
+        }
         match kernel::socket::programs() {
             Ok(programs) => facts.socket_programs = programs,
             Err(e) => facts.unread.push(Unread {

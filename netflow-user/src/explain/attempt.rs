@@ -66,6 +66,8 @@ pub struct Attempt<'a> {
     pub orig: Tuple,
     /// What each node saw.
     pub parts: Vec<Part<'a>>,
+    /// What a tc program of somebody else made of `orig`, behind conntrack's back. The parts that show this come first.
+    pub rewritten: Option<Tuple>,
     /// How it ended.
     pub outcome: Outcome,
     /// How many attempts it stands for (UDP datagrams after silence), at least 1.
@@ -92,6 +94,11 @@ impl<'a> Attempt<'a> {
 
     /// As the backend gets it.
     pub fn translated(&self) -> Tuple {
+        if let Some(rewritten) = self.rewritten {
+            let mut parts = self.parts.iter().filter(|p| p.conn.orig == rewritten);
+            let known = parts.find(|p| p.conn.nat().is_some());
+            return known.map_or(rewritten, |p| p.conn.translated());
+        }
         self.parts
             .iter()
             .find(|p| p.conn.nat().is_some())
@@ -102,6 +109,7 @@ impl<'a> Attempt<'a> {
     pub fn backend(&self) -> Option<SocketAddr> {
         match self.via {
             Via::Pod | Via::Headless => Some(self.orig.destination()),
+            _ if self.rewritten.is_some() => self.rewritten.map(|t| t.destination()),
             _ => self
                 .nat()
                 .filter(CtTuples::is_dnat)
@@ -109,9 +117,21 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether it goes to another destination than the one dialled.
+    /// Whether it goes to another destination than the one dialled, by whoever's doing.
     pub fn is_translated(&self) -> bool {
-        self.nat().is_some_and(|nat| nat.is_dnat())
+        self.rewritten.is_some() || self.nat().is_some_and(|nat| nat.is_dnat())
+    }
+
+    /// The part that shows packets to the address dialled.
+    pub fn dialled_part(&self) -> Option<Part<'a>> {
+        let mut parts = self.parts.iter().copied();
+        let dialled = parts.find(|p| p.conn.orig == self.orig);
+        dialled.or(self.parts.first().copied())
+    }
+
+    /// A program rewrites what this part shows: it is not how the backend has it.
+    fn is_before_rewriting(&self, part: Part<'_>) -> bool {
+        self.rewritten.is_some() && part.conn.orig == self.orig
     }
 
     /// Client's address.
@@ -201,6 +221,9 @@ impl<'a> Attempt<'a> {
 
     /// Whether a tuple is a packet as the backend sends it (before it is translated back).
     pub fn is_from_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
+        if self.is_before_rewriting(part) {
+            return false;
+        }
         match part.conn.leg(tuple) {
             Some(Leg::Reply) => true,
             Some(Leg::Unnat) => !part.conn.nat().is_some_and(|n| n.is_dnat() || n.is_snat()),
@@ -210,6 +233,9 @@ impl<'a> Attempt<'a> {
 
     /// Whether a tuple is a packet as the backend gets it.
     pub fn is_to_backend(&self, part: Part<'_>, tuple: &Tuple) -> bool {
+        if self.is_before_rewriting(part) {
+            return false;
+        }
         match part.conn.leg(tuple) {
             Some(Leg::Translated) => true,
             Some(Leg::Orig) => !part.conn.nat().is_some_and(|n| n.is_dnat() || n.is_snat()),
@@ -351,10 +377,7 @@ impl Stall<'_> {
 
 /// Decides how an attempt ended, at the side of the client as far as it was seen.
 pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
-    let Some(part) = attempt
-        .part_of(attempt.client())
-        .or(attempt.parts.first().copied())
-    else {
+    let Some(part) = deciding(attempt) else {
         return Outcome::Pending;
     };
     let answers = answers(part);
@@ -370,6 +393,17 @@ pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
         Some(None) => Outcome::Ok,
         Some(Some(since)) => unanswered(attempt, part, since),
     }
+}
+
+/// The part at the client's side. Where a program rewrites, answers show on one side of it only, before or after it.
+fn deciding<'a>(attempt: &Attempt<'a>) -> Option<Part<'a>> {
+    let of_client = attempt.part_of(attempt.client());
+    let first = of_client.or(attempt.parts.first().copied())?;
+    if attempt.rewritten.is_none() || !answers(first).is_empty() {
+        return Some(first);
+    }
+    let dialled = attempt.dialled_part();
+    dialled.filter(|p| !answers(*p).is_empty()).or(Some(first))
 }
 
 /// Entries of what the client was given. Where its interface is none that tc sees packets leave through (macvlan, a redirect

@@ -1,6 +1,7 @@
 //! What could not be seen and so might change the answer.
 
 mod flowtable;
+mod rewriting;
 mod sockets;
 
 use super::attempt::{Attempt, Outcome};
@@ -19,6 +20,7 @@ pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind
     }
     if let Some(case) = case {
         all.extend(flowtable::spots(case, proved));
+        all.extend(rewriting::spots(case));
         all.extend(sockets::spots(case));
         all.extend(of_case(case));
     }

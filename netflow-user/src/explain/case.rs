@@ -6,6 +6,7 @@ use super::datagrams;
 use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
+use super::rewriting;
 use super::sockets::{self, Dialling};
 use super::view::View;
 use crate::flows::{Cite, ConnEvent, Connection, Sight};
@@ -390,10 +391,12 @@ impl<'a> Case<'a> {
                 via,
                 orig: part.conn.orig,
                 parts: vec![part],
+                rewritten: None,
                 outcome: Outcome::Pending,
                 weight: 1,
             });
         }
+        rewriting::join(self, &mut attempts);
         attempts.retain(|a| self.is_asked(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
@@ -403,6 +406,9 @@ impl<'a> Case<'a> {
                 a.outcome = Outcome::Pending;
             }
             if a.outcome == Outcome::Ok && self.is_unconfirmed(a) {
+                a.outcome = Outcome::Pending;
+            }
+            if a.outcome == Outcome::Timeout && rewriting::may_be_answered(a) {
                 a.outcome = Outcome::Pending;
             }
         }
@@ -682,8 +688,25 @@ impl<'a> Case<'a> {
             .map(|l| l.name.clone())
     }
 
-    /// Evidence: which backend was chosen, by conntrack or, where that does not know, by IPVS.
+    /// Evidence: the packet with another destination, from the same port of the client.
+    fn rewriting(&self, attempt: &Attempt<'_>, to: SocketAddr) -> Option<Draft> {
+        let part = *attempt.parts.first()?;
+        let sights = part.conn.sights_towards(true);
+        let sight = sights.min_by_key(|s| (s.stats.first, s.key))?;
+        let from = attempt.orig.destination();
+        let text = format!(
+            "a packet from the client's port goes to {}, the one to {from} goes no further, and conntrack translates \
+             neither: a program did",
+            self.named(to, attempt.began())
+        );
+        Some(self.sight(part, sight, "rewritten", text))
+    }
+
+    /// Evidence: which backend was chosen, by conntrack or, where that does not know, by IPVS or a program.
     pub fn translation(&self, attempt: &Attempt<'_>) -> Option<Draft> {
+        if let Some(rewritten) = attempt.rewritten {
+            return self.rewriting(attempt, rewritten.destination());
+        }
         let part = attempt.parts.iter().find(|p| p.conn.is_dnat())?;
         let ct = part.conn.nat()?;
         let to = ct.translated().destination();

@@ -17,6 +17,7 @@ pub mod past;
 pub mod pods;
 pub mod policy;
 pub mod report;
+pub mod rewriting;
 pub mod rules;
 pub mod selector;
 pub mod sockets;

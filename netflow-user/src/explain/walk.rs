@@ -28,7 +28,7 @@ fn walk(case: &Case<'_>, a: &Attempt<'_>, book: &mut Book) -> BTreeMap<Hop, Pass
             handle: book.add(case.sight(part, sight, hop.name(), text)),
         });
     };
-    let Some(first) = a.parts.first().copied() else {
+    let Some(first) = a.dialled_part() else {
         return passed;
     };
     let at = a.began();
@@ -73,7 +73,7 @@ fn walk(case: &Case<'_>, a: &Attempt<'_>, book: &mut Book) -> BTreeMap<Hop, Pass
     for part in a.parts.iter().copied() {
         let sent = a.sent_on(part);
         if let Some(s) = sent {
-            if part.conn.is_dnat() {
+            if part.conn.is_dnat() || a.rewritten == Some(part.conn.orig) {
                 mark(
                     Hop::Dnat,
                     part,
@@ -134,6 +134,12 @@ fn walk(case: &Case<'_>, a: &Attempt<'_>, book: &mut Book) -> BTreeMap<Hop, Pass
             format!("the answer reaches {}", client_side.node.name()),
         );
     }
+    // What a program makes of the answer shows with the address dialled.
+    let client_side = if a.rewritten.is_some() {
+        first
+    } else {
+        client_side
+    };
     let unnat = client_side
         .conn
         .sights_of(Leg::Unnat)

@@ -7,6 +7,7 @@
 use super::clsact::{self, FilterName, Side};
 use super::rtnl::Rtnl;
 use super::tc::{InterfaceStatus, Method};
+use crate::model::node::TcProgram;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use netflow_ebpf::TC_PROGRAMS;
 use serde::Serialize;
@@ -25,7 +26,30 @@ pub struct Beside {
     pub name: String,
     /// It sees packets before netflow does.
     pub first: bool,
+    /// Index of the interface.
+    #[serde(skip)]
+    pub ifindex: u32,
+    /// The kernel's id of the program, where there is one.
+    #[serde(skip)]
+    pub id: Option<u32>,
 }
+
+impl From<Beside> for TcProgram {
+    fn from(beside: Beside) -> TcProgram {
+        TcProgram {
+            ifindex: beside.ifindex,
+            interface: beside.interface,
+            side: beside.side.to_owned(),
+            how: beside.how.to_owned(),
+            name: beside.name,
+            id: beside.id,
+            first: beside.first,
+        }
+    }
+}
+
+/// Name and id, as far as there are any.
+type Title = (String, Option<u32>);
 
 /// Looks at every interface, in the network namespace of the calling thread, while `method` holds ours.
 pub fn programs(interfaces: &[InterfaceStatus], method: Method) -> io::Result<Vec<Beside>> {
@@ -33,48 +57,47 @@ pub fn programs(interfaces: &[InterfaceStatus], method: Method) -> io::Result<Ve
     let mut all = Vec::new();
     for InterfaceStatus { ifindex, name, .. } in interfaces {
         for (side, word) in [(Side::Ingress, "ingress"), (Side::Egress, "egress")] {
-            let beside = |how, name, first| Beside {
-                interface: String::new(),
+            let beside = |how, (title, id): Title, first| Beside {
+                interface: name.clone(),
                 side: word,
                 how,
-                name,
+                name: title,
                 first,
+                ifindex: *ifindex,
+                id,
             };
-            let tcx = before_and_after(tcx(name, side), |name| is_ours(name));
+            let tcx = before_and_after(tcx(name, side), |(name, _)| is_ours(name));
             let filters = clsact::filters(&mut rtnl, *ifindex, side)?;
-            let titles = filters.iter().filter_map(clsact::Filter::title);
-            let clsact = before_and_after(titles.collect(), |t| FilterName::parse(t).is_some());
+            let titles = filters.iter().filter_map(|f| Some((f.title()?, f.program)));
+            let ours = |(title, _): &Title| FilterName::parse(title).is_some();
+            let clsact = before_and_after(titles.collect(), ours);
             let ours_is_tcx = method == Method::Tcx;
             let found = tcx
                 .into_iter()
-                .map(|(name, first)| beside("tcx", name, first || !ours_is_tcx))
+                .map(|(title, first)| beside("tcx", title, first || !ours_is_tcx))
                 .chain(
                     clsact
                         .into_iter()
-                        .map(|(name, first)| beside("clsact", name, first && !ours_is_tcx)),
+                        .map(|(title, first)| beside("clsact", title, first && !ours_is_tcx)),
                 );
-            all.extend(found.map(|b| Beside {
-                interface: name.clone(),
-                ..b
-            }));
+            all.extend(found);
         }
     }
     Ok(all)
 }
 
 /// Those that are not ours, and whether each stands before ours.
-fn before_and_after(names: Vec<String>, is_ours: impl Fn(&String) -> bool) -> Vec<(String, bool)> {
-    let ours = names.iter().position(&is_ours).unwrap_or(names.len());
-    names
-        .into_iter()
+fn before_and_after<T>(all: Vec<T>, is_ours: impl Fn(&T) -> bool) -> Vec<(T, bool)> {
+    let ours = all.iter().position(&is_ours).unwrap_or(all.len());
+    all.into_iter()
         .enumerate()
-        .filter(|(_, name)| !is_ours(name))
-        .map(|(place, name)| (name, place < ours))
+        .filter(|(_, one)| !is_ours(one))
+        .map(|(place, one)| (one, place < ours))
         .collect()
 }
 
-/// Names of the TCX programs, first to last; none where the kernel has no TCX or the interface is gone by now.
-fn tcx(interface: &str, side: Side) -> Vec<String> {
+/// The TCX programs, first to last; none where the kernel has no TCX or the interface is gone by now.
+fn tcx(interface: &str, side: Side) -> Vec<Title> {
     let kind = match side {
         Side::Ingress => TcAttachType::Ingress,
         Side::Egress => TcAttachType::Egress,
@@ -84,8 +107,8 @@ fn tcx(interface: &str, side: Side) -> Vec<String> {
     programs
         .iter()
         .map(|p| match p.name_as_str() {
-            Some(name) if !name.is_empty() => name.to_owned(),
-            _ => format!("program {}", p.id()),
+            Some(name) if !name.is_empty() => (name.to_owned(), Some(p.id())),
+            _ => (format!("program {}", p.id()), Some(p.id())),
         })
         .collect()
 }

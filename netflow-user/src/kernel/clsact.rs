@@ -20,6 +20,7 @@ const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
 /// The program's return value is the verdict (`TCA_BPF_FLAG_ACT_DIRECT`).
 const ACT_DIRECT: u32 = 1;
 
@@ -119,9 +120,17 @@ pub struct Filter {
     kind: String,
     /// Name of a bpf filter, else empty.
     name: String,
+    /// The kernel's id of its program, where the filter was listed.
+    pub program: Option<u32>,
 }
 
 impl Filter {
+    /// Whether both are one, whatever is known of its program.
+    pub fn is(&self, other: &Filter) -> bool {
+        let place = |f: &Filter| (f.ifindex, f.side, f.handle, f.info);
+        place(self) == place(other) && (&self.kind, &self.name) == (&other.kind, &other.name)
+    }
+
     /// Its name, or its kind where it has none; nothing for a priority that is no filter.
     pub fn title(&self) -> Option<String> {
         let name = if self.name.is_empty() {
@@ -223,6 +232,7 @@ pub fn filters(rtnl: &mut Rtnl, ifindex: u32, side: Side) -> io::Result<Vec<Filt
             info: u32_at(payload, 16).unwrap_or(0),
             kind: attribute(list, TCA_KIND).map_or("", text).to_owned(),
             name: attribute(options, TCA_BPF_NAME).map_or("", text).to_owned(),
+            program: attribute(options, TCA_BPF_ID).and_then(|id| u32_at(id, 0)),
         });
     })?;
     Ok(found)
@@ -261,6 +271,7 @@ pub fn attach(
                     info,
                     kind: "bpf".to_owned(),
                     name,
+                    program: None,
                 });
             }
             // Somebody took the priority in between.
@@ -280,6 +291,7 @@ pub fn detach(rtnl: &mut Rtnl, filter: &Filter) -> io::Result<()> {
         info,
         kind,
         name: _,
+        program: _,
     } = filter;
     let fixed = tcmsg(*ifindex, *handle, side.parent(), *info);
     let request =

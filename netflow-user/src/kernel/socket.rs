@@ -77,7 +77,7 @@ fn own_cgroup(own: &str, mounts: &str) -> Option<PathBuf> {
     Some(exact.unwrap_or_else(|| PathBuf::from(point)))
 }
 
-/// Root and mount point of a line of `mountinfo` (proc_pid_mountinfo(5)) that is a cgroup2.
+/// Root and mount point of a line of `mountinfo` (`proc_pid_mountinfo(5)`) that is a cgroup2.
 fn mount(line: &str) -> Option<(&str, &str)> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3);

@@ -210,7 +210,7 @@ impl Attachments {
                 .filter(|filter| {
                     // Where they cannot be listed nothing is known to be wrong.
                     clsact::filters(rtnl, *ifindex, filter.side)
-                        .is_ok_and(|there| !there.contains(filter))
+                        .is_ok_and(|there| !there.iter().any(|f| f.is(filter)))
                 })
                 .count();
             if removed > 0 {

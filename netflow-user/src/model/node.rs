@@ -37,6 +37,9 @@ pub struct NodeFacts {
     /// Programs that may change where sockets of the node and its Pods connect to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub socket_programs: Vec<SocketProgram>,
+    /// tc programs and filters of others on the node's interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tc_programs: Vec<TcProgram>,
     /// Network namespaces of the node's Pods, as far as found. A Pod of the host's network is here with the node's
     /// own number.
     pub pods: Vec<PodNetns>,
@@ -370,6 +373,27 @@ impl SocketProgram {
             _ => false,
         }
     }
+}
+
+/// A tc program or filter of somebody else. It may rewrite, redirect or end a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcProgram {
+    /// Index of its interface.
+    pub ifindex: u32,
+    /// Name of its interface.
+    pub interface: String,
+    /// `ingress` or `egress`.
+    pub side: String,
+    /// `tcx` or `clsact`.
+    pub how: String,
+    /// Name of the program or filter; the filter's kind where it has none.
+    pub name: String,
+    /// The kernel's id of the program, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// It sees packets before netflow does.
+    #[serde(default)]
+    pub first: bool,
 }
 
 /// The network namespace that holds a Pod's address.

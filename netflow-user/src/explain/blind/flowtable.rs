@@ -39,15 +39,17 @@ fn on_node(case: &Case<'_>, index: usize, view: &View, proved: bool) -> Option<B
     } else {
         format!("Flowtable {}", names.join(", "))
     };
-    let mut text = format!(
-        "{name} forwards established connections past the node's rules ({held} of the Service's): rules and policies do not \
-         act on them, and their counters stand still while packets pass"
-    );
-    if in_hardware > 0 {
-        text.push_str(&format!(
+    let hardware = if in_hardware > 0 {
+        format!(
             "; hardware forwards {in_hardware} of them, whose packets nobody sees: their silence says nothing"
-        ));
-    }
+        )
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "{name} forwards established connections past the node's rules ({held} of the Service's): rules and policies do not \
+         act on them, and their counters stand still while packets pass{hardware}"
+    );
     Some(Blind {
         code: "flowtable".to_owned(),
         node: view.name().to_owned(),

@@ -8,6 +8,7 @@ use crate::explain::endpoints::{self, Choice, ChoiceRule, Entry};
 use crate::explain::evidence::Draft;
 use crate::explain::fate::{Fate, Told};
 use crate::explain::report::{Because, Report, Saying};
+use crate::explain::rewriting;
 use crate::explain::tunnel::node_behind;
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg};
@@ -83,6 +84,10 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
         |a| {
             let direct = matches!(a.via, Via::Pod | Via::Headless);
             if a.is_translated() || direct || is_sent_as_it_is(a) {
+                return None;
+            }
+            // What a program behind the last place makes of it is not known.
+            if !rewriting::suspects(a).is_empty() {
                 return None;
             }
             let port = case.port_of_attempt(a)?;

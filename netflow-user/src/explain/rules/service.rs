@@ -220,7 +220,7 @@ pub(super) fn full_name(case: &Case<'_>) -> String {
 
 /// Evidence: the client's packet as it came to the node.
 pub(super) fn dialled(case: &Case<'_>, attempt: &Attempt<'_>) -> Option<Draft> {
-    let part = attempt.parts.first()?;
+    let part = attempt.dialled_part()?;
     let sight = part
         .conn
         .sights_of(Leg::Orig)
@@ -235,7 +235,7 @@ pub(super) fn dialled(case: &Case<'_>, attempt: &Attempt<'_>) -> Option<Draft> {
         case.name(attempt.client(), attempt.began()),
         attempt.orig.destination()
     );
-    Some(case.sight(*part, sight, "dialled", text))
+    Some(case.sight(part, sight, "dialled", text))
 }
 
 /// Evidence: what the node did with a packet that no backend was chosen for.

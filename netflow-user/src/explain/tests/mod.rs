@@ -12,6 +12,7 @@ mod listener;
 mod nat;
 mod overlay;
 mod proxy;
+mod rewriting;
 mod route;
 mod sockets;
 mod story;
