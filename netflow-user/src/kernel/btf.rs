@@ -18,8 +18,11 @@ const NAME_LEN: usize = 512;
 /// 32, `MAX_RESOLVE_DEPTH` in kernel/bpf/btf.c, v6.18).
 const MAX_DEPTH: usize = 32;
 
-/// At most so many anonymous members are looked into for one path.
-const MAX_NESTED: usize = 10_000;
+/// At most so many members are looked at for one path; the biggest structs have some hundreds.
+const MAX_MEMBERS: usize = 100_000;
+
+/// A function with more arguments is none that anybody asks for.
+const MAX_ARGUMENTS: u16 = 64;
 
 /// The longest fixed header that this reader knows.
 const HEADER: usize = 24;
@@ -337,15 +340,15 @@ impl Btf {
         depth: usize,
         budget: &mut usize,
     ) -> Result<Option<Field>, BtfError> {
-        if depth > MAX_DEPTH || *budget == 0 {
+        if depth > MAX_DEPTH {
             return Err(BtfError::Endless(id));
         }
-        *budget -= 1;
         let (owner, ty) = self.lookup(self.strip(id)?)?;
         if !matches!(ty.kind, kind::STRUCT | kind::UNION) {
             return Ok(None);
         }
         for i in 0..usize::from(ty.vlen) {
+            *budget = budget.checked_sub(1).ok_or(BtfError::Endless(id))?;
             let at = ty.trailer + 12 * i;
             let name = u32_at(&owner.data, at, "member")?;
             let type_id = u32_at(&owner.data, at + 4, "member")?;
@@ -413,7 +416,7 @@ impl Btf {
             bit_width: None,
             type_id,
         };
-        let mut budget = MAX_NESTED;
+        let mut budget = MAX_MEMBERS;
         for part in parts {
             let (name, index) = match part.split_once('[') {
                 Some((name, index)) => {
@@ -502,7 +505,7 @@ impl Btf {
 
     fn arguments(&self, proto: u32) -> Option<Vec<String>> {
         let (owner, proto) = self.lookup(proto).ok()?;
-        if proto.kind != kind::FUNC_PROTO {
+        if proto.kind != kind::FUNC_PROTO || proto.vlen > MAX_ARGUMENTS {
             return None;
         }
         (0..usize::from(proto.vlen))
@@ -1004,6 +1007,33 @@ pub(crate) mod tests {
         b.alias(kind::TYPEDEF, "top", below);
         let btf = Btf::parse(b.build()).unwrap();
         assert!(matches!(btf.field("top.x"), Err(BtfError::Endless(_))));
+    }
+
+    #[test]
+    fn many_members_on_many_levels_are_bounded() {
+        let mut b = Builder::new();
+        let word = b.int("int", 4);
+        let mut below = word;
+        for _ in 0..5 {
+            let mut members = vec![("member", word, 0, 0); 10_000];
+            members.extend([("", below, 0, 0); 2]);
+            below = b.aggregate(kind::STRUCT, "level", 4, &members);
+        }
+        b.alias(kind::TYPEDEF, "top", below);
+        let btf = Btf::parse(b.build()).unwrap();
+        assert!(matches!(btf.field("top.x"), Err(BtfError::Endless(_))));
+    }
+
+    #[test]
+    fn a_function_of_many_arguments_is_none_that_is_asked_for() {
+        let mut b = Builder::new();
+        for (name, params) in [("usual", 5), ("absurd", 65_535)] {
+            let proto = b.proto(params);
+            b.alias(kind::FUNC, name, proto);
+        }
+        let btf = Btf::parse(b.build()).unwrap();
+        let found = btf.arguments_of(&["usual", "absurd"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&"usual"]);
     }
 
     #[test]
