@@ -166,7 +166,8 @@ fn name(operand: &Operand, proto: Option<Value>) -> String {
         Field::Meta(key) => format!("meta #{key}"),
         Field::Ct(key) => format!("ct #{key}"),
         Field::Header { base, offset } => {
-            format!("@{base},{},{}", offset * 8, u32::from(operand.width) * 8)
+            let bits = u64::from(offset) * 8;
+            format!("@{base},{bits},{}", u32::from(operand.width) * 8)
         }
         Field::Other(what) => what.to_owned(),
     };
@@ -317,4 +318,27 @@ fn route_type(value: Value) -> String {
         .ok()
         .and_then(|at| NAMES.get(at))
         .map_or_else(|| value.to_string(), |name| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NoElements;
+    use super::*;
+
+    #[test]
+    fn bytes_at_any_offset_have_a_name() {
+        let test = Test::Range {
+            operand: Operand::whole(
+                Field::Header {
+                    base: 2,
+                    offset: u32::MAX,
+                },
+                1,
+            ),
+            not: false,
+            ranges: Ranges::only(7),
+        };
+        let text = tests([&test].into_iter(), &Ruleset::default(), &NoElements);
+        assert_eq!(text, "@2,34359738360,8 0x7");
+    }
 }

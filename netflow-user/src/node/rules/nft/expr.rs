@@ -351,7 +351,7 @@ impl Machine<'_> {
         let Loaded::Field(operand) = *self.at(register)? else {
             return None;
         };
-        let operand = fit(operand, from.len())?;
+        let operand = fit(operand, from.len()).filter(|_| to.len() == from.len())?;
         let ranges = Ranges::One(operand.number(from), operand.number(to));
         self.compare(operand, ranges, op == 1);
         Some(())
@@ -391,7 +391,7 @@ impl Machine<'_> {
         let Loaded::Field(operand) = *self.at(from)? else {
             return None;
         };
-        let operand = fit(operand, mask.len())?;
+        let operand = fit(operand, mask.len()).filter(|_| xor.len() == mask.len())?;
         let (mask, xor) = (operand.number(mask), operand.number(xor));
         self.load(
             to,
@@ -815,6 +815,26 @@ mod tests {
                 Step::Test(xt::within(Field::Dport, 2, Ranges::only(80), false)),
             ]
         );
+    }
+
+    #[test]
+    fn constants_of_two_lengths_are_not_understood() {
+        let unknown = |name: &str| Step::Test(Test::Unknown(name.into()));
+        let (short, long) = (value(&[10, 0, 0, 0]), value(&[10, 0, 0, 0, 0, 9]));
+        let load = [(1, be(1)), (2, be(1)), (3, be(12)), (4, be(4))];
+        let range = [
+            (1, be(1)),
+            (2, be(0)),
+            (3, short.clone()),
+            (4, long.clone()),
+        ];
+        let bitwise = [(1, be(1)), (2, be(1)), (3, be(4)), (4, short), (5, long)];
+        for (name, attributes) in [("range", &range[..]), ("bitwise", &bitwise)] {
+            let mut rule = Vec::new();
+            expression(&mut rule, "payload", &load);
+            expression(&mut rule, name, attributes);
+            assert_eq!(decoded(Family::Ip, &rule).steps, [unknown(name)]);
+        }
     }
 
     #[test]
