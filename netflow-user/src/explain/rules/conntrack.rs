@@ -112,9 +112,14 @@ fn was_full(node: &View) -> bool {
         return false;
     };
     let table = &facts.conntrack;
-    let filled = |percent| table.max > 0 && table.count * 100 >= table.max * percent;
+    let filled = |percent| table.max > 0 && hundredfold(table) >= table.max.saturating_mul(percent);
     let once = node.before.as_ref().is_none_or(|f| f.time == facts.time);
     is_full(table) || filled(50) && rise(node, "drop") > 0 || filled(99) && once
+}
+
+/// To be compared with percents. A recording may claim any count.
+fn hundredfold(table: &CtTable) -> u64 {
+    table.count.saturating_mul(100)
 }
 
 fn is_full(table: &CtTable) -> bool {
@@ -159,7 +164,9 @@ fn table_drafts(part: Part<'_>) -> Vec<Draft> {
 pub fn pressure(case: &Case<'_>, report: &mut Report) {
     for (i, view) in case.views.iter().enumerate() {
         let table = view.facts.as_ref().map(|f| &f.conntrack);
-        let Some(table) = table.filter(|t| t.max > 0 && t.count * 100 > t.max * PRESSURE) else {
+        let Some(table) =
+            table.filter(|t| t.max > 0 && hundredfold(t) > t.max.saturating_mul(PRESSURE))
+        else {
             continue;
         };
         // A full one that turns connections of this Service away is a finding of its own.
@@ -167,7 +174,7 @@ pub fn pressure(case: &Case<'_>, report: &mut Report) {
         if told && is_full(table) {
             continue;
         }
-        let percent = table.count * 100 / table.max;
+        let percent = hundredfold(table) / table.max;
         let text = format!(
             "conntrack of {}: {} entries of at most {}",
             view.name(),

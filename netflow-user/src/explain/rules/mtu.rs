@@ -374,7 +374,7 @@ impl<'a> Mismatch<'a> {
         let out = tunnel.seen(Direction::Egress);
         let (part, sight) = out.last()?;
         let out = part.node.link(sight.key.ifindex)?;
-        let need = tunnel.link.mtu + tunnel.overhead();
+        let need = tunnel.link.mtu.saturating_add(tunnel.overhead());
         (need > out.mtu).then_some(Mismatch { tunnel, out })
     }
 
