@@ -7,6 +7,8 @@ pub mod cli;
 pub mod cluster;
 pub mod explain;
 pub mod flows;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod kernel;
 pub mod model;
 pub mod node;

@@ -8,7 +8,7 @@ use cargo_metadata::{Metadata, Package};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Licences that may be linked into an Apache-2.0 OR MIT program without asking for more than a notice.
-const LICENCES: [&str; 10] = [
+const LICENCES: [&str; 11] = [
     "0BSD",
     "Apache-2.0",
     "BSD-2-Clause",
@@ -16,6 +16,7 @@ const LICENCES: [&str; 10] = [
     "ISC",
     "MIT",
     "MIT-0",
+    "NCSA",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",

@@ -7,6 +7,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod dependencies;
+mod fuzz;
 mod lab;
 mod object;
 mod process;
@@ -37,6 +38,7 @@ Start here:
   cargo xtask demo              break a Service in the lab and see netflow explain it (root)
   cargo xtask test              every check there is (root)
   cargo xtask test unit         the checks without the lab's scenarios
+  cargo xtask fuzz              broken input for every reader of outside bytes
   cargo xtask lab up            a lab that stays, to try netflow by hand (root)
   cargo xtask vm run 6.12 -- CMD  any command on another kernel"
 )]
@@ -55,6 +57,7 @@ enum Command {
     Test(test::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    Fuzz(fuzz::Args),
     #[command(subcommand)]
     Vm(vm::Command),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Lab(command) => lab::run(&command),
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Vm(command) => vm::run(&command),
     };
     done.unwrap_or_else(|error| {

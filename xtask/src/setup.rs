@@ -50,19 +50,27 @@ pub enum For {
     Lab,
     /// The same, and the emulator with what unpacks its kernels.
     Guests,
+    /// Building, C++ included.
+    Fuzzing,
+    /// Whatever any command needs.
+    Everything,
 }
 
 fn needs(scope: For) -> Vec<Box<dyn Need>> {
     let mut needs: Vec<Box<dyn Need>> =
         vec![Box::new(toolchain::Toolchain), Box::new(linker::Linker)];
-    match scope {
-        For::Building => {}
-        For::Lab => needs.push(Box::new(packages::LAB)),
-        For::Guests => needs.extend(
-            [packages::LAB, packages::GUESTS]
-                .map(|packages| -> Box<dyn Need> { Box::new(packages) }),
-        ),
-    }
+    let packages: &[packages::Packages] = match scope {
+        For::Building => &[],
+        For::Lab => &[packages::LAB],
+        For::Guests => &[packages::LAB, packages::GUESTS],
+        For::Fuzzing => &[packages::FUZZING],
+        For::Everything => &[packages::LAB, packages::GUESTS, packages::FUZZING],
+    };
+    needs.extend(
+        packages
+            .iter()
+            .map(|packages| -> Box<dyn Need> { Box::new(*packages) }),
+    );
     needs
 }
 
@@ -70,7 +78,7 @@ fn needs(scope: For) -> Vec<Box<dyn Need>> {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let began = Instant::now();
     let mut missing = 0;
-    for need in needs(For::Guests) {
+    for need in needs(For::Everything) {
         match need.check()? {
             State::Present => println!("{}: present", need.name()),
             State::Missing(what) if args.check => {

@@ -86,6 +86,9 @@ fn names(id: &str, package: &str) -> bool {
     }
 }
 
+/// Has cargo say what it builds.
+pub const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
 /// `cargo build ARGS`, its progress and errors on stderr.
 pub fn build(args: &[&str]) -> Result<Built> {
     compile("build", args, &[])
@@ -94,20 +97,22 @@ pub fn build(args: &[&str]) -> Result<Built> {
 /// `cargo COMMAND ARGS -- FLAGS`, its progress and errors on stderr.
 pub fn compile(command: &str, args: &[&str], flags: &[&str]) -> Result<Built> {
     let mut cargo = cargo();
-    cargo
-        .arg(command)
-        .args(args)
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped());
+    cargo.arg(command).args(args).arg(MESSAGES);
     if !flags.is_empty() {
         cargo.arg("--").args(flags);
     }
+    built(&mut cargo)
+}
+
+/// Runs a cargo command with [`MESSAGES`] among its arguments, its progress and errors on stderr.
+pub fn built(cargo: &mut Command) -> Result<Built> {
     let output = cargo
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| process::show(&cargo))?;
+        .with_context(|| process::show(cargo))?;
     if !output.status.success() {
-        bail!("{} failed", process::show(&cargo));
+        bail!("{} failed", process::show(cargo));
     }
     let messages = Message::parse_stream(output.stdout.as_slice())
         .collect::<Result<_, _>>()

@@ -248,6 +248,17 @@ impl ObjectSource for ManifestSource {
     }
 }
 
+/// The objects of one file's text and what is wrong with it; the path says whether it is JSON, and stands in messages.
+#[cfg(any(test, fuzzing))]
+pub fn read_text(path: &Path, text: &str) -> (Objects, Vec<Problem>) {
+    let Text {
+        documents,
+        mut problems,
+    } = Text::read(path, text);
+    let objects = collect::collect([(path, &documents[..])].into_iter(), &mut problems);
+    (objects, problems)
+}
+
 /// The files that a path stands for, with their metadata (standard input has none).
 fn files_at(path: &Path) -> Result<Vec<(PathBuf, Option<Metadata>)>, ManifestError> {
     if path.as_os_str() == STDIN {

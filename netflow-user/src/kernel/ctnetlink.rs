@@ -112,7 +112,7 @@ impl CtEvents {
     }
 }
 
-fn decode(message: Message<'_>) -> Option<CtTuples> {
+pub(super) fn decode(message: Message<'_>) -> Option<CtTuples> {
     let attributes = message.payload.get(4..)?;
     let number = |kind| {
         let value = attribute(attributes, kind)?;

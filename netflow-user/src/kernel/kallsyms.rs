@@ -62,7 +62,7 @@ impl Kallsyms {
     }
 
     /// With these answers.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn with(known: impl IntoIterator<Item = (u64, &'static str)>) -> Self {
         Kallsyms {
             known: known
@@ -90,7 +90,7 @@ impl Symbols {
         Self::of_list(BufReader::with_capacity(1 << 16, File::open(PATH)?), names)
     }
 
-    fn of_list(list: impl BufRead, names: &[&str]) -> io::Result<Self> {
+    pub(super) fn of_list(list: impl BufRead, names: &[&str]) -> io::Result<Self> {
         let names: HashSet<&str> = names.iter().copied().collect();
         let mut symbols = Symbols::default();
         let mut entries = Vec::new();

@@ -9,6 +9,8 @@ pub mod clock;
 pub mod clsact;
 pub mod ctnetlink;
 pub mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod kallsyms;
 pub mod layout;
 pub mod links;

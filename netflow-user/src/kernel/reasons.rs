@@ -50,7 +50,7 @@ impl DropReasons {
     }
 
     /// These reasons.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn with(names: impl IntoIterator<Item = (u32, &'static str)>) -> Self {
         DropReasons {
             names: names

@@ -52,7 +52,7 @@ impl<'a> Message<'a> {
 }
 
 /// The messages of one datagram. Ends at the first that does not fit.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(datagram, 0)? as usize;
         let message = Message {

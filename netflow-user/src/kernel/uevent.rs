@@ -54,7 +54,7 @@ impl Modules {
 }
 
 /// The module that a uevent tells of: it begins with `ACTION@PATH` and a zero.
-fn added(event: &[u8]) -> Option<String> {
+pub(super) fn added(event: &[u8]) -> Option<String> {
     let head = event.split(|&b| b == 0).next()?;
     let name = str::from_utf8(head).ok()?.strip_prefix("add@/module/")?;
     (!name.contains('/')).then(|| name.to_owned())

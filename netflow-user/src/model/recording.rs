@@ -102,5 +102,14 @@ impl RecordingError {
     }
 }
 
+/// A whole recording of these lines, in one chunk.
+#[cfg(any(test, fuzzing))]
+pub fn of_lines(lines: &[u8]) -> io::Result<Vec<u8>> {
+    let (version, minor) = (VERSION.to_be_bytes(), MINOR.to_be_bytes());
+    let mut end = bytes::BytesMut::new();
+    chunk::Head::END.put(&mut end);
+    Ok([&MAGIC[..], &version, &minor, &chunk::pack(lines)?, &end].concat())
+}
+
 #[cfg(test)]
 mod tests;

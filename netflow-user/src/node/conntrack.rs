@@ -188,7 +188,7 @@ fn kind(message: u16) -> u16 {
 }
 
 /// `CTA_STATS_GLOBAL_ENTRIES`, `CTA_STATS_GLOBAL_MAX_ENTRIES`.
-fn totals(message: &Message<'_>) -> Option<(u64, u64)> {
+pub(super) fn totals(message: &Message<'_>) -> Option<(u64, u64)> {
     let (_, attributes) = message.split::<4>()?;
     let (mut count, mut max) = (0, 0);
     for (kind, value) in attributes {
@@ -218,7 +218,7 @@ fn statistics(netfilter: &mut Netlink) -> Result<BTreeMap<String, u64>, NetlinkE
     Ok(sums)
 }
 
-fn entry(message: &Message<'_>, wanted: &BTreeSet<IpAddr>) -> Option<CtEntry> {
+pub(super) fn entry(message: &Message<'_>, wanted: &BTreeSet<IpAddr>) -> Option<CtEntry> {
     if message.kind != kind(msg::NEW) {
         return None;
     }

@@ -40,7 +40,7 @@ pub fn addresses(route: &mut Netlink) -> Result<Vec<(u32, IpAddr, u8)>, NetlinkE
     route.dump(&Request::new(libc::RTM_GETADDR, &[0; 8]), |m| assigned(&m))
 }
 
-fn interface(message: &Message<'_>) -> Option<Interface> {
+pub(super) fn interface(message: &Message<'_>) -> Option<Interface> {
     if message.kind != libc::RTM_NEWLINK {
         return None;
     }
@@ -127,7 +127,7 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
     Some(found)
 }
 
-fn assigned(message: &Message<'_>) -> Option<(u32, IpAddr, u8)> {
+pub(super) fn assigned(message: &Message<'_>) -> Option<(u32, IpAddr, u8)> {
     if message.kind != libc::RTM_NEWADDR {
         return None;
     }

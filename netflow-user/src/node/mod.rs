@@ -2,6 +2,8 @@
 
 mod conntrack;
 mod counters;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod links;
 pub(crate) mod modules;
 mod neighbors;

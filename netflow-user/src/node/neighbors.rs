@@ -28,7 +28,7 @@ pub fn tunnel_peers(route: &mut Netlink) -> Result<Vec<TunnelPeer>, NetlinkError
     })
 }
 
-fn tunnel_peer(message: &Message<'_>) -> Option<TunnelPeer> {
+pub(super) fn tunnel_peer(message: &Message<'_>) -> Option<TunnelPeer> {
     let (fixed, attributes) = message
         .split::<12>()
         .filter(|_| message.kind == libc::RTM_NEWNEIGH)?;
@@ -47,7 +47,7 @@ fn tunnel_peer(message: &Message<'_>) -> Option<TunnelPeer> {
     })
 }
 
-fn neighbor(message: &Message<'_>, family: u8) -> Option<Neighbor> {
+pub(super) fn neighbor(message: &Message<'_>, family: u8) -> Option<Neighbor> {
     if message.kind != libc::RTM_NEWNEIGH {
         return None;
     }

@@ -315,8 +315,8 @@ impl Netlink {
 }
 
 /// A message with the header fields that only this module needs.
-struct Part<'a> {
-    message: Message<'a>,
+pub(super) struct Part<'a> {
+    pub message: Message<'a>,
     flags: u16,
     seq: u32,
 }
@@ -327,7 +327,7 @@ impl Part<'_> {
     }
 
     /// The error that this message carries. `NLMSG_DONE` carries one too when a dump ended early.
-    fn error(&self) -> Option<NetlinkError> {
+    pub fn error(&self) -> Option<NetlinkError> {
         let (error, done) = (self.is(libc::NLMSG_ERROR), self.is(libc::NLMSG_DONE));
         if !error && !done {
             return None;
@@ -343,7 +343,7 @@ impl Part<'_> {
 }
 
 /// Walks the messages of one datagram; stops at the first that is cut short.
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Parts<'a> {
     type Item = Part<'a>;

@@ -78,7 +78,7 @@ fn lookup_request(dst: IpAddr) -> Request {
 
 /// What one route message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Answer {
+pub(super) struct Answer {
     family: u8,
     kind: u8,
     prefix: u8,
@@ -95,7 +95,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(message: &Message<'_>) -> Option<Answer> {
+    pub(super) fn read(message: &Message<'_>) -> Option<Answer> {
         if message.kind != libc::RTM_NEWROUTE {
             return None;
         }
@@ -157,7 +157,7 @@ impl Answer {
         )
     }
 
-    fn into_route(self) -> Route {
+    pub(super) fn into_route(self) -> Route {
         let any = if i32::from(self.family) == libc::AF_INET6 {
             Ipv6Addr::UNSPECIFIED.into()
         } else {

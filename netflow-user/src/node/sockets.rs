@@ -75,7 +75,7 @@ fn handed_out_ports() -> RangeInclusive<u16> {
     port_range(&text).unwrap_or(RangeInclusive::new(1, 0))
 }
 
-fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+pub(super) fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut ends = text.split_ascii_whitespace().map(str::parse);
     let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
     Some(low..=high)
@@ -125,12 +125,16 @@ fn request(family: u8, proto: Proto) -> Request {
     Request::new(BY_FAMILY, &fixed)
 }
 
-enum Socket {
+pub(super) enum Socket {
     Listening(Listener),
     Connected(TcpSocket),
 }
 
-fn socket(message: &Message<'_>, proto: Proto, wanted: &BTreeSet<IpAddr>) -> Option<Socket> {
+pub(super) fn socket(
+    message: &Message<'_>,
+    proto: Proto,
+    wanted: &BTreeSet<IpAddr>,
+) -> Option<Socket> {
     if message.kind != BY_FAMILY {
         return None;
     }
@@ -212,7 +216,7 @@ fn from_proc(found: &mut Sockets, proto: Proto, wanted: &BTreeSet<IpAddr>) -> io
 }
 
 /// A line of `/proc/net/{tcp,udp}{,6}`: number, local, remote, state, send queue:receive queue, …
-fn line_socket(line: &str, proto: Proto, wanted: &BTreeSet<IpAddr>) -> Option<Socket> {
+pub(super) fn line_socket(line: &str, proto: Proto, wanted: &BTreeSet<IpAddr>) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let local = proc_address(fields.next()?)?;
     let remote = proc_address(fields.next()?)?;

@@ -1,5 +1,5 @@
-//! Debian packages: the tools that the lab and the tests make nodes, Pods and virtual machines with. netflow itself
-//! runs none of them.
+//! Debian packages: the tools that the lab and the tests make nodes, Pods and virtual machines with, and the compiler of
+//! libFuzzer. netflow itself runs none of them.
 
 use super::{Need, State};
 use crate::process;
@@ -37,6 +37,9 @@ const EMULATOR: &[Tool] = &[
     ("ipvsadm", "ipvsadm"),
 ];
 
+/// What libFuzzer is compiled with.
+const COMPILER: &[Tool] = &[("c++", "g++")];
+
 /// Packages that some part of the project needs.
 #[derive(Clone, Copy)]
 pub struct Packages {
@@ -54,6 +57,12 @@ pub const LAB: Packages = Packages {
 pub const GUESTS: Packages = Packages {
     what: "virtual machines",
     tools: EMULATOR,
+};
+
+/// That of `cargo xtask fuzz`.
+pub const FUZZING: Packages = Packages {
+    what: "fuzzing",
+    tools: COMPILER,
 };
 
 impl Need for Packages {

@@ -14,5 +14,6 @@ mod overlay;
 mod proxy;
 mod rewriting;
 mod route;
+mod seed;
 mod sockets;
 mod story;

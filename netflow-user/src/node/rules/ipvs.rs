@@ -29,7 +29,7 @@ pub fn read() -> io::Result<Vec<Server>> {
 }
 
 /// Services by firewall mark have no address and are left out, with their real servers.
-fn parse(text: &str) -> Vec<Server> {
+pub fn parse(text: &str) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
     let mut listed = false;
     for line in text.lines() {

@@ -24,7 +24,7 @@ const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
 const NAME: usize = 32;
 /// `struct ipt_getinfo`.
-const INFO: usize = 84;
+pub const INFO: usize = 84;
 /// `struct ipt_get_entries` before its entries, which are aligned to 8.
 const HEAD: usize = 40;
 /// A table larger than this is not read (some 2,000,000 rules).
@@ -215,7 +215,7 @@ fn entry<'a>(layout: &Layout, blob: &'a [u8], at: usize) -> Option<Entry<'a>> {
 }
 
 /// Decodes `struct ipt_getinfo` and the entries of one table.
-fn decode(v6: bool, name: &str, info: &[u8], blob: &[u8]) -> Result<Table, LegacyError> {
+pub fn decode(v6: bool, name: &str, info: &[u8], blob: &[u8]) -> Result<Table, LegacyError> {
     let layout = if v6 { &V6 } else { &V4 };
     let entries = entries(layout, blob)?;
     let info = Blob(info);

@@ -7,6 +7,8 @@
 
 mod eval;
 mod firewall;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod ipvs;
 mod legacy;
 mod nft;

@@ -60,9 +60,29 @@ impl Nftables {
         Ok(Self(Netlink::open(libc::NETLINK_NETFILTER)?))
     }
 
+    /// Generation of the ruleset: changes with every transaction.
+    pub fn generation(&mut self) -> Result<u32, NlError> {
+        const NFTA_GEN_ID: u16 = 1;
+        let read = |message: Message<'_>| split(message)?.1.be32(NFTA_GEN_ID);
+        Ok(self.0.get(&request(Get::Gen, 0), read)?)
+    }
+}
+
+/// Where the objects of nftables come from.
+pub trait Dumps {
     /// Dumps what `get` names; `each` is given the family and the attributes of every object. `names` are string
     /// attributes of the request.
-    pub fn dump(
+    fn dump(
+        &mut self,
+        get: Get,
+        family: u8,
+        names: &[(u16, &str)],
+        each: &mut dyn FnMut(u8, Attributes<'_>),
+    ) -> Result<(), NlError>;
+}
+
+impl Dumps for Nftables {
+    fn dump(
         &mut self,
         get: Get,
         family: u8,
@@ -85,20 +105,20 @@ impl Nftables {
         }
         Ok(())
     }
-
-    /// Generation of the ruleset: changes with every transaction.
-    pub fn generation(&mut self) -> Result<u32, NlError> {
-        const NFTA_GEN_ID: u16 = 1;
-        let read = |message: Message<'_>| split(message)?.1.be32(NFTA_GEN_ID);
-        Ok(self.0.get(&request(Get::Gen, 0), read)?)
-    }
 }
 
 fn request(get: Get, family: u8) -> Request {
     Request::new(SUBSYS_NFTABLES << 8 | get as u16, &[family, 0, 0, 0])
 }
 
-fn split(message: Message<'_>) -> Option<(u8, Attributes<'_>)> {
+/// The type of the messages that answer a dump (`NFT_MSG_NEW*`).
+#[cfg(any(test, fuzzing))]
+pub fn answer(get: Get) -> u16 {
+    SUBSYS_NFTABLES << 8 | (get as u16 - 1)
+}
+
+/// Family and attributes of an object.
+pub fn split(message: Message<'_>) -> Option<(u8, Attributes<'_>)> {
     let (head, attributes) = message.split::<NFGENMSG>()?;
     Some((head[0], Attributes(attributes.0)))
 }

@@ -7,7 +7,7 @@ pub mod rule;
 pub mod set;
 pub mod table;
 
-use super::nl::{Get, Nftables, NlError};
+use super::nl::{Dumps, Get, NlError};
 use super::ruleset::{Elements, Fetched, Ruleset, Set, SetRef};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -44,8 +44,8 @@ impl Index {
     }
 }
 
-/// Adds all nftables tables of the socket's namespace to `ruleset`.
-pub fn read(netlink: &mut Nftables, ruleset: &mut Ruleset) -> Result<Index, NlError> {
+/// Adds all nftables tables that `netlink` dumps to `ruleset`.
+pub fn read(netlink: &mut dyn Dumps, ruleset: &mut Ruleset) -> Result<Index, NlError> {
     let mut index = Index::default();
     let mut dormant = Vec::new();
     netlink.dump(Get::Table, 0, &[], &mut |family, attributes| {
@@ -75,7 +75,7 @@ pub fn read(netlink: &mut Nftables, ruleset: &mut Ruleset) -> Result<Index, NlEr
 
 /// Elements read from the kernel when first asked for, then kept.
 pub struct Live<'a> {
-    netlink: RefCell<&'a mut Nftables>,
+    netlink: RefCell<&'a mut dyn Dumps>,
     ruleset: &'a Ruleset,
     index: &'a Index,
     known: RefCell<HashMap<SetRef, Fetched>>,
@@ -83,7 +83,7 @@ pub struct Live<'a> {
 
 impl<'a> Live<'a> {
     /// Over the sets of `ruleset`.
-    pub fn new(netlink: &'a mut Nftables, ruleset: &'a Ruleset, index: &'a Index) -> Self {
+    pub fn new(netlink: &'a mut dyn Dumps, ruleset: &'a Ruleset, index: &'a Index) -> Self {
         Self {
             netlink: RefCell::new(netlink),
             ruleset,
@@ -98,7 +98,7 @@ impl<'a> Live<'a> {
             .tables
             .get(set.table)
             .ok_or("set without table")?;
-        set::elements(&mut self.netlink.borrow_mut(), table, set, self.index)
+        set::elements(&mut **self.netlink.borrow_mut(), table, set, self.index)
             .map_err(|e| format!("elements of {} {}: {e}", table.title(), set.name).into())
     }
 }

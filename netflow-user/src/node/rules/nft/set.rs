@@ -1,6 +1,6 @@
 //! Sets, maps and their elements (`enum nft_set_attributes`, `enum nft_set_elem_attributes`, v6.18).
 
-use super::super::nl::{Attributes, Get, Nftables, NlError};
+use super::super::nl::{Attributes, Dumps, Get, NlError};
 use super::super::ruleset::{Data, Element, Family, Ruleset, Set, Table};
 use super::{Index, expr, rule};
 use std::rc::Rc;
@@ -39,7 +39,7 @@ pub fn decode(family: u8, attributes: Attributes<'_>, ruleset: &mut Ruleset, ind
 
 /// Reads the elements of one set.
 pub fn elements(
-    netlink: &mut Nftables,
+    netlink: &mut dyn Dumps,
     table: &Table,
     set: &Set,
     index: &Index,

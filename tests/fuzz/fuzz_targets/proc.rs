@@ -1,0 +1,4 @@
+//! Text of /proc.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| netflow_user::fuzz::proc(data));

@@ -1,0 +1,4 @@
+//! Records of the programs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| netflow_user::fuzz::ring(data));
