@@ -78,6 +78,21 @@ pub fn proc(data: &[u8]) {
     }
 }
 
+/// Compares a seed that the code can make with the one that is kept; with `NETFLOW_WRITE_SEEDS` set, after a change of what
+/// it holds, keeps it.
+#[cfg(test)]
+pub(crate) fn keep(path: &Path, seed: &[u8]) -> std::io::Result<()> {
+    if std::env::var_os("NETFLOW_WRITE_SEEDS").is_some() {
+        return std::fs::write(path, seed);
+    }
+    assert!(
+        std::fs::read(path)? == seed,
+        "{} is not what is made now: NETFLOW_WRITE_SEEDS=1 cargo test -p netflow-user --lib seed",
+        path.display()
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

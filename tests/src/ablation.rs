@@ -7,11 +7,10 @@
 use crate::answer::{Answer, Evidence, Finding};
 use anyhow::Result;
 use netflow_user::model::answer::Plane;
-use netflow_user::model::conntrack::CtStatus;
 use netflow_user::model::record::{Event, Record};
 use netflow_user::model::recording::{Reader, Writer};
 use netflow_user::model::{CtTuples, Input, Tuple};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Copies recording `from` to `to` without what `finding` cites. Gives the number of records and entries taken out.
@@ -138,25 +137,8 @@ fn translation(record: &Record) -> Option<CtTuples> {
         | Event::CtClash { ct } => Some(*ct),
         Event::Drop(drop) => drop.ct,
         Event::IcmpSent { ct, .. } => *ct,
-        Event::Ipvs { to, .. } => Some(sent(record.tuple?, (*to)?)),
+        Event::Ipvs { to, .. } => Some(CtTuples::sent_to(record.tuple?, (*to)?)),
         _ => None,
-    }
-}
-
-/// What IPVS makes of a packet, as conntrack would write it.
-fn sent(orig: Tuple, to: SocketAddr) -> CtTuples {
-    let translated = Tuple {
-        dst: to.ip(),
-        dport: to.port(),
-        ..orig
-    };
-    CtTuples {
-        orig,
-        reply: translated.inverse(),
-        status: CtStatus::default(),
-        zone: 0,
-        mark: 0,
-        info: 0,
     }
 }
 

@@ -19,9 +19,11 @@ pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind
         all.extend(views.iter().flat_map(of_tiers));
     }
     if let Some(case) = case {
-        all.extend(flowtable::spots(case, proved));
-        all.extend(rewriting::spots(case));
-        all.extend(sockets::spots(case));
+        for (index, view) in case.views.iter().enumerate() {
+            all.extend(flowtable::on_node(case, index, view, proved));
+            all.extend(rewriting::on_node(case, index, view));
+            all.extend(sockets::on_node(case, index, view));
+        }
         all.extend(of_case(case));
     }
     all

@@ -2,7 +2,6 @@
 
 use super::datagrams::Datagrams;
 use super::progress::{Hanging, Progress};
-use crate::model::conntrack::CtStatus;
 use crate::model::flow::{FlowKey, FlowStats};
 use crate::model::record::{Event, IcmpError, IpvsMethod, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
@@ -656,20 +655,7 @@ pub(super) fn sent_by_ipvs(record: &Record) -> Option<CtTuples> {
     else {
         return None;
     };
-    let orig = record.tuple?;
-    let translated = Tuple {
-        dst: to.ip(),
-        dport: to.port(),
-        ..orig
-    };
-    Some(CtTuples {
-        orig,
-        reply: translated.inverse(),
-        status: CtStatus::default(),
-        zone: 0,
-        mark: 0,
-        info: 0,
-    })
+    Some(CtTuples::sent_to(record.tuple?, to))
 }
 
 fn isn_of(record: &Record) -> Option<u32> {

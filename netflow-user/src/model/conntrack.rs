@@ -2,6 +2,7 @@
 
 use super::{Time, Tuple};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// `enum ip_conntrack_status` as a bit set (`include/uapi/linux/netfilter/nf_conntrack_common.h`, v6.18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -70,6 +71,23 @@ pub struct CtTuples {
 }
 
 impl CtTuples {
+    /// What becomes of packets that something besides conntrack sends to another destination (IPVS), as conntrack would write it.
+    pub fn sent_to(orig: Tuple, to: SocketAddr) -> CtTuples {
+        let translated = Tuple {
+            dst: to.ip(),
+            dport: to.port(),
+            ..orig
+        };
+        CtTuples {
+            orig,
+            reply: translated.inverse(),
+            status: CtStatus::default(),
+            zone: 0,
+            mark: 0,
+            info: 0,
+        }
+    }
+
     /// The original packet after DNAT and SNAT, as the backend gets it.
     pub fn translated(&self) -> Tuple {
         self.reply.inverse()

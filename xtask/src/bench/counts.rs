@@ -84,18 +84,24 @@ impl Counts {
             for (kernel, count) in by_kernel {
                 let (major, minor) = kernel;
                 let place = format!("{program} on {major}.{minor}");
+                let was = before.0.get(program).and_then(|was| was.get(kernel));
                 let number = match count {
                     Count::Accepted(number) => *number,
                     Count::Refused(number) => {
                         complaints.push(format!("{place}: refused after {number} instructions"));
                         continue;
                     }
-                    Count::Absent => continue,
+                    Count::Absent => {
+                        if let Some(Count::Accepted(_)) = was {
+                            complaints.push(format!("{place}: does not load any more"));
+                        }
+                        continue;
+                    }
                 };
                 if number > MOST {
                     complaints.push(format!("{place}: {number} instructions, more than {MOST}"));
                 }
-                match before.0.get(program).and_then(|was| was.get(kernel)) {
+                match was {
                     Some(Count::Accepted(was)) if grown(*was, number) => complaints.push(format!(
                         "{place}: {number} instructions, {was} when last written down (`cargo xtask bench programs --write` writes them)"
                     )),
@@ -231,7 +237,9 @@ mod tests {
         let before = counts("6.1", "netflow_a", Count::Accepted(100));
         let said = |count| counts("6.1", "netflow_a", count).complaints(&before);
         assert_eq!(said(Count::Accepted(120)), Vec::<String>::new());
-        assert_eq!(said(Count::Absent), Vec::<String>::new());
+        assert!(said(Count::Absent)[0].contains("does not load any more"));
+        let absent = counts("6.1", "netflow_b", Count::Absent);
+        assert!(absent.complaints(&absent).is_empty());
         assert!(said(Count::Accepted(121))[0].contains("121 instructions, 100 when"));
         assert!(said(Count::Refused(7))[0].contains("refused after 7"));
         assert!(said(Count::Accepted(MOST + 1))[0].contains("more than 500000"));

@@ -101,23 +101,23 @@ fn in_guest(image: &Image, init: &[u8], program: &std::path::Path) -> Result<Vec
 /// Those that are netflow's own: two more stand in the object for comparison.
 fn efforts(json: &str) -> Result<Vec<(String, Count)>> {
     let efforts: Vec<Effort> = serde_json::from_str(json).context("the verifier's statistics")?;
-    let counted = efforts.into_iter().map(
-        |Effort {
-             program,
-             instructions,
-             refused,
-         }| {
-            let count = match (instructions, refused) {
-                (Some(number), None) => Count::Accepted(number),
-                (Some(number), Some(_)) => Count::Refused(number),
-                (None, _) => Count::Absent,
-            };
-            (program, count)
-        },
-    );
-    Ok(counted
-        .filter(|(program, _)| program.starts_with("netflow_"))
-        .collect())
+    let own = |effort: &Effort| effort.program.starts_with("netflow_");
+    efforts.into_iter().filter(own).map(count).collect()
+}
+
+fn count(effort: Effort) -> Result<(String, Count)> {
+    let Effort {
+        program,
+        instructions,
+        refused,
+    } = effort;
+    let count = match (instructions, refused) {
+        (Some(number), None) => Count::Accepted(number),
+        (Some(number), Some(_)) => Count::Refused(number),
+        (None, Some(_)) => Count::Absent,
+        (None, None) => bail!("{program} was loaded without a word of what it took"),
+    };
+    Ok((program, count))
 }
 
 #[cfg(test)]
@@ -136,6 +136,8 @@ mod tests {
             ("netflow_c".to_owned(), Count::Absent),
         ];
         assert_eq!(efforts(json)?, expected);
+        let silent = r#"[{"program":"netflow_a","instructions":null,"refused":null}]"#;
+        assert!(efforts(silent).is_err());
         Ok(())
     }
 }

@@ -10,16 +10,9 @@ use crate::model::answer::Blind;
 use crate::model::conntrack::CtStatus;
 use crate::model::node::Flowtable;
 
-/// What flowtables hide on each node. Where the cause is `proved` on packets only connections of the Service that one holds
+/// What flowtables hide on a node. Where the cause is `proved` on packets only connections of the Service that one holds
 /// matter.
-pub fn spots(case: &Case<'_>, proved: bool) -> Vec<Blind> {
-    let views = case.views.iter().enumerate();
-    views
-        .filter_map(|(index, view)| on_node(case, index, view, proved))
-        .collect()
-}
-
-fn on_node(case: &Case<'_>, index: usize, view: &View, proved: bool) -> Option<Blind> {
+pub fn on_node(case: &Case<'_>, index: usize, view: &View, proved: bool) -> Option<Blind> {
     let tables: Vec<&Flowtable> = view.facts.iter().flat_map(|f| &f.flowtables).collect();
     let count = |is: fn(CtStatus) -> bool| {
         let parts = case.attempts.iter().flat_map(|a| &a.parts);

@@ -8,15 +8,8 @@ use crate::model::flow::Direction;
 use crate::model::node::TcProgram;
 use std::collections::BTreeSet;
 
-/// Nodes on which such programs come between what was seen of the Service's packets.
-pub fn spots(case: &Case<'_>) -> Vec<Blind> {
-    let views = case.views.iter().enumerate();
-    views
-        .filter_map(|(index, view)| on_node(case, index, view))
-        .collect()
-}
-
-fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
+/// Such programs come between what was seen of the Service's packets on a node.
+pub fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
     let of_node = |a: &&Attempt<'_>| a.dialled_part().is_some_and(|p| p.view == index);
     let attempts = || case.attempts.iter().filter(of_node);
     let mut programs: BTreeSet<String> =

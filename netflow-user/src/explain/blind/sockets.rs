@@ -6,15 +6,8 @@ use crate::model::answer::{Blind, Via};
 use crate::model::node::SocketProgram;
 use std::collections::BTreeSet;
 
-/// Nodes whose sockets may be given a backend for the Service's address, each with the programs that could do it.
-pub fn spots(case: &Case<'_>) -> Vec<Blind> {
-    let views = case.views.iter().enumerate();
-    views
-        .filter_map(|(index, view)| on_node(case, index, view))
-        .collect()
-}
-
-fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
+/// Sockets of a node may be given a backend for the Service's address, by the programs that are named.
+pub fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
     let dialled = case.by_socket.iter().filter(|d| d.view == index);
     let programs: BTreeSet<String> = dialled
         .flat_map(|Dialling { proto, v6, .. }| sockets::programs(view, *proto, *v6))

@@ -89,14 +89,7 @@ fn a_real_server_that_the_slices_lack_is_stale_where_a_syn_shows_it_is_chosen() 
     let gone = SocketAddr::new(ip("10.9.1.99"), 8080);
     let mut s = sent(virtual_server(facts_a(), &[backend()]), gone);
     let r = reply(4001, gone);
-    s.drop(
-        r.inverse(),
-        NETNS,
-        "NEIGH_FAILED",
-        "neigh_invalidate",
-        None,
-        ms(3010),
-    );
+    s.neighbor_failed(r.inverse(), ms(3010));
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "proxy-rules-stale", Verdict::Failing);
 }
@@ -121,14 +114,7 @@ fn what_ipvs_remembers_of_datagrams_says_nothing_of_its_servers() {
         dport: gone.port(),
         ..o
     };
-    s.drop(
-        sent,
-        NETNS,
-        "NEIGH_FAILED",
-        "neigh_invalidate",
-        None,
-        ms(3010),
-    );
+    s.neighbor_failed(sent, ms(3010));
     let answer = explain(&[s.told(ms(4000))]);
     assert!(
         !critical(&answer).contains(&"proxy-rules-stale"),

@@ -1,6 +1,7 @@
 //! The recording that the fuzzer begins with: attempts through a Service that end in different ways.
 
 use super::story::*;
+use crate::fuzz;
 use crate::model::flow::Direction;
 use crate::model::recording::{self, Reader};
 use crate::model::{Input, Proto};
@@ -40,9 +41,11 @@ fn the_seed_is_read_whole() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-#[ignore = "writes the seeds of the fuzzer, after a change of what is recorded"]
-fn write_the_seed() -> io::Result<()> {
-    let (lines, seeds) = (lines()?, Path::new(SEEDS));
-    fs::write(seeds.join("whole.nfr"), recording::of_lines(&lines)?)?;
-    fs::write(seeds.join("lines"), lines)
+fn the_seed_is_what_is_recorded_now() -> io::Result<()> {
+    let lines = lines()?;
+    let whole = recording::of_lines(&lines)?;
+    for (name, bytes) in [("lines", lines), ("whole.nfr", whole)] {
+        fuzz::keep(&Path::new(SEEDS).join(name), &bytes)?;
+    }
+    Ok(())
 }

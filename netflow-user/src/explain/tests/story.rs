@@ -390,6 +390,12 @@ impl Story {
         ct
     }
 
+    /// It waited for a neighbour that never answered.
+    pub fn neighbor_failed(&mut self, t: Tuple, at: Time) {
+        let (reason, place) = ("NEIGH_FAILED", "neigh_invalidate");
+        self.drop(t, self.netns, reason, place, None, at);
+    }
+
     /// IPVS sent it on, or had nowhere to.
     pub fn ipvs(&mut self, t: Tuple, method: IpvsMethod, to: Option<SocketAddr>, at: Time) {
         let event = Event::Ipvs { method, to };
