@@ -87,6 +87,11 @@ pub struct Stall<'a> {
 }
 
 impl<'a> Attempt<'a> {
+    /// A Pod's own address was dialled.
+    pub fn is_direct(&self) -> bool {
+        matches!(self.via, Via::Pod | Via::Headless)
+    }
+
     /// What becomes of its packets, from the first part that shows it.
     pub fn nat(&self) -> Option<CtTuples> {
         self.parts.iter().find_map(|p| p.conn.nat())

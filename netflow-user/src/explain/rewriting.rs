@@ -62,7 +62,7 @@ pub fn join(case: &Case<'_>, attempts: &mut Vec<Attempt<'_>>) {
 pub fn suspects<'a>(a: &Attempt<'a>) -> Vec<&'a TcProgram> {
     let kept = |t: Option<Tuple>| t == Some(a.orig);
     let ended = || a.drops().iter().any(|(_, e, ..)| kept(e.record.tuple));
-    if is_direct(a) || a.nat().is_some_and(|nat| nat.is_dnat()) || ended() {
+    if a.is_direct() || a.nat().is_some_and(|nat| nat.is_dnat()) || ended() {
         return Vec::new();
     }
     let Some(part) = a.dialled_part() else {
@@ -105,10 +105,6 @@ fn is_after(p: &TcProgram, last: &Sight, passed: bool) -> bool {
     let came_in = last.key.dir == Direction::Ingress;
     let here = p.ifindex == last.key.ifindex && egress != came_in;
     (here && !p.first && !(came_in && passed)) || (came_in && egress && p.first)
-}
-
-fn is_direct(a: &Attempt<'_>) -> bool {
-    matches!(a.via, Via::Pod | Via::Headless)
 }
 
 fn targets(case: &Case<'_>, a: &Attempt<'_>) -> BTreeSet<SocketAddr> {

@@ -7,7 +7,6 @@ use super::attempt::Attempt;
 use super::case::Case;
 use super::view::View;
 use crate::model::Proto;
-use crate::model::answer::Via;
 use crate::model::node::SocketProgram;
 use std::collections::BTreeSet;
 
@@ -25,7 +24,7 @@ pub struct Dialling {
 /// Everything that the Service is dialled by where a program could replace its address and no packet to it was seen.
 pub fn balanced(case: &Case<'_>) -> BTreeSet<Dialling> {
     let mut all = possible(case);
-    let addressed = case.attempts.iter().filter(|a| !is_direct(a));
+    let addressed = case.attempts.iter().filter(|a| !a.is_direct());
     for a in addressed {
         all.retain(|d| !is_of(case, *d, a));
     }
@@ -54,10 +53,6 @@ fn possible(case: &Case<'_>) -> BTreeSet<Dialling> {
         }
     }
     all
-}
-
-fn is_direct(a: &Attempt<'_>) -> bool {
-    matches!(a.via, Via::Pod | Via::Headless)
 }
 
 fn is_of(case: &Case<'_>, d: Dialling, a: &Attempt<'_>) -> bool {

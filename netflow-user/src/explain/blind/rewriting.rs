@@ -3,7 +3,7 @@
 use super::{Case, View};
 use crate::explain::attempt::Attempt;
 use crate::explain::rewriting;
-use crate::model::answer::{Blind, Via};
+use crate::model::answer::Blind;
 use crate::model::flow::Direction;
 use crate::model::node::TcProgram;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ pub fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
     let mut programs: BTreeSet<String> =
         attempts().flat_map(rewriting::suspects).map(name).collect();
     let joined = attempts().filter(|a| a.rewritten.is_some()).count();
-    let addressed = attempts().any(|a| !is_direct(a));
+    let addressed = attempts().any(|a| !a.is_direct());
     let rest = if !programs.is_empty() && joined > 0 {
         format!(
             "conntrack knows nothing of it; {joined} attempts were followed to the endpoint by the client's port and the time, \
@@ -47,10 +47,6 @@ pub fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
             programs.join(", ")
         ),
     })
-}
-
-fn is_direct(a: &Attempt<'_>) -> bool {
-    matches!(a.via, Via::Pod | Via::Headless)
 }
 
 /// Programs that see the packets of a direct attempt where they come in, before netflow.

@@ -1,8 +1,9 @@
 //! Service addresses that no packet carries.
 
 use super::{Case, View};
+use crate::explain::attempt::Attempt;
 use crate::explain::sockets::{self, Dialling};
-use crate::model::answer::{Blind, Via};
+use crate::model::answer::Blind;
 use crate::model::node::SocketProgram;
 use std::collections::BTreeSet;
 
@@ -17,8 +18,7 @@ pub fn on_node(case: &Case<'_>, index: usize, view: &View) -> Option<Blind> {
         return None;
     }
     let programs: Vec<String> = programs.into_iter().collect();
-    let direct = |via| matches!(via, Via::Pod | Via::Headless);
-    let rest = if case.attempts.iter().any(|a| direct(a.via)) {
+    let rest = if case.attempts.iter().any(Attempt::is_direct) {
         "so what goes to its Pods counts as its traffic; which of it dialled the Service is not known"
     } else {
         "and none to its Pods: what a program refuses makes no packet"

@@ -11,7 +11,7 @@ use crate::explain::past::PROXY_LAG;
 use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::{ConnEvent, Leg, Sight};
-use crate::model::answer::{Basis, Severity, Via};
+use crate::model::answer::{Basis, Severity};
 use crate::model::conntrack::CtTable;
 use crate::model::flow::Direction;
 use crate::model::record::{Drop, Event, NfHook};
@@ -264,7 +264,7 @@ fn stale_saying(case: &Case<'_>, of: &[&Attempt<'_>], read: bool) -> Saying {
 
 /// The target of an entry that today's slices lack and today's rules do not choose.
 fn remembered(case: &Case<'_>, a: &Attempt<'_>) -> Option<SocketAddr> {
-    if matches!(a.via, Via::Pod | Via::Headless) || case.slices().next().is_none() {
+    if a.is_direct() || case.slices().next().is_none() {
         return None;
     }
     let port = case.port_of_attempt(a)?;

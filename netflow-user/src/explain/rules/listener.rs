@@ -212,7 +212,7 @@ fn other_ports(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<
     let is_other = |port: &u16| *port != backend.port() && !spoken_for.contains(port);
     let served = case.attempts.iter().find(|o| {
         let to = o.orig.destination();
-        matches!(o.via, Via::Pod | Via::Headless)
+        o.is_direct()
             && o.outcome == Outcome::Ok
             && o.orig.proto == proto
             && to.ip() == backend.ip()

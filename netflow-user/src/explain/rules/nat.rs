@@ -78,7 +78,7 @@ fn hairpin_fix(port: &Link) -> Fix {
 }
 
 fn turned(case: &Case<'_>, a: &Attempt<'_>) -> Option<(Turn, Vec<Draft>)> {
-    let direct = matches!(a.via, Via::Pod | Via::Headless);
+    let direct = a.is_direct();
     let itself = a.backend().is_some_and(|b| b.ip() == a.client());
     if direct || !itself || a.outcome != Outcome::Timeout {
         return None;

@@ -82,7 +82,7 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
         "vip-not-translated",
         Basis::Observed,
         |a| {
-            let direct = matches!(a.via, Via::Pod | Via::Headless);
+            let direct = a.is_direct();
             if a.is_translated() || direct || is_sent_as_it_is(a) {
                 return None;
             }
@@ -238,7 +238,7 @@ fn rules_for(a: &Attempt<'_>) -> RulesFor {
 pub fn mode(case: &Case<'_>, report: &mut Report) {
     for (i, view) in case.views.iter().enumerate() {
         let here = |a: &&Attempt<'_>| {
-            let dialled = !matches!(a.via, Via::Pod | Via::Headless);
+            let dialled = !a.is_direct();
             dialled && a.parts.first().is_some_and(|p| p.view == i)
         };
         let Some(a) = case.attempts.iter().find(here) else {
