@@ -96,29 +96,33 @@ impl Symbols {
         let mut entries = Vec::new();
         // A module's functions stand together.
         let mut latest = String::new();
-        for_each_line(list, |line| {
-            if let Some(module) = line.module
-                && module != latest
-            {
-                module.clone_into(&mut latest);
-                symbols.modules.insert(latest.clone());
-            }
-            if line.address != 0 {
-                entries.push(line.address);
-            }
-            let name = strip_suffix(line.name);
-            if !names.contains(name) {
-                return;
-            }
-            if !is_part(line.name) {
-                let found = symbols.found.entry(name.to_owned()).or_default();
-                found.push(line.name.to_owned());
-            }
-            if line.address != 0 {
-                let ranges = symbols.ranges.entry(name.to_owned()).or_default();
-                ranges.push(line.address..line.address);
-            }
-        })?;
+        for_each_line(
+            list,
+            |_| true,
+            |line| {
+                if let Some(module) = line.module
+                    && module != latest
+                {
+                    module.clone_into(&mut latest);
+                    symbols.modules.insert(latest.clone());
+                }
+                if line.address != 0 {
+                    entries.push(line.address);
+                }
+                let name = strip_suffix(line.name);
+                if !names.contains(name) {
+                    return;
+                }
+                if !is_part(line.name) {
+                    let found = symbols.found.entry(name.to_owned()).or_default();
+                    found.push(line.name.to_owned());
+                }
+                if line.address != 0 {
+                    let ranges = symbols.ranges.entry(name.to_owned()).or_default();
+                    ranges.push(line.address..line.address);
+                }
+            },
+        )?;
         for found in symbols.found.values_mut() {
             // The plain name first: that is the function itself.
             found.sort_by_key(String::len);
@@ -159,25 +163,21 @@ fn is_part(name: &str) -> bool {
 /// For each of `addresses` (sorted) the name of the nearest function at or below it.
 fn nearest(list: impl BufRead, addresses: &[u64]) -> io::Result<Vec<Option<String>>> {
     let mut best: Vec<(u64, Option<String>)> = vec![(0, None); addresses.len()];
-    for_each_function(list, |entry, name| {
+    let held = |entry: u64| {
         let first = addresses.partition_point(|&a| a < entry);
-        let last = addresses.partition_point(|&a| a < entry.saturating_add(MAX_FUNCTION));
-        for best in &mut best[first..last] {
-            if best.1.is_none() || best.0 < entry {
-                *best = (entry, Some(name.to_owned()));
+        let end = entry.saturating_add(MAX_FUNCTION);
+        first..first + addresses[first..].partition_point(|&a| a < end)
+    };
+    // Records wait meanwhile, and nearly every line is of a function that nobody asks about.
+    let asked = |entry: u64| entry != 0 && !held(entry).is_empty();
+    for_each_line(list, asked, |line| {
+        for best in &mut best[held(line.address)] {
+            if best.1.is_none() || best.0 < line.address {
+                *best = (line.address, Some(strip_suffix(line.name).to_owned()));
             }
         }
     })?;
     Ok(best.into_iter().map(|(_, name)| name).collect())
-}
-
-/// Calls `function(address, name)` for every function whose address is shown.
-fn for_each_function(list: impl BufRead, mut function: impl FnMut(u64, &str)) -> io::Result<()> {
-    for_each_line(list, |line| {
-        if line.address != 0 {
-            function(line.address, strip_suffix(line.name));
-        }
-    })
 }
 
 /// A function of the list.
@@ -189,37 +189,46 @@ struct Line<'a> {
     module: Option<&'a str>,
 }
 
-/// Calls `each` for every line `ADDRESS TYPE NAME [MODULE]` of a function.
-fn for_each_line(mut list: impl BufRead, mut each: impl FnMut(Line<'_>)) -> io::Result<()> {
+/// Calls `each` for every line `ADDRESS TYPE NAME [MODULE]` of a function whose address is `asked` for.
+fn for_each_line(
+    mut list: impl BufRead,
+    asked: impl Fn(u64) -> bool,
+    mut each: impl FnMut(Line<'_>),
+) -> io::Result<()> {
     let mut line = Vec::with_capacity(256);
     loop {
         line.clear();
         if list.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let Ok(text) = str::from_utf8(&line) else {
+        let Some((address, rest)) = address(&line).filter(|(address, _)| asked(*address)) else {
+            continue;
+        };
+        let Ok(text) = str::from_utf8(rest) else {
             continue;
         };
         let mut words = text.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next())
-        else {
+        let (Some("t" | "T" | "w" | "W"), Some(name)) = (words.next(), words.next()) else {
             continue;
         };
-        if !matches!(kind, "t" | "T" | "w" | "W") {
-            continue;
-        }
         let module = words.next().and_then(|module| {
             let module = module.strip_prefix('[')?;
             module.strip_suffix(']')
         });
-        if let Ok(address) = u64::from_str_radix(address, 16) {
-            each(Line {
-                address,
-                name,
-                module,
-            });
-        }
+        each(Line {
+            address,
+            name,
+            module,
+        });
     }
+}
+
+/// The address that a line begins with, and what follows.
+fn address(line: &[u8]) -> Option<(u64, &[u8])> {
+    let end = line.iter().position(|byte| *byte == b' ')?;
+    let (digits, rest) = line.split_at(end);
+    let digits = str::from_utf8(digits).ok()?;
+    Some((u64::from_str_radix(digits, 16).ok()?, rest))
 }
 
 /// The name as in the source: compilers append `.isra.0`, `.constprop.0`, `.part.0`, `.cold`.
