@@ -36,12 +36,14 @@ pub fn row(row: &Row) -> String {
         took,
         tiers: _,
         wrong,
+        late,
     } = row;
     let seconds = format!("{:.1}", took.as_secs_f64());
-    let result = if wrong.is_empty() {
+    let result = if row.is_right() {
         "ok".to_owned()
     } else {
-        format!("FAIL (seed {}) {}", case.seed, wrong.join("; "))
+        let said: Vec<&str> = wrong.iter().chain(late).map(String::as_str).collect();
+        format!("FAIL (seed {}) {}", case.seed, said.join("; "))
     };
     line(
         [

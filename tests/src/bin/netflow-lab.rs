@@ -7,8 +7,9 @@ use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
 use netflow_tests::lab::state::{self, State};
 use netflow_tests::lab::{self, Lab, Life, modules, netns};
 use netflow_tests::proxy::Mode;
+use netflow_tests::scenario::{self, Row};
 use netflow_tests::world::World;
-use netflow_tests::{demo, faults, matrix, pace, parallel, report, scenario};
+use netflow_tests::{demo, faults, matrix, pace, parallel, report};
 use nix::sys::signal::{SigSet, Signal};
 use std::net::IpAddr;
 use std::process::{Command, ExitCode};
@@ -269,12 +270,15 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     }
     say!("seed {seed}, {} scenarios, {jobs} at a time", cases.len());
     say!("{}", report::head());
-    let rows = parallel::map(&cases, jobs, |case| {
+    let mut rows = parallel::map(&cases, jobs, |case| {
         let row = scenario::run(*case);
         say!("{}", report::row(&row));
         row
     });
-    let failed: Vec<_> = rows.iter().filter(|row| !row.wrong.is_empty()).collect();
+    if jobs > 1 {
+        measure_alone(&mut rows);
+    }
+    let failed: Vec<_> = rows.iter().filter(|row| !row.is_right()).collect();
     if !failed.is_empty() {
         // Once more at the end: a reader of a long log begins there.
         say!("\nfailed:");
@@ -296,6 +300,23 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     let bad = failed.len() + unproved.len();
     say!("{good} passed, {bad} failed");
     bad == 0
+}
+
+/// Of so many scenarios one may be late for what runs beside it; when more are, netflow is slow.
+const LATE: usize = 50;
+
+/// Runs what was only late again, with the machine to itself; that result counts.
+fn measure_alone(rows: &mut [Row]) {
+    let most = rows.len().div_ceil(LATE);
+    let late: Vec<&mut Row> = rows.iter_mut().filter(|r| r.is_only_late()).collect();
+    if late.is_empty() || late.len() > most {
+        return;
+    }
+    say!("\nlate among others, alone:");
+    for row in late {
+        *row = scenario::run(row.case);
+        say!("{}", report::row(row));
+    }
 }
 
 /// Every case with IPVS, where the kernel has it.
