@@ -112,6 +112,11 @@ impl Running {
         })
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
         let end = Instant::now() + limit;

@@ -1,9 +1,12 @@
 //! `cargo xtask bench`: the budgets, as ratios of one run.
 
+mod budgets;
 mod counts;
+mod page;
 mod programs;
 
 use crate::build_ebpf::Output;
+use crate::lab;
 use crate::process;
 use crate::root::{self, Root};
 use crate::setup;
@@ -12,16 +15,36 @@ use crate::vm::Line;
 use crate::workspace;
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command as Process, ExitCode};
 
 /// Measure against the budgets of docs/architecture.md.
 ///
 /// Nanoseconds differ from machine to machine; a budget is a ratio between two programs of the same run.
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Every budget in one run: tc, join and live one after the other; exit 1 if one is missed (root; a quiet machine)
+    Budgets {
+        /// Write what was printed to docs/bench.md
+        #[arg(long)]
+        write: bool,
+    },
     /// The tc programs, run by the kernel on prepared packets: known and new flows against an empty and a reference
     /// program (root)
     Tc {
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Records decoded, joined and named on one core, and the memory that connections and objects take
+    Join {
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// A node with and without netflow, in turn: records and CPU time of a connection through a VIP, and what each
+    /// program takes of it (root; a quiet machine)
+    Live {
         /// How to print the result
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -42,25 +65,30 @@ pub enum Command {
 /// The command.
 pub fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Tc { output } => tc(*output),
-        Command::Programs { kernels, write } => {
-            let root = need()?;
-            setup::ensure(if kernels.is_empty() {
-                setup::For::Building
-            } else {
-                setup::For::Guests
-            })?;
-            let counts = programs::measure(root, kernels)?;
-            print!("{counts}");
-            let before = programs::written()?;
-            if *write {
-                let counts = counts.over(before);
-                programs::write(&counts)?;
-                return Ok(told(&counts.complaints(&counts)));
-            }
-            Ok(told(&counts.complaints(&before)))
-        }
+        Command::Budgets { write } => budgets::run(*write),
+        Command::Tc { output } => exec(tc()?, *output),
+        Command::Join { output } => exec(join()?, *output),
+        Command::Live { output } => exec(live()?, *output),
+        Command::Programs { kernels, write } => verified(kernels, *write),
     }
+}
+
+fn verified(kernels: &[&'static Line], write: bool) -> Result<ExitCode> {
+    let root = need()?;
+    setup::ensure(if kernels.is_empty() {
+        setup::For::Building
+    } else {
+        setup::For::Guests
+    })?;
+    let counts = programs::measure(root, kernels)?;
+    print!("{counts}");
+    let before = programs::written()?;
+    if write {
+        let counts = counts.over(before);
+        counts::BLOCK.write(&counts.to_string())?;
+        return Ok(told(&counts.complaints(&counts)));
+    }
+    Ok(told(&counts.complaints(&before)))
 }
 
 fn told(complaints: &[String]) -> ExitCode {
@@ -86,11 +114,31 @@ fn need() -> Result<Root> {
     root::need("the benchmark", "it loads BPF programs")
 }
 
-fn tc(output: Output) -> Result<ExitCode> {
+fn tc() -> Result<Process> {
     let root = need()?;
     setup::ensure(setup::For::Building)?;
-    let built = workspace::build(&["--package", "netflow-user", "--example", "bench_tc"])?;
-    let mut bench = root.command(&built.executable("bench_tc")?);
+    Ok(root.command(&example("bench_tc", &[])?))
+}
+
+fn join() -> Result<Process> {
+    setup::ensure(setup::For::Building)?;
+    Ok(Process::new(example("bench_join", &["--release"])?))
+}
+
+fn live() -> Result<Process> {
+    let root = lab::need()?;
+    setup::ensure(setup::For::Lab)?;
+    Ok(root.command(&lab::build_released("netflow-bench")?))
+}
+
+fn example(name: &str, profile: &[&str]) -> Result<PathBuf> {
+    let mut args = vec!["--package", "netflow-user", "--example", name];
+    args.extend(profile);
+    workspace::build(&args)?.executable(name)
+}
+
+/// Becomes the benchmark.
+fn exec(mut bench: Process, output: Output) -> Result<ExitCode> {
     if output == Output::Json {
         bench.args(["-o", "json"]);
     }

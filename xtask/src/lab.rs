@@ -101,6 +101,13 @@ pub fn is_named(command: &[OsString]) -> bool {
     })
 }
 
+/// Builds the same as it is shipped, and says where `name` of it is.
+pub fn build_released(name: &str) -> Result<PathBuf> {
+    let mut args = PROGRAMS.to_vec();
+    args.push("--release");
+    workspace::build(&args)?.executable(name)
+}
+
 /// Builds the same, optimized: an emulated CPU is slow enough.
 pub fn build_for_guests() -> Result<PathBuf> {
     let mut args = PROGRAMS.to_vec();

@@ -5,6 +5,7 @@ use super::progress::{Hanging, Progress};
 use crate::model::flow::{FlowKey, FlowStats};
 use crate::model::record::{Event, IcmpError, IpvsMethod, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
+use smallvec::SmallVec;
 use std::mem::discriminant;
 use std::time::Duration;
 
@@ -136,6 +137,9 @@ const MAX_VIEWS: usize = 16;
 /// what comes before a connection's start is still its own.
 pub(super) const GRAIN: Duration = Duration::from_millis(10);
 
+/// The forms of one connection's packets.
+pub(super) type Tuples = SmallVec<[Tuple; 8]>;
+
 /// Events kept that are alike in all but time: a storm of one kind leaves room for the others.
 const MAX_ALIKE: usize = 4;
 /// Events kept of one kind.
@@ -225,8 +229,9 @@ impl Connection {
     }
 
     /// All tuples in which its packets can appear.
-    pub(super) fn tuples(&self) -> Vec<Tuple> {
-        let mut all = vec![self.orig, self.orig.inverse()];
+    pub(super) fn tuples(&self) -> Tuples {
+        let mut all = Tuples::new();
+        all.extend([self.orig, self.orig.inverse()]);
         if let Some(ct) = self.nat() {
             let half = half_translated(&ct);
             for t in [
@@ -401,7 +406,7 @@ impl Connection {
                 known.first = known.first.min(first);
                 known.last = known.last.max(last);
             }
-            None if room => self.views.push(view),
+            None if room => push_tight(&mut self.views, view),
             None => {}
         }
     }

@@ -6,6 +6,8 @@ use super::connection::{
 use crate::model::flow::FlowSnapshot;
 use crate::model::record::{Event, IcmpError, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,6 +50,9 @@ fn is_followed(tuple: &Tuple) -> bool {
     tuple.proto.has_ports() || tuple.proto.encapsulates()
 }
 
+/// Connections that used a tuple: mostly one.
+type Ids = SmallVec<[usize; 2]>;
+
 /// Connections of one node.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -55,7 +60,7 @@ pub struct Table {
     /// Boxed: what is gone leaves a hole, which shall cost little.
     connections: Vec<Option<Box<Connection>>>,
     live: usize,
-    by_tuple: HashMap<Tuple, Vec<usize>>,
+    by_tuple: HashMap<Tuple, Ids, RandomState>,
     /// Addresses and ports that serve, to tell the client's side where neither SYN nor conntrack does.
     servers: HashSet<(IpAddr, u16)>,
     /// Addresses whose connections are the last to be evicted.
@@ -568,6 +573,9 @@ impl Table {
                 continue;
             }
             ids.push(id);
+            if self.waiting.is_empty() {
+                continue;
+            }
             for (cite, record) in self.waiting.remove(t).into_iter().flatten() {
                 if let Some(conn) = self.connections[id].as_deref_mut() {
                     self.unjoined -= 1;

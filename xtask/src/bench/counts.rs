@@ -1,5 +1,6 @@
 //! Counts of verified instructions, by program and kernel, and the table of them in a page.
 
+use super::page::Block;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -10,9 +11,11 @@ const MOST: u32 = 500_000;
 /// Growth above this, in percent, is told.
 const GROWTH: u32 = 20;
 
-/// Line above and line below the table in the page.
-const BEGIN: &str = "<!-- counts: cargo xtask bench programs --write -->";
-const END: &str = "<!-- end of counts -->";
+/// Where the table stands in the page.
+pub const BLOCK: Block = Block {
+    begin: "<!-- counts: cargo xtask bench programs --write -->",
+    end: "<!-- end of counts -->",
+};
 
 /// What a kernel said of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +115,8 @@ impl Counts {
         complaints
     }
 
-    /// The table in `page`.
-    pub fn of_page(page: &str) -> Option<Counts> {
-        let (_, table, _) = cut(page)?;
+    /// Those of a table as it is printed.
+    pub fn of_table(table: &str) -> Option<Counts> {
         let mut lines = table.lines().map(cells);
         let heads = lines.next()?;
         let kernels: Vec<Kernel> = heads.iter().skip(1).filter_map(|h| kernel(h)).collect();
@@ -132,12 +134,6 @@ impl Counts {
             );
         }
         Some(counts)
-    }
-
-    /// `page` with this table in the place of the one it has.
-    pub fn in_page(&self, page: &str) -> Option<String> {
-        let (above, _, below) = cut(page)?;
-        Some(format!("{above}{BEGIN}\n{self}{END}{below}"))
     }
 
     /// These, and of `before` what kernels that were not asked have said.
@@ -159,13 +155,6 @@ impl Counts {
 
 fn grown(was: u32, is: u32) -> bool {
     u64::from(is) * 100 > u64::from(was) * u64::from(100 + GROWTH)
-}
-
-/// What is above the table, the table, and what is below.
-fn cut(page: &str) -> Option<(&str, &str, &str)> {
-    let (above, rest) = page.split_once(BEGIN)?;
-    let (table, below) = rest.split_once(END)?;
-    Some((above, table.trim_start(), below))
 }
 
 fn cells(line: &str) -> Vec<&str> {
@@ -206,20 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_page_keeps_what_is_around_the_table_and_gives_the_table_back() {
-        let page = format!("# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n");
+    fn a_table_gives_its_counts_back() {
         let mut all = counts("5.10", "netflow_a", Count::Absent);
         all.add("6.1", vec![("netflow_a".to_owned(), Count::Refused(9))]);
         all.add("6.18", vec![("netflow_a".to_owned(), Count::Accepted(7))]);
-        let written = all.in_page(&page);
-        let written = written.as_deref().unwrap_or_default();
-        assert!(written.starts_with("# Title\n") && written.ends_with("\n\nMore.\n"));
+        let table = all.to_string();
         assert!(
-            written.contains("| program | 5.10 | 6.1 | 6.18 |\n"),
-            "{written}"
+            table.starts_with("| program | 5.10 | 6.1 | 6.18 |\n"),
+            "{table}"
         );
-        assert_eq!(Counts::of_page(written), Some(all));
-        assert_eq!(Counts::of_page("# Title"), None);
+        assert_eq!(Counts::of_table(&table), Some(all));
+        assert_eq!(Counts::of_table(""), None);
     }
 
     #[test]

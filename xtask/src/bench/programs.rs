@@ -1,6 +1,7 @@
 //! `cargo xtask bench programs`: how many instructions the verifier of each kernel goes through for each BPF program.
 
-use super::counts::{Count, Counts};
+use super::counts::{BLOCK, Count, Counts};
+use super::page::PAGE;
 use crate::process;
 use crate::root::Root;
 use crate::vm::{self, Ended, Image, Line, Outcome};
@@ -9,9 +10,6 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// The page that holds the counts.
-const PAGE: &str = "docs/bench.md";
 
 /// How long a guest may take over it.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -44,21 +42,7 @@ pub fn measure(root: Root, lines: &[&'static Line]) -> Result<Counts> {
 
 /// The counts that are written down.
 pub fn written() -> Result<Counts> {
-    let path = workspace::root().join(PAGE);
-    let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    Counts::of_page(&page).with_context(|| format!("{PAGE} has no table of counts"))
-}
-
-/// Writes counts down, in the place of those that are.
-pub fn write(counts: &Counts) -> Result<()> {
-    let path = workspace::root().join(PAGE);
-    let page = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let page = counts
-        .in_page(&page)
-        .with_context(|| format!("{PAGE} has no table of counts"))?;
-    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
-    eprintln!("written to {PAGE}");
-    Ok(())
+    Counts::of_table(&BLOCK.read()?).with_context(|| format!("{PAGE} has no table of counts"))
 }
 
 fn build(profile: &[&str]) -> Result<PathBuf> {
