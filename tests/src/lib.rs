@@ -12,6 +12,7 @@ pub mod lab;
 pub mod manifests;
 pub mod matrix;
 pub mod netflow;
+pub mod overhead;
 pub mod pace;
 pub mod parallel;
 pub mod policy;

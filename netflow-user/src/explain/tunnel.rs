@@ -4,11 +4,14 @@
 
 use super::attempt::{Attempt, Part};
 use super::case::Case;
+use super::evidence::Draft;
 use crate::flows::{ConnEvent, Connection, Sight};
-use crate::model::Proto;
+use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
 use crate::model::node::{Link, NodeFacts, Tunnel};
+use crate::model::{Proto, Tuple};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// An attempt's packets that left a node through a tunnel device.
 #[derive(Clone, Copy)]
@@ -101,12 +104,25 @@ impl<'a> Tunnelled<'a> {
                 } else {
                     t.src
                 };
-                let at_port = self.tunnel.port.is_none_or(|port| t.dport == port);
+                let at_port = self
+                    .tunnel
+                    .port
+                    .is_none_or(|port| self.port_of(t, dir) == port);
                 s.key.dir == dir && toward == self.peer && at_port
             })
             .collect();
         all.sort_by_key(|(_, s)| (s.stats.first, s.key));
         all
+    }
+
+    /// The port of a packet that is the device's: both ends send to the one they have agreed on, and from one that tells flows
+    /// apart; WireGuard has one socket, whose port every end chooses for itself.
+    fn port_of(&self, t: Tuple, dir: Direction) -> u16 {
+        if self.link.kind == "wireguard" && dir == Direction::Egress {
+            t.sport
+        } else {
+            t.dport
+        }
     }
 
     /// What happened to the tunnel's packets on any node that was asked.
@@ -123,20 +139,35 @@ impl<'a> Tunnelled<'a> {
         case.views.iter().enumerate().flat_map(of_view).collect()
     }
 
-    /// Bytes that the device adds to a packet of its MTU, outer IP header included: the inner Ethernet header of those that
-    /// carry frames (14), UDP (8), their own.
-    pub fn overhead(&self) -> u32 {
-        let ip = if self.peer.is_ipv6() { 40 } else { 20 };
-        ip + match self.link.kind.as_str() {
-            // RFC 7348, RFC 8926 (without options).
-            "vxlan" | "geneve" => 14 + 8 + 8,
-            // RFC 2784 with the Ethernet header of a frame; without.
-            "gretap" => 14 + 4,
-            "gre" => 4,
-            // https://www.wireguard.com/protocol/: 16 of header, 16 of authentication.
-            "wireguard" => 8 + 16 + 16,
-            _ => 0,
+    /// How long the device may keep what it is given before it sends anything again. WireGuard asks for a key every five seconds and
+    /// up to a third more (`REKEY_TIMEOUT`, `REKEY_TIMEOUT_JITTER_MAX_JIFFIES`,
+    /// <https://elixir.bootlin.com/linux/v6.18/source/drivers/net/wireguard/messages.h>).
+    pub fn resends(&self) -> Duration {
+        match self.link.kind.as_str() {
+            "wireguard" => Duration::from_millis(5_334),
+            _ => Duration::ZERO,
         }
+    }
+
+    /// Evidence: when a WireGuard device and the peer last agreed on a key. Without one it sends nothing that it is given.
+    pub fn handshake(&self) -> Option<Draft> {
+        let Part { view, node, .. } = self.part;
+        let mut peers = self.tunnel.peers.iter();
+        let peer = peers.find(|p| p.endpoint.is_some_and(|e| e.ip() == self.peer))?;
+        let (device, at) = (&self.link.name, self.peer);
+        let text = match peer.handshake {
+            None => format!("{device} and {at} have not agreed on a key yet"),
+            Some(time) => {
+                let ago = node.facts.as_ref()?.time.since(time).as_secs();
+                format!("{device} and {at} last agreed on a key {ago} s before")
+            }
+        };
+        Some(Draft::of_node(view, node, format!("handshake {at}"), text))
+    }
+
+    /// Bytes that the device adds to a packet of its MTU, outer IP header included.
+    pub fn overhead(&self) -> u32 {
+        self.link.overhead(self.peer.is_ipv6())
     }
 }
 
@@ -158,8 +189,14 @@ fn forwarded(facts: &NodeFacts, link: &Link, hop: IpAddr) -> Option<IpAddr> {
     Some(peer.remote)
 }
 
-/// Where the device sends what is for `to`: one fixed address, what its forwarding table says of the next hop, else the
-/// address of the node on which the objects place it.
+/// Length of the longest of these networks that holds the address.
+fn prefix_of(networks: &[Cidr], ip: IpAddr) -> Option<u8> {
+    let holding = networks.iter().filter(|net| cidr::contains(**net, ip));
+    holding.map(|(_, len)| *len).max()
+}
+
+/// Where the device sends what is for `to`: one fixed address, the peer that the address is allowed to, what its forwarding table
+/// says of the next hop, else the address of the node on which the objects place it.
 fn peer(
     case: &Case<'_>,
     part: Part<'_>,
@@ -179,5 +216,14 @@ fn peer(
         let same = |ip: &&IpAddr| tunnel.local.is_none_or(|l| l.is_ipv4() == ip.is_ipv4());
         node.internal_ips.iter().find(same).copied()
     };
-    tunnel.remote.or_else(learned).or_else(placed)
+    let allowed = || {
+        let peers = tunnel.peers.iter();
+        let fitting = peers.filter_map(|p| Some((prefix_of(&p.allowed, to)?, p.endpoint?.ip())));
+        fitting.max_by_key(|(prefix, _)| *prefix).map(|(_, ip)| ip)
+    };
+    tunnel
+        .remote
+        .or_else(allowed)
+        .or_else(learned)
+        .or_else(placed)
 }

@@ -1,5 +1,6 @@
 //! Facts about one node, read at a moment: links, routes, neighbours, sysctls, conntrack, proxy rules, Pods' sockets.
 
+use super::cidr::Cidr;
 use super::conntrack::CtTable;
 use super::record::NfHook;
 use super::{Proto, Time};
@@ -115,10 +116,32 @@ pub struct Link {
     pub addrs: Vec<(IpAddr, u8)>,
 }
 
+impl Link {
+    /// Bytes that the device, if it is a tunnel, puts before a packet of its MTU, from the outer IP header (of IPv6: `v6`) to the
+    /// inner packet, and behind it. `docs/mtu.md` holds what they measured. 0 for a kind that is not known.
+    pub fn overhead(&self, v6: bool) -> u32 {
+        let Some(tunnel) = &self.tunnel else {
+            return 0;
+        };
+        let own = match self.kind.as_str() {
+            // UDP, the tunnel's own header, the inner Ethernet header: RFC 7348, RFC 8926 (without options).
+            "vxlan" | "geneve" => 8 + 8 + 14,
+            // RFC 2784, with the Ethernet header of a frame; without.
+            "gretap" | "ip6gretap" => 4 + 14,
+            "gre" | "ip6gre" => 4,
+            // UDP, 16 of header, 16 of authentication: https://www.wireguard.com/protocol/. Smaller packets are padded to a multiple
+            // of 16, those of the MTU are not.
+            "wireguard" => 8 + 16 + 16,
+            _ => 0,
+        };
+        own + tunnel.options + if v6 { 40 } else { 20 }
+    }
+}
+
 /// What a tunnel device makes of packets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tunnel {
-    /// UDP port that it sends to, where it uses UDP.
+    /// UDP port that it sends to, where it uses UDP; of WireGuard the one that it sends from and listens on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Source address of what it sends, if set.
@@ -127,6 +150,31 @@ pub struct Tunnel {
     /// The only peer, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<IpAddr>,
+    /// Bytes that options of the device add to its header: key, checksum and sequence number of GRE, the encapsulation limit of
+    /// tunnels over IPv6.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub options: u32,
+    /// Of WireGuard: its peers that packets asked about go to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<WireguardPeer>,
+}
+
+/// A peer of a WireGuard device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireguardPeer {
+    /// Where its packets are sent, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// Networks that are sent to it and taken from it.
+    pub allowed: Vec<Cidr>,
+    /// When both last agreed on a key; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Time>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An entry of a tunnel device's forwarding table: where it sends frames for a link-layer address.

@@ -2,7 +2,7 @@
 
 use super::netlink::Parts;
 use super::rules;
-use super::{conntrack, links, neighbors, routes, sockets};
+use super::{conntrack, links, neighbors, routes, sockets, wireguard};
 use crate::model::Proto;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ fn wanted() -> BTreeSet<IpAddr> {
     .into()
 }
 
-/// A datagram of rtnetlink, conntrack or `sock_diag`.
+/// A datagram of rtnetlink, conntrack, `sock_diag` or WireGuard.
 pub fn netlink(datagram: &[u8]) {
     let wanted = wanted();
     for part in Parts(datagram) {
@@ -29,6 +29,8 @@ pub fn netlink(datagram: &[u8]) {
             neighbors::neighbor(message, family);
         }
         neighbors::tunnel_peer(message);
+        wireguard::family_id(message);
+        wireguard::device(message);
         if let Some(route) = routes::Answer::read(message).map(routes::Answer::into_route) {
             for ip in &wanted {
                 routes::covers(&route, *ip);

@@ -103,7 +103,8 @@ fn link_info(link: &mut Link, info: &[u8]) {
 
 /// Which attributes of a tunnel device tell its port, source and only peer
 /// (<https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/if_link.h>: `IFLA_VXLAN_*`, `IFLA_GENEVE_*`;
-/// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/if_tunnel.h>: `IFLA_IPTUN_*`, `IFLA_GRE_*`).
+/// <https://elixir.bootlin.com/linux/v6.18/source/include/uapi/linux/if_tunnel.h>: `IFLA_IPTUN_*`, `IFLA_GRE_*`). A WireGuard device
+/// tells only by its own family ([`super::wireguard`]).
 fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
     let (port, locals, remotes): (u16, &[u16], &[u16]) = match kind {
         "vxlan" => (15, &[4, 17], &[2, 16]),
@@ -112,7 +113,10 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
         "gre" | "gretap" | "ip6gre" | "ip6gretap" => (0, &[6], &[7]),
         _ => return None,
     };
-    let mut found = Tunnel::default();
+    let mut found = Tunnel {
+        options: options(kind, data),
+        ..Tunnel::default()
+    };
     for (kind, value) in Attributes(data) {
         let set = || address(value).filter(|ip| !ip.is_unspecified());
         if port != 0 && kind == port {
@@ -125,6 +129,31 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
         }
     }
     Some(found)
+}
+
+/// Bytes that options of the device add to its header. A tunnel over IPv6 says by a destination option of 8 bytes how often its packets
+/// may be put into others (RFC 2473, section 4.1.1), unless told not to (`ip6_tnl_xmit`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/ip6_tunnel.c>); GRE has 4 for each of checksum, key and sequence number
+/// (RFC 2890).
+fn options(kind: &str, data: &[u8]) -> u32 {
+    const IGNORES_LIMIT: u32 = 1;
+    const GRE: u16 = 0x8000 | 0x2000 | 0x1000;
+    let find = |wanted| Attributes(data).find(|(kind, _)| *kind == wanted);
+    let limit = |limit, flags| {
+        let limited = find(limit).is_some();
+        let ignored = find(flags).and_then(|(_, v)| u32_at(v, 0)).unwrap_or(0) & IGNORES_LIMIT != 0;
+        if limited && !ignored { 8 } else { 0 }
+    };
+    let gre = || {
+        let flags = find(3).and_then(|(_, v)| be16_at(v, 0)).unwrap_or(0);
+        (flags & GRE).count_ones() * 4
+    };
+    match kind {
+        "ip6tnl" => limit(6, 8),
+        "gre" | "gretap" => gre(),
+        "ip6gre" | "ip6gretap" => gre() + limit(11, 13),
+        _ => 0,
+    }
 }
 
 pub(super) fn assigned(message: &Message<'_>) -> Option<(u32, IpAddr, u8)> {
@@ -211,6 +240,15 @@ mod tests {
             (None, Some([192, 0, 2, 9].into()))
         );
         assert_eq!(tunnel("veth", &vxlan), None);
+        let ip6tnl = [(3, &[0x20; 16][..]), (6, &[4])];
+        let with = |flags: u32| {
+            let flags = flags.to_ne_bytes();
+            let all = [&ip6tnl[..], &[(8, &flags[..])]].concat();
+            tunnel("ip6tnl", &attributes(&all)).unwrap().options
+        };
+        assert_eq!((with(0), with(1)), (8, 0), "the limit, and ignoring it");
+        let gre = attributes(&[(3, &0xa000_u16.to_be_bytes()), (7, &[192, 0, 2, 9])]);
+        assert_eq!(tunnel("gre", &gre).unwrap().options, 8, "checksum and key");
         torture(&vxlan, |data| tunnel("vxlan", data));
     }
 

@@ -14,6 +14,7 @@ mod routes;
 pub mod rules;
 mod sockets;
 mod sysctl;
+mod wireguard;
 
 use crate::model::Time;
 use crate::model::node::{NodeFacts, PodNetns, Route, RouteLookup, Unread};
@@ -121,6 +122,8 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted, table: &mut connt
         Ok(mut route) => {
             let interfaces = facts.note("links", links::interfaces(&mut route));
             facts.links = interfaces.into_iter().map(|i| i.link).collect();
+            let peers = wireguard::read(facts.links.iter_mut(), &wanted.destinations);
+            facts.note("peers of WireGuard devices", peers);
             let all = facts.note("routes", routes::routes(&mut route));
             let count = all.len();
             facts.routes = wanted.relevant(all);

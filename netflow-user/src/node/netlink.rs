@@ -279,6 +279,11 @@ impl Netlink {
         }
     }
 
+    /// Overwrites what the kernel has answered.
+    pub fn wipe(&mut self) {
+        self.buffer.fill(0);
+    }
+
     fn send(&mut self, request: &Request, flags: i32) -> Result<u32, NetlinkError> {
         self.seq = self.seq.wrapping_add(1);
         let bytes = request.encode(flags, self.seq);

@@ -9,7 +9,7 @@ use netflow_tests::lab::{self, Lab, Life, modules, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::scenario::{self, Row};
 use netflow_tests::world::World;
-use netflow_tests::{demo, faults, matrix, pace, parallel, report};
+use netflow_tests::{demo, faults, matrix, overhead, pace, parallel, report};
 use nix::sys::signal::{SigSet, Signal};
 use std::net::IpAddr;
 use std::process::{Command, ExitCode};
@@ -102,6 +102,8 @@ enum Action {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Measures what each encapsulation adds to a packet, beside what netflow reckons with (docs/mtu.md).
+    Overhead,
     /// Lists the faults.
     List,
     /// Runs a command in a node, a Pod, `router` or `outside`.
@@ -217,6 +219,7 @@ fn run(action: Action) -> Result<ExitCode> {
             let passed = scenarios(&which, seed, jobs);
             return Ok(ExitCode::from(u8::from(!passed)));
         }
+        Action::Overhead => return overhead(),
         Action::List => list(),
     }
     Ok(ExitCode::SUCCESS)
@@ -226,6 +229,19 @@ fn list() {
     for fault in faults::all() {
         say!("{:<32} {}", fault.name(), fault.breaks());
     }
+}
+
+fn overhead() -> Result<ExitCode> {
+    let rows = overhead::measure()?;
+    say!("{}", overhead::HEAD);
+    for row in &rows {
+        say!("{row}");
+    }
+    let wrong = rows.iter().filter(|row| !row.is_right()).count();
+    if wrong > 0 {
+        say!("\n{wrong} differ");
+    }
+    Ok(ExitCode::from(u8::from(wrong > 0)))
 }
 
 /// Which scenarios are run.

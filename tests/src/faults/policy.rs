@@ -249,7 +249,14 @@ impl Fault for FirewallReject {
             // What comes over a bridge is answered at its port, past the translation back (`nf_send_reset`,
             // <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/netfilter/nf_reject_ipv4.c>): the RST is none of a
             // connection that the client knows.
-            (Deed::Reset, Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip) => {
+            (
+                Deed::Reset,
+                Network::Bridge
+                | Network::Vxlan
+                | Network::Geneve
+                | Network::Ipip
+                | Network::Wireguard,
+            ) => {
                 vec![Outcome::Timeout]
             }
             (Deed::Reset, Network::Veth) => vec![Outcome::Refused],

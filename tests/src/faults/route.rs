@@ -6,6 +6,7 @@ use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::{Site, Step, Tweak, World};
 use anyhow::Result;
+use std::collections::BTreeSet;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Broken(Kind::NoRoute),
@@ -117,7 +118,7 @@ fn deaf(site: Site, dev: &str) -> Tweak {
 fn misaddressed(plan: &Plan, pod: &PodPlan) -> Tweak {
     let dev = match plan.shape.network {
         Network::Veth => &pod.veth,
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => {
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
             &plan.nodes[pod.node].bridge
         }
     };
@@ -425,6 +426,16 @@ enum Cut {
     PortBlocked,
 }
 
+impl Cut {
+    /// For which nodes nothing comes through.
+    fn blocked(self) -> &'static [usize] {
+        match self {
+            Cut::PeerLost => &[0, 1],
+            Cut::PortBlocked => &[1],
+        }
+    }
+}
+
 struct Overlay(Cut);
 
 impl Fault for Overlay {
@@ -446,9 +457,13 @@ impl Fault for Overlay {
             Cut::PortBlocked => (Site::Node(1), "input"),
         };
         let table = format!("{}_tunnel", plan.word);
-        let packets = match plan.shape.network {
-            Network::Ipip => "meta l4proto 4".to_owned(),
-            _ => format!("udp dport {}", plan.vni.1),
+        let packets = if plan.shape.network == Network::Ipip {
+            "meta l4proto 4".to_owned()
+        } else {
+            let ports = self.0.blocked().iter().map(|n| plan.tunnel_port(*n));
+            let ports: BTreeSet<u16> = ports.collect();
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            format!("udp dport {{ {} }}", ports.join(", "))
         };
         let rules = format!(
             "table inet {table} {{ chain {hook} {{ type filter hook {hook} priority 0; {packets} drop\n}}\n}}\n"

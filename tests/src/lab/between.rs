@@ -20,7 +20,7 @@ pub fn to_other(plan: &Plan, n: usize) -> Vec<String> {
         lines.push(address(endpoint(own), Cidr::host(endpoint(own)), tunnel));
         let to = endpoint(other_net);
         // A device that carries no frames asks nobody for a link-layer address.
-        if plan.shape.network == Network::Ipip {
+        if matches!(plan.shape.network, Network::Ipip | Network::Wireguard) {
             lines.push(format!("route add {} dev {tunnel}", other_net.pods));
             continue;
         }
@@ -59,6 +59,7 @@ fn device(plan: &Plan, n: usize) -> Option<String> {
             node.ip,
             other.ip
         ),
+        Network::Wireguard => format!("link add {tunnel} mtu {mtu} type wireguard"),
     })
 }
 

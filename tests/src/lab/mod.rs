@@ -14,6 +14,7 @@ mod rules;
 mod settings;
 pub mod state;
 mod tweaks;
+pub mod wireguard;
 
 use crate::proxy::{Mode, nftables};
 use crate::traffic::{App, Listen};
@@ -351,6 +352,7 @@ impl Lab {
                 netns::feed("bridge", &args, &fdb)?;
             }
         }
+        wireguard::join(&self.plan, [&self.node(0), &self.node(1)])?;
         for pod in self.plan.pods() {
             netns::batch(&self.pod(pod), &["link set lo up".to_owned()])?;
             let node = self.node(pod.node);

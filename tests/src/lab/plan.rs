@@ -65,13 +65,15 @@ pub enum Network {
     Geneve,
     /// A bridge on each node; IP in IP between the nodes.
     Ipip,
+    /// A bridge on each node; WireGuard between the nodes.
+    Wireguard,
 }
 
 impl Network {
     /// Those that every kernel has.
     pub const ALL: [Network; 3] = [Network::Bridge, Network::Veth, Network::Vxlan];
     /// Those that need a module which not every kernel has.
-    pub const BY_MODULE: [Network; 2] = [Network::Geneve, Network::Ipip];
+    pub const BY_MODULE: [Network; 3] = [Network::Geneve, Network::Ipip, Network::Wireguard];
     /// Those where the router sees the packets of Pods as they are.
     pub const ROUTED: [Network; 2] = [Network::Bridge, Network::Veth];
 
@@ -83,6 +85,7 @@ impl Network {
             Network::Vxlan => "vxlan",
             Network::Geneve => "geneve",
             Network::Ipip => "ipip",
+            Network::Wireguard => "wireguard",
         }
     }
 
@@ -90,7 +93,7 @@ impl Network {
     pub fn is_tunnelled(self) -> bool {
         match self {
             Network::Bridge | Network::Veth => false,
-            Network::Vxlan | Network::Geneve | Network::Ipip => true,
+            Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => true,
         }
     }
 
@@ -103,6 +106,8 @@ impl Network {
             Network::Vxlan | Network::Geneve => ip + 8 + 8 + 14,
             // RFC 2003, section 3; RFC 2473, section 3.
             Network::Ipip => ip,
+            // UDP, header and authentication: https://www.wireguard.com/protocol/.
+            Network::Wireguard => ip + 8 + 16 + 16,
         }
     }
 }
@@ -334,7 +339,7 @@ pub struct Plan {
     pub pod_mtu: u32,
     /// A smaller MTU that a bad link has.
     pub small_mtu: u32,
-    /// Network number and UDP port of the tunnel.
+    /// Network number and UDP port of the tunnel; see [`Plan::tunnel_port`].
     pub vni: (u32, u16),
     /// What the router does with unknown destinations.
     pub unknown: Unknown,
@@ -362,6 +367,12 @@ const LABEL_KEYS: [&str; 4] = ["app", "app.kubernetes.io/name", "k8s-app", "comp
 const PORT_NAMES: [&str; 5] = ["http", "web", "main", "grpc", "p0"];
 
 impl Plan {
+    /// UDP port to which the tunnel's packets for node `n` are sent. With WireGuard each end has its own.
+    pub fn tunnel_port(&self, n: usize) -> u16 {
+        let own = self.shape.network == Network::Wireguard && n == 1;
+        self.vni.1 + u16::from(own)
+    }
+
     /// Draws a lab.
     pub fn draw(seed: u64, shape: Shape) -> Plan {
         let mut d = Draw::new(seed);

@@ -14,7 +14,7 @@ const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::ecee:eeff:feee:eeee"];
 pub fn on_node(plan: &Plan, n: usize) -> Vec<String> {
     let node = &plan.nodes[n];
     match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => {
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
             let bridge = &node.bridge;
             let mut lines = vec![
                 format!("link add {bridge} mtu {} type bridge", plan.pod_mtu),
@@ -42,7 +42,9 @@ pub fn on_node(plan: &Plan, n: usize) -> Vec<String> {
 pub fn attach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
     let veth = &pod.veth;
     match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => Vec::new(),
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
+            Vec::new()
+        }
         Network::Veth => {
             let up = [
                 format!("link set {veth} address {ROUTED_LLADDR}"),
@@ -59,7 +61,9 @@ pub fn attach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
 /// Lines of `ip` on the node for a Pod that is gone.
 pub fn detach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
     match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => Vec::new(),
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
+            Vec::new()
+        }
         Network::Veth => vec![format!("link set {} down", pod.veth)],
     }
 }
@@ -67,7 +71,9 @@ pub fn detach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
 /// Sysctls of the node by which it answers for the gateway that a Pod asks for.
 pub fn answering(plan: &Plan, pod: &PodPlan) -> Vec<(String, &'static str)> {
     match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => Vec::new(),
+        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
+            Vec::new()
+        }
         Network::Veth => vec![
             (format!("net.ipv4.conf.{}.proxy_arp", pod.veth), "1"),
             (format!("net.ipv4.neigh.{}.proxy_delay", pod.veth), "0"),
@@ -81,12 +87,20 @@ pub fn inside(plan: &Plan, pod: &PodPlan) -> Vec<String> {
     let mut lines = vec![format!("link set {ifname} up")];
     for (ip, net) in pod.ips().zip(plan.nodes[pod.node].nets()) {
         let len = match plan.shape.network {
-            Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => net.pods.len,
+            Network::Bridge
+            | Network::Vxlan
+            | Network::Geneve
+            | Network::Ipip
+            | Network::Wireguard => net.pods.len,
             Network::Veth => Cidr::host(ip).len,
         };
         lines.push(format!("addr replace {ip}/{len} dev {ifname}{}", nodad(ip)));
         match plan.shape.network {
-            Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip => {
+            Network::Bridge
+            | Network::Vxlan
+            | Network::Geneve
+            | Network::Ipip
+            | Network::Wireguard => {
                 lines.push(format!(
                     "route replace default via {} dev {ifname}",
                     net.pods.nth(1)

@@ -35,6 +35,7 @@ const EMULATOR: &[Tool] = &[
     ("modprobe", "kmod"),
     ("xz", "xz-utils"),
     ("ipvsadm", "ipvsadm"),
+    ("wg", "wireguard-tools"),
 ];
 
 /// What libFuzzer is compiled with.

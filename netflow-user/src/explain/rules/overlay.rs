@@ -110,10 +110,10 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
         |a| {
             let t = silent(case, a)?;
             let began = *since.get(&t.peer)?;
-            let (part, out) = t
-                .seen(Direction::Egress)
+            let sent = t.seen(Direction::Egress);
+            let (part, out) = sent
                 .into_iter()
-                .rfind(|(_, s)| s.stats.last >= began)?;
+                .rfind(|(_, s)| s.stats.last >= began || began.since(s.stats.last) <= t.resends())?;
             let heard = t.seen(Direction::Ingress);
             if heard.iter().any(|(_, s)| s.stats.last >= began) {
                 return None;
@@ -128,6 +128,7 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
             );
             let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
             evidence.push(case.sight(part, out, "outer", text));
+            evidence.extend(t.handshake());
             evidence.extend(case.translation(a));
             Some(Because {
                 key: format!("{}|{}", t.part.view, t.peer),

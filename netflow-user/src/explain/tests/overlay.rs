@@ -2,11 +2,12 @@
 
 use super::codes::{assert_cause, remote, reply, top, vip};
 use super::story::*;
-use crate::model::answer::{Answer, Verdict};
+use crate::model::answer::{Answer, Evidence, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
-use crate::model::node::{Link, Neighbor, NodeFacts, Tunnel, TunnelPeer};
+use crate::model::node::{Link, Neighbor, NodeFacts, Tunnel, TunnelPeer, WireguardPeer};
 use crate::model::record::{Event, IcmpError, Segment};
 use crate::model::{Input, Proto, Tuple};
+use std::net::SocketAddr;
 
 /// The tunnel device of node A, an odd port, and the address under which its peer is known, which no object names.
 const DEVICE: u32 = 40;
@@ -26,7 +27,7 @@ fn tunnelled(mtu: u32) -> NodeFacts {
         tunnel: Some(Tunnel {
             port: Some(PORT),
             local: Some(ip(LOCAL)),
-            remote: None,
+            ..Tunnel::default()
         }),
         ..Link::default()
     });
@@ -104,6 +105,7 @@ fn sent_in(kind: &str, proto: Proto) -> Answer {
             port: None,
             local: Some(ip(LOCAL)),
             remote: Some(ip(PEER)),
+            ..Tunnel::default()
         });
     }
     let mut s = Story::new("a", objects(&[REMOTE]), facts);
@@ -128,6 +130,44 @@ fn a_tunnel_without_a_port_is_known_by_its_protocol() {
             "lost-beyond-node",
             Verdict::Failing,
         );
+    }
+}
+
+/// The same through WireGuard, which has sent no more than a request for a key, shortly before. `allowed`: of the peer.
+fn sent_in_wireguard(allowed: &str, sport: u16) -> Answer {
+    let mut facts = tunnelled(1420);
+    facts.tunnel_peers.clear();
+    for device in facts.links.iter_mut().filter(|l| l.ifindex == DEVICE) {
+        device.kind = "wireguard".to_owned();
+        device.tunnel = Some(Tunnel {
+            port: Some(PORT),
+            peers: vec![WireguardPeer {
+                endpoint: Some(SocketAddr::new(ip(PEER), 51_871)),
+                allowed: vec![(ip(allowed), 24)],
+                handshake: None,
+            }],
+            ..Tunnel::default()
+        });
+    }
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
+    syn_through_tunnel(&mut s, 4001);
+    let outer = tuple(Proto::UDP, LOCAL, sport, PEER, 51_871);
+    s.flow(outer, UPLINK, Direction::Egress, ms(5), |_| {});
+    explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn a_wireguard_peer_is_known_by_what_is_allowed_to_it() {
+    let answer = sent_in_wireguard(REMOTE, PORT);
+    assert_cause(&answer, "overlay-peer-lost", Verdict::Failing);
+    let says = |e: &Evidence| e.text.contains("not agreed on a key");
+    assert!(answer.evidence.iter().any(says), "{answer:#?}");
+    // No peer takes that address, or the packet is of another socket.
+    for answer in [
+        sent_in_wireguard("192.0.2.0", PORT),
+        sent_in_wireguard(REMOTE, 50_001),
+    ] {
+        assert_cause(&answer, "lost-beyond-node", Verdict::Failing);
     }
 }
 
