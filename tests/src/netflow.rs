@@ -117,6 +117,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
         let end = Instant::now() + limit;

@@ -18,12 +18,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command as Process, ExitCode};
 
-/// Measure against the budgets of docs/architecture.md.
+/// Measure against budgets, which stand beside the figures.
 ///
 /// Nanoseconds differ from machine to machine; a budget is a ratio between two programs of the same run.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Every budget in one run: tc, join and live one after the other; exit 1 if one is missed (root; a quiet machine)
+    /// Every budget of time, rate and memory in one run: tc, join and live one after the other; exit 1 if one is missed (root; a quiet machine)
     Budgets {
         /// Write what was printed to docs/bench.md
         #[arg(long)]

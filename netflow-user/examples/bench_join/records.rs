@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 /// Connections that are live at once.
 pub const CONNECTIONS: u32 = 100_000;
-/// Records of each.
+/// Records of each; the last says that conntrack has forgotten it, which leaves it as it is.
 const EACH: u32 = 4;
 
 /// Status of an entry that is in the table with its destination translated (`enum ip_conntrack_status`,

@@ -8,8 +8,8 @@ use super::evidence::Draft;
 use crate::flows::{ConnEvent, Connection, Sight};
 use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
-use crate::model::node::{Link, NodeFacts, Tunnel};
-use crate::model::{Proto, Tuple};
+use crate::model::node::{Link, NodeFacts, Tunnel, WireguardPeer};
+use crate::model::{Proto, Time, Tuple};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Tunnelled<'a> {
     pub tunnel: &'a Tunnel,
     /// Address of the node at the other end.
     pub peer: IpAddr,
+    /// The peer that a WireGuard device sends them to.
+    wireguard: Option<&'a WireguardPeer>,
 }
 
 impl<'a> Tunnelled<'a> {
@@ -39,13 +41,18 @@ impl<'a> Tunnelled<'a> {
             };
             let link = part.node.link(inner.key.ifindex)?;
             let tunnel = link.tunnel.as_ref()?;
-            let peer = peer(case, part, link, tunnel, inner.key.tuple.dst)?;
+            let to = inner.key.tuple.dst;
+            let wireguard = allowed(tunnel, to);
+            let peer = wireguard
+                .and_then(|w| Some(w.endpoint?.ip()))
+                .or_else(|| peer(case, part, link, tunnel, to))?;
             Some(Tunnelled {
                 part,
                 inner,
                 link,
                 tunnel,
                 peer,
+                wireguard,
             })
         })
     }
@@ -80,7 +87,12 @@ impl<'a> Tunnelled<'a> {
     /// Its packets, as filters and tcpdump call them.
     pub fn packets(&self) -> String {
         let ip = if self.peer.is_ipv6() { "ip6" } else { "ip" };
+        // Each end of WireGuard has a port of its own.
+        let other = self.wireguard.and_then(|w| Some(w.endpoint?.port()));
         match (self.tunnel.port, self.proto()) {
+            (Some(port), _) if other.is_some_and(|other| other != port) => {
+                format!("udp port {port} or udp port {}", other.unwrap_or(port))
+            }
             (Some(port), _) => format!("udp port {port}"),
             (None, Some(Proto(number))) => format!("{ip} proto {number}"),
             (None, None) => ip.to_owned(),
@@ -139,23 +151,22 @@ impl<'a> Tunnelled<'a> {
         case.views.iter().enumerate().flat_map(of_view).collect()
     }
 
-    /// How long the device may keep what it is given before it sends anything again. WireGuard asks for a key every five seconds and
-    /// up to a third more (`REKEY_TIMEOUT`, `REKEY_TIMEOUT_JITTER_MAX_JIFFIES`,
+    /// Whether what the device last sent, at `sent`, is its request for a key that nobody has answered by `now`. It sends nothing else without
+    /// a key, and asks again after five seconds and up to a third of one; a key serves for 180 s (`REKEY_TIMEOUT`,
+    /// `REKEY_TIMEOUT_JITTER_MAX_JIFFIES`, `REJECT_AFTER_TIME`,
     /// <https://elixir.bootlin.com/linux/v6.18/source/drivers/net/wireguard/messages.h>).
-    pub fn resends(&self) -> Duration {
-        match self.link.kind.as_str() {
-            "wireguard" => Duration::from_millis(5_334),
-            _ => Duration::ZERO,
-        }
+    pub fn awaits_key(&self, sent: Time, now: Time) -> bool {
+        const ASKS_AGAIN: Duration = Duration::from_millis(5_350);
+        const KEY: Duration = Duration::from_mins(3);
+        let has_key = |w: &WireguardPeer| w.handshake.is_some_and(|at| now.since(at) < KEY);
+        self.wireguard.is_some_and(|w| !has_key(w)) && now.since(sent) <= ASKS_AGAIN
     }
 
     /// Evidence: when a WireGuard device and the peer last agreed on a key. Without one it sends nothing that it is given.
     pub fn handshake(&self) -> Option<Draft> {
         let Part { view, node, .. } = self.part;
-        let mut peers = self.tunnel.peers.iter();
-        let peer = peers.find(|p| p.endpoint.is_some_and(|e| e.ip() == self.peer))?;
         let (device, at) = (&self.link.name, self.peer);
-        let text = match peer.handshake {
+        let text = match self.wireguard?.handshake {
             None => format!("{device} and {at} have not agreed on a key yet"),
             Some(time) => {
                 let ago = node.facts.as_ref()?.time.since(time).as_secs();
@@ -163,6 +174,16 @@ impl<'a> Tunnelled<'a> {
             }
         };
         Some(Draft::of_node(view, node, format!("handshake {at}"), text))
+    }
+
+    /// The biggest packet that fits through the device where its own packets may have `mtu` bytes. WireGuard pads to a multiple of 16.
+    pub fn fits(&self, mtu: u32) -> u32 {
+        let fits = mtu.saturating_sub(self.overhead());
+        if self.link.kind == "wireguard" {
+            fits - fits % 16
+        } else {
+            fits
+        }
     }
 
     /// Bytes that the device adds to a packet of its MTU, outer IP header included.
@@ -195,8 +216,15 @@ fn prefix_of(networks: &[Cidr], ip: IpAddr) -> Option<u8> {
     holding.map(|(_, len)| *len).max()
 }
 
-/// Where the device sends what is for `to`: one fixed address, the peer that the address is allowed to, what its forwarding table
-/// says of the next hop, else the address of the node on which the objects place it.
+/// The peer that a WireGuard device sends what is for `to`: the one with the longest network that holds it.
+fn allowed(tunnel: &Tunnel, to: IpAddr) -> Option<&WireguardPeer> {
+    let peers = tunnel.peers.iter();
+    let fitting = peers.filter_map(|p| Some((prefix_of(&p.allowed, to)?, p)));
+    fitting.max_by_key(|(prefix, _)| *prefix).map(|(_, p)| p)
+}
+
+/// Where the device sends what is for `to`: one fixed address, what its forwarding table says of the next hop, else the
+/// address of the node on which the objects place it.
 fn peer(
     case: &Case<'_>,
     part: Part<'_>,
@@ -216,14 +244,5 @@ fn peer(
         let same = |ip: &&IpAddr| tunnel.local.is_none_or(|l| l.is_ipv4() == ip.is_ipv4());
         node.internal_ips.iter().find(same).copied()
     };
-    let allowed = || {
-        let peers = tunnel.peers.iter();
-        let fitting = peers.filter_map(|p| Some((prefix_of(&p.allowed, to)?, p.endpoint?.ip())));
-        fitting.max_by_key(|(prefix, _)| *prefix).map(|(_, ip)| ip)
-    };
-    tunnel
-        .remote
-        .or_else(allowed)
-        .or_else(learned)
-        .or_else(placed)
+    tunnel.remote.or_else(learned).or_else(placed)
 }

@@ -154,7 +154,7 @@ pub struct Tunnel {
     /// tunnels over IPv6.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub options: u32,
-    /// Of WireGuard: its peers that packets asked about go to.
+    /// Of WireGuard: its peers; of very many those that packets asked about go to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<WireguardPeer>,
 }

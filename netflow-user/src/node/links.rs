@@ -134,7 +134,7 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
 /// Bytes that options of the device add to its header. A tunnel over IPv6 says by a destination option of 8 bytes how often its packets
 /// may be put into others (RFC 2473, section 4.1.1), unless told not to (`ip6_tnl_xmit`,
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/ip6_tunnel.c>); GRE has 4 for each of checksum, key and sequence number
-/// (RFC 2890).
+/// (RFC 2890). Attributes 19 and 18: `IFLA_IPTUN_COLLECT_METADATA`, `IFLA_GRE_COLLECT_METADATA`.
 fn options(kind: &str, data: &[u8]) -> u32 {
     const IGNORES_LIMIT: u32 = 1;
     const GRE: u16 = 0x8000 | 0x2000 | 0x1000;
@@ -149,6 +149,9 @@ fn options(kind: &str, data: &[u8]) -> u32 {
         (flags & GRE).count_ones() * 4
     };
     match kind {
+        // What such a device sends is told to it with each packet.
+        "ip6tnl" if find(19).is_some() => 0,
+        "gre" | "gretap" | "ip6gre" | "ip6gretap" if find(18).is_some() => 0,
         "ip6tnl" => limit(6, 8),
         "gre" | "gretap" => gre(),
         "ip6gre" | "ip6gretap" => gre() + limit(11, 13),
@@ -247,6 +250,8 @@ mod tests {
             tunnel("ip6tnl", &attributes(&all)).unwrap().options
         };
         assert_eq!((with(0), with(1)), (8, 0), "the limit, and ignoring it");
+        let external = attributes(&[(6, &[4]), (19, &[])]);
+        assert_eq!(tunnel("ip6tnl", &external).unwrap().options, 0);
         let gre = attributes(&[(3, &0xa000_u16.to_be_bytes()), (7, &[192, 0, 2, 9])]);
         assert_eq!(tunnel("gre", &gre).unwrap().options, 8, "checksum and key");
         torture(&vxlan, |data| tunnel("vxlan", data));

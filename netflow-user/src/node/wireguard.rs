@@ -35,8 +35,10 @@ const ALLOWED: u16 = 9;
 const IP: u16 = 2;
 const MASK: u16 = 3;
 
-/// Adds to the WireGuard devices among `links` their ports and those peers to which `wanted` addresses go. A kernel without such a device
-/// is not asked.
+/// Of a device with more peers only those are kept to which an address asked about goes.
+const MOST: usize = 256;
+
+/// Adds to the WireGuard devices among `links` their ports and peers. A kernel without such a device is not asked.
 pub fn read<'a>(
     links: impl Iterator<Item = &'a mut Link>,
     wanted: &BTreeSet<IpAddr>,
@@ -54,8 +56,10 @@ pub fn read<'a>(
         let parts = generic.dump(&request, |m| device(&m));
         generic.wipe();
         let mut tunnel = joined(parts?);
-        let is_wanted = |net: &Cidr| wanted.iter().any(|ip| cidr::contains(*net, *ip));
-        tunnel.peers.retain(|p| p.allowed.iter().any(is_wanted));
+        if tunnel.peers.len() > MOST {
+            let is_wanted = |net: &Cidr| wanted.iter().any(|ip| cidr::contains(*net, *ip));
+            tunnel.peers.retain(|p| p.allowed.iter().any(is_wanted));
+        }
         link.tunnel = Some(tunnel);
     }
     Ok(())

@@ -232,7 +232,7 @@ fn list() {
 }
 
 fn overhead() -> Result<ExitCode> {
-    let rows = overhead::measure()?;
+    let rows = overhead::measure(|_| true)?;
     say!("{}", overhead::HEAD);
     for row in &rows {
         say!("{row}");
@@ -291,9 +291,11 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
         say!("{}", report::row(&row));
         row
     });
-    if jobs > 1 {
-        measure_alone(&mut rows);
-    }
+    let again = if jobs > 1 && rows.len() > 1 {
+        measure_alone(&mut rows)
+    } else {
+        0
+    };
     let failed: Vec<_> = rows.iter().filter(|row| !row.is_right()).collect();
     if !failed.is_empty() {
         // Once more at the end: a reader of a long log begins there.
@@ -312,6 +314,9 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     for code in &unproved {
         say!("FAIL no scenario proves {code}");
     }
+    if again > 0 {
+        say!("{again} late among others and measured again alone");
+    }
     let good = rows.len() - failed.len();
     let bad = failed.len() + unproved.len();
     say!("{good} passed, {bad} failed");
@@ -321,18 +326,20 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
 /// Of so many scenarios one may be late for what runs beside it; when more are, netflow is slow.
 const LATE: usize = 50;
 
-/// Runs what was only late again, with the machine to itself; that result counts.
-fn measure_alone(rows: &mut [Row]) {
+/// Runs what was only late again, with the machine to itself; that result counts. Returns how many there were.
+fn measure_alone(rows: &mut [Row]) -> usize {
     let most = rows.len().div_ceil(LATE);
     let late: Vec<&mut Row> = rows.iter_mut().filter(|r| r.is_only_late()).collect();
-    if late.is_empty() || late.len() > most {
-        return;
+    let count = late.len();
+    if count == 0 || count > most {
+        return 0;
     }
     say!("\nlate among others, alone:");
     for row in late {
         *row = scenario::run(row.case);
         say!("{}", report::row(row));
     }
+    count
 }
 
 /// Every case with IPVS, where the kernel has it.

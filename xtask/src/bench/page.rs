@@ -32,7 +32,7 @@ impl Block {
         Some(format!("{above}{begin}\n{text}{end}{below}"))
     }
 
-    /// The page as it is.
+    /// The block as it is.
     pub fn read(self) -> Result<String> {
         let path = path();
         let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

@@ -378,7 +378,7 @@ pub(super) static OVERLAY_PEER_LOST: Code = Code {
     check: &[
         CheckStep {
             text: "On {here}: port, local address and peers of the tunnel",
-            command: "ip -d link show {dev}; bridge fdb show dev {dev}",
+            command: "ip -d link show {dev}; bridge fdb show dev {dev}; wg show {dev}",
         },
         CheckStep {
             text: "On the other node: whether tunnel packets arrive",
@@ -413,7 +413,7 @@ pub(super) static TUNNEL_PORT_BLOCKED: Code = Code {
         },
         CheckStep {
             text: "On {here}: port of the tunnel",
-            command: "ip -d link show {dev}",
+            command: "ip -d link show {dev}; wg show {dev}",
         },
     ],
     mitigate: &[FixStep {

@@ -309,8 +309,7 @@ impl Learned<'_> {
             stall.size(),
             self.tunnel.overhead()
         );
-        let fits = self.mtu.saturating_sub(self.tunnel.overhead());
-        let payload = fits.saturating_sub(28).to_string();
+        let payload = self.tunnel.fits(self.mtu).saturating_sub(28).to_string();
         Saying {
             values: vec![("payload", payload)],
             ..Saying::new(summary)

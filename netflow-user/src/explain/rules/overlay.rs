@@ -113,9 +113,10 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
             let sent = t.seen(Direction::Egress);
             let (part, out) = sent
                 .into_iter()
-                .rfind(|(_, s)| s.stats.last >= began || began.since(s.stats.last) <= t.resends())?;
+                .rfind(|(_, s)| s.stats.last >= began || t.awaits_key(s.stats.last, began))?;
             let heard = t.seen(Direction::Ingress);
-            if heard.iter().any(|(_, s)| s.stats.last >= began) {
+            let since = out.stats.last.min(began);
+            if heard.iter().any(|(_, s)| s.stats.last >= since) {
                 return None;
             }
             let text = format!(

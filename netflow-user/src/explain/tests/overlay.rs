@@ -133,8 +133,29 @@ fn a_tunnel_without_a_port_is_known_by_its_protocol() {
     }
 }
 
-/// The same through WireGuard, which has sent no more than a request for a key, shortly before. `allowed`: of the peer.
-fn sent_in_wireguard(allowed: &str, sport: u16) -> Answer {
+/// What became of a request for a key that a WireGuard device sent before the attempt.
+struct KeyRequest {
+    /// When, and from which port.
+    at: u64,
+    sport: u16,
+    /// A network that is the peer's.
+    allowed: &'static str,
+    /// When the peer answered.
+    answered: Option<u64>,
+    /// The key of this time serves.
+    key: Option<u64>,
+}
+
+const UNANSWERED: KeyRequest = KeyRequest {
+    at: 3_000,
+    sport: PORT,
+    allowed: REMOTE,
+    answered: None,
+    key: None,
+};
+
+/// An attempt 6 s after the start goes into a WireGuard device, which sends nothing then.
+fn sent_in_wireguard(request: &KeyRequest) -> Answer {
     let mut facts = tunnelled(1420);
     facts.tunnel_peers.clear();
     for device in facts.links.iter_mut().filter(|l| l.ifindex == DEVICE) {
@@ -143,31 +164,81 @@ fn sent_in_wireguard(allowed: &str, sport: u16) -> Answer {
             port: Some(PORT),
             peers: vec![WireguardPeer {
                 endpoint: Some(SocketAddr::new(ip(PEER), 51_871)),
-                allowed: vec![(ip(allowed), 24)],
-                handshake: None,
+                allowed: vec![(ip(request.allowed), 24)],
+                handshake: request.key.map(ms),
             }],
             ..Tunnel::default()
         });
     }
     let mut s = Story::new("a", objects(&[REMOTE]), facts);
-    syn_through_tunnel(&mut s, 4001);
-    let outer = tuple(Proto::UDP, LOCAL, sport, PEER, 51_871);
-    s.flow(outer, UPLINK, Direction::Egress, ms(5), |_| {});
-    explain(&[s.told(ms(4000))])
+    let (o, r) = (vip(4001), reply(4001, remote()));
+    s.syn(o, CLIENT_VETH, ms(6_000), 7, 3);
+    s.nat(o, r, ms(6_000));
+    s.syn_at(r.inverse(), DEVICE, Direction::Egress, ms(6_000), 7, 3);
+    let outer = tuple(Proto::UDP, LOCAL, request.sport, PEER, 51_871);
+    s.flow(outer, UPLINK, Direction::Egress, ms(request.at), |_| {});
+    if let Some(at) = request.answered {
+        let answer = outer.inverse();
+        s.flow(answer, UPLINK, Direction::Ingress, ms(at), |_| {});
+    }
+    explain(&[s.told(ms(10_000))])
 }
 
 #[test]
 fn a_wireguard_peer_is_known_by_what_is_allowed_to_it() {
-    let answer = sent_in_wireguard(REMOTE, PORT);
+    let answer = sent_in_wireguard(&UNANSWERED);
     assert_cause(&answer, "overlay-peer-lost", Verdict::Failing);
     let says = |e: &Evidence| e.text.contains("not agreed on a key");
     assert!(answer.evidence.iter().any(says), "{answer:#?}");
-    // No peer takes that address, or the packet is of another socket.
-    for answer in [
-        sent_in_wireguard("192.0.2.0", PORT),
-        sent_in_wireguard(REMOTE, 50_001),
+    let packets = format!("udp port {PORT} or udp port 51871");
+    assert!(answer.findings[0].summary.contains(&packets), "{answer:#?}");
+    for (why, request) in [
+        (
+            "no peer takes the address",
+            KeyRequest {
+                allowed: "192.0.2.0",
+                ..UNANSWERED
+            },
+        ),
+        (
+            "another socket's",
+            KeyRequest {
+                sport: 50_001,
+                ..UNANSWERED
+            },
+        ),
+        (
+            "it would have asked again",
+            KeyRequest {
+                at: 500,
+                ..UNANSWERED
+            },
+        ),
+        (
+            "the peer answered",
+            KeyRequest {
+                answered: Some(3_100),
+                ..UNANSWERED
+            },
+        ),
+        (
+            "the peer spoke later",
+            KeyRequest {
+                answered: Some(6_500),
+                ..UNANSWERED
+            },
+        ),
+        (
+            "there is a key",
+            KeyRequest {
+                key: Some(1_000),
+                ..UNANSWERED
+            },
+        ),
     ] {
-        assert_cause(&answer, "lost-beyond-node", Verdict::Failing);
+        let answer = sent_in_wireguard(&request);
+        let top = answer.findings.first().map(|f| f.code);
+        assert_eq!(top, Some("lost-beyond-node"), "{why}: {answer:#?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Figures, and the budgets that they have (docs/architecture.md).
+//! Figures, and the budgets that they have.
 
 use serde::Serialize;
 use std::fmt;

@@ -51,10 +51,14 @@ impl Netflow {
     pub fn stop(self) -> Result<PathBuf> {
         let pid = Pid::from_raw(self.pid().cast_signed());
         let Netflow {
-            running, recording, ..
+            mut running,
+            recording,
+            ..
         } = self;
+        // What was measured without it would pass for measured with it.
+        ensure!(running.is_running(), "netflow ended while it was measured");
         kill(pid, Signal::SIGINT)?;
-        running.finish(PATIENCE)?;
+        running.finish(PATIENCE)?.answer()?;
         Ok(recording)
     }
 }

@@ -1,4 +1,5 @@
-//! What each program takes of a connection, as the kernel counts it.
+//! What the programs take of a connection, as the kernel counts it. It keeps 15 characters of a name: programs whose names begin alike
+//! are one line.
 
 use crate::budget::Figure;
 use crate::connections;
