@@ -3,6 +3,8 @@
 use crate::answer::Answer;
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail};
+use netflow_user::model::Input;
+use netflow_user::model::recording::Reader;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -124,9 +126,22 @@ impl Running {
 
     /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
+        self.wait_record(limit, |path| {
+            fs::metadata(path).is_ok_and(|m| m.len() > HEADER)
+        })
+    }
+
+    /// Waits until the node was read and that is recorded; false when that does not come.
+    pub fn wait_node_read(&mut self, limit: Duration) -> bool {
+        self.wait_record(limit, |path| {
+            Reader::open(path).is_ok_and(|mut inputs| inputs.any(|i| matches!(i, Input::Node(_))))
+        })
+    }
+
+    fn wait_record(&mut self, limit: Duration, holds: impl Fn(&Path) -> bool) -> bool {
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            if fs::metadata(&self.record).is_ok_and(|m| m.len() > HEADER) {
+            if holds(&self.record) {
                 return true;
             }
             if self.child.try_wait().is_ok_and(|s| s.is_some()) {

@@ -245,21 +245,12 @@ impl Fault for FirewallReject {
         }
     }
     fn client_sees(&self, plan: &Plan, _mode: Mode) -> Vec<Outcome> {
-        match (self.1, plan.shape.network) {
+        match self.1 {
             // What comes over a bridge is answered at its port, past the translation back (`nf_send_reset`,
             // <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/netfilter/nf_reject_ipv4.c>): the RST is none of a
             // connection that the client knows.
-            (
-                Deed::Reset,
-                Network::Bridge
-                | Network::Vxlan
-                | Network::Geneve
-                | Network::Ipip
-                | Network::Wireguard,
-            ) => {
-                vec![Outcome::Timeout]
-            }
-            (Deed::Reset, Network::Veth) => vec![Outcome::Refused],
+            Deed::Reset if plan.shape.network.is_bridged() => vec![Outcome::Timeout],
+            Deed::Reset => vec![Outcome::Refused],
             _ => rejected(),
         }
     }

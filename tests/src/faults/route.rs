@@ -116,11 +116,10 @@ fn deaf(site: Site, dev: &str) -> Tweak {
 
 /// The Pod's node has a permanent neighbour entry that is wrong.
 fn misaddressed(plan: &Plan, pod: &PodPlan) -> Tweak {
-    let dev = match plan.shape.network {
-        Network::Veth => &pod.veth,
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
-            &plan.nodes[pod.node].bridge
-        }
+    let dev = if plan.shape.network.is_bridged() {
+        &plan.nodes[pod.node].bridge
+    } else {
+        &pod.veth
     };
     let entry = format!("{} dev {dev}", pod.ip);
     Tweak {

@@ -89,6 +89,18 @@ impl Network {
         }
     }
 
+    /// Whether a node's Pods hang on one bridge; else each has a route to its own veth.
+    pub fn is_bridged(self) -> bool {
+        match self {
+            Network::Veth => false,
+            Network::Bridge
+            | Network::Vxlan
+            | Network::Geneve
+            | Network::Ipip
+            | Network::Wireguard => true,
+        }
+    }
+
     /// Whether packets between nodes are inside the nodes' own.
     pub fn is_tunnelled(self) -> bool {
         match self {

@@ -1,7 +1,7 @@
 //! How Pods are attached to their node: by a bridge, or each by a route to its own veth, as Calico does it.
 
 use super::cidr::Cidr;
-use super::plan::{Network, Plan, PodPlan};
+use super::plan::{Plan, PodPlan};
 use super::{address, nodad};
 use std::net::IpAddr;
 
@@ -13,72 +13,62 @@ const GATEWAYS: [&str; 2] = ["169.254.1.1", "fe80::ecee:eeff:feee:eeee"];
 /// Lines of `ip` that make node `n` ready for its Pods.
 pub fn on_node(plan: &Plan, n: usize) -> Vec<String> {
     let node = &plan.nodes[n];
-    match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
-            let bridge = &node.bridge;
-            let mut lines = vec![
-                format!("link add {bridge} mtu {} type bridge", plan.pod_mtu),
-                format!("link set {bridge} up"),
-            ];
-            for net in node.nets() {
-                lines.push(address(net.pods.nth(1), net.pods, bridge));
-            }
-            for pod in plan.pods().filter(|p| p.node == n) {
-                let veth = &pod.veth;
-                lines.push(format!("link set {veth} master {bridge} up"));
-                lines.push(format!("link set {veth} type bridge_slave hairpin on"));
-            }
-            lines
-        }
+    if !plan.shape.network.is_bridged() {
         // What is for a Pod that does not exist must not go back to the router.
-        Network::Veth => node
+        return node
             .nets()
             .map(|net| format!("route add blackhole {}", net.pods))
-            .collect(),
+            .collect();
     }
+    let bridge = &node.bridge;
+    let mut lines = vec![
+        format!("link add {bridge} mtu {} type bridge", plan.pod_mtu),
+        format!("link set {bridge} up"),
+    ];
+    for net in node.nets() {
+        lines.push(address(net.pods.nth(1), net.pods, bridge));
+    }
+    for pod in plan.pods().filter(|p| p.node == n) {
+        let veth = &pod.veth;
+        lines.push(format!("link set {veth} master {bridge} up"));
+        lines.push(format!("link set {veth} type bridge_slave hairpin on"));
+    }
+    lines
 }
 
 /// Lines of `ip` on the node that attach a Pod, whether it is attached already or not.
 pub fn attach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
-    let veth = &pod.veth;
-    match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
-            Vec::new()
-        }
-        Network::Veth => {
-            let up = [
-                format!("link set {veth} address {ROUTED_LLADDR}"),
-                format!("link set {veth} up"),
-            ];
-            let routes = pod
-                .ips()
-                .map(|ip| format!("route replace {} dev {veth}", Cidr::host(ip)));
-            up.into_iter().chain(routes).collect()
-        }
+    if plan.shape.network.is_bridged() {
+        return Vec::new();
     }
+    let veth = &pod.veth;
+    let up = [
+        format!("link set {veth} address {ROUTED_LLADDR}"),
+        format!("link set {veth} up"),
+    ];
+    let routes = pod
+        .ips()
+        .map(|ip| format!("route replace {} dev {veth}", Cidr::host(ip)));
+    up.into_iter().chain(routes).collect()
 }
 
 /// Lines of `ip` on the node for a Pod that is gone.
 pub fn detach(plan: &Plan, pod: &PodPlan) -> Vec<String> {
-    match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
-            Vec::new()
-        }
-        Network::Veth => vec![format!("link set {} down", pod.veth)],
+    if plan.shape.network.is_bridged() {
+        return Vec::new();
     }
+    vec![format!("link set {} down", pod.veth)]
 }
 
 /// Sysctls of the node by which it answers for the gateway that a Pod asks for.
 pub fn answering(plan: &Plan, pod: &PodPlan) -> Vec<(String, &'static str)> {
-    match plan.shape.network {
-        Network::Bridge | Network::Vxlan | Network::Geneve | Network::Ipip | Network::Wireguard => {
-            Vec::new()
-        }
-        Network::Veth => vec![
-            (format!("net.ipv4.conf.{}.proxy_arp", pod.veth), "1"),
-            (format!("net.ipv4.neigh.{}.proxy_delay", pod.veth), "0"),
-        ],
+    if plan.shape.network.is_bridged() {
+        return Vec::new();
     }
+    vec![
+        (format!("net.ipv4.conf.{}.proxy_arp", pod.veth), "1"),
+        (format!("net.ipv4.neigh.{}.proxy_delay", pod.veth), "0"),
+    ]
 }
 
 /// Lines of `ip` inside a Pod, whether it has its addresses already or not.
@@ -86,34 +76,22 @@ pub fn inside(plan: &Plan, pod: &PodPlan) -> Vec<String> {
     let ifname = &pod.ifname;
     let mut lines = vec![format!("link set {ifname} up")];
     for (ip, net) in pod.ips().zip(plan.nodes[pod.node].nets()) {
-        let len = match plan.shape.network {
-            Network::Bridge
-            | Network::Vxlan
-            | Network::Geneve
-            | Network::Ipip
-            | Network::Wireguard => net.pods.len,
-            Network::Veth => Cidr::host(ip).len,
+        let bridged = plan.shape.network.is_bridged();
+        let len = if bridged {
+            net.pods.len
+        } else {
+            Cidr::host(ip).len
         };
         lines.push(format!("addr replace {ip}/{len} dev {ifname}{}", nodad(ip)));
-        match plan.shape.network {
-            Network::Bridge
-            | Network::Vxlan
-            | Network::Geneve
-            | Network::Ipip
-            | Network::Wireguard => {
-                lines.push(format!(
-                    "route replace default via {} dev {ifname}",
-                    net.pods.nth(1)
-                ));
-            }
-            Network::Veth => {
-                let gateway = gateway(ip);
-                if ip.is_ipv4() {
-                    lines.push(format!("route replace {gateway} dev {ifname} scope link"));
-                }
-                lines.push(format!("route replace default via {gateway} dev {ifname}"));
-            }
+        let gateway = if bridged {
+            net.pods.nth(1).to_string()
+        } else {
+            gateway(ip).to_owned()
+        };
+        if !bridged && ip.is_ipv4() {
+            lines.push(format!("route replace {gateway} dev {ifname} scope link"));
         }
+        lines.push(format!("route replace default via {gateway} dev {ifname}"));
     }
     lines
 }

@@ -7,7 +7,6 @@ use netflow_tests::world::World;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long netflow may take to attach, and to go.
@@ -33,8 +32,11 @@ impl Netflow {
             "netflow did not attach in time"
         );
         let attached_after = began.elapsed();
-        // Its first reading of the node is behind it then, too.
-        thread::sleep(Duration::from_secs(1));
+        // What it does once is not what is measured.
+        ensure!(
+            running.wait_node_read(PATIENCE),
+            "netflow did not read the node in time"
+        );
         Ok(Netflow {
             running,
             recording,
