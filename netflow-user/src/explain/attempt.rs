@@ -333,7 +333,7 @@ impl Stall<'_> {
     /// before we looked may have sent it many times before, further and further apart; where none of its acknowledgements
     /// was seen, they may pass where we do not look, so once it must be.
     fn is_proved(&self) -> bool {
-        let running = !self.part.conn.opened && self.part.conn.isn.is_none();
+        let running = is_running(self.part);
         let resent = match (running, self.hanging.is_acked()) {
             (false, _) => 2,
             (true, false) => 1,
@@ -478,9 +478,15 @@ fn speaks(part: Part<'_>) -> bool {
     sent.any(|s| s.stats.data.is_some() || s.stats.flags.ack() && !s.stats.flags.rst())
 }
 
-/// Its handshake was over before anybody looked.
+/// Its handshake was over before anybody looked. A SYN that came before then may still be unanswered: while it is, the server sends its
+/// SYN-ACK again.
 fn is_running(part: Part<'_>) -> bool {
-    !part.conn.opened && part.conn.isn.is_none()
+    let answers = || part.conn.sights_towards(false);
+    !saw_syn(part) && answers().all(|s| s.stats.syn_ack.is_none())
+}
+
+fn saw_syn(part: Part<'_>) -> bool {
+    part.conn.opened || part.conn.isn.is_some()
 }
 
 /// Both sides sent data, and all of it was acknowledged: a server may close such a connection with a RST (`SO_LINGER` 0).
@@ -498,13 +504,14 @@ fn is_complete(part: Part<'_>) -> bool {
 }
 
 /// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
-/// the SYN-ACK passed before everything was attached) anything that follows one.
+/// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen may be one that
+/// is sent again, and its client long gone.
 fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
     let stats = &answer.stats;
     stats.data.is_some()
         || match stats.syn_ack {
-            Some(_) => stats.syn_retrans == 0 || acked(),
+            Some(_) => acked() || (stats.syn_retrans == 0 && saw_syn(part)),
             None => stats.flags.ack() && !stats.flags.rst(),
         }
 }

@@ -63,6 +63,28 @@ fn an_answer_that_nobody_has_missed_yet_is_not_taken_up() {
     assert_eq!(outcomes(2600).ok, 1);
 }
 
+/// A server sends its SYN-ACK for the last time, to a client that came before we looked: has that given up, or does it go on?
+#[test]
+fn an_answer_again_to_a_syn_that_was_not_seen_is_no_success() {
+    let outcomes = |takes_it_up: bool| {
+        let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+        let (orig, back) = (vip(4001), reply(4001, backend()));
+        s.nat(orig, back, ms(10));
+        s.syn_ack(back, BACKEND_VETH, Direction::Ingress, ms(500));
+        s.syn_ack(orig.inverse(), CLIENT_VETH, Direction::Egress, ms(500));
+        if takes_it_up {
+            s.flow(orig, CLIENT_VETH, Direction::Ingress, ms(501), |f| {
+                f.flags = TcpFlags(16);
+                f.ack = 1;
+            });
+        }
+        explain(&[s.told(ms(4000))]).paths[0].outcomes
+    };
+    let given_up = outcomes(false);
+    assert_eq!((given_up.ok, given_up.pending), (0, 1), "{given_up:?}");
+    assert_eq!(outcomes(true).ok, 1);
+}
+
 /// The node reads its conntrack table, which holds the connection.
 pub(super) fn with_table(mut inputs: Vec<Input>, at: u64) -> Vec<Input> {
     let entry = crate::model::conntrack::CtEntry {
