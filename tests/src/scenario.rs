@@ -238,16 +238,17 @@ impl Scenario {
 
     /// netflow for the second Service, where that one has a chance to be healthy.
     fn start_second(&self) -> Result<Option<Running>> {
-        // Once per fault and proxy is enough.
-        if self.case.fault.is_node_wide() || self.case.form != Form::Fresh {
+        // Once per fault and proxy is enough, and on the machine's own kernel: that the Service next to a broken one is
+        // told apart is the work of rules, and an emulated machine spends most of its time on what another netflow costs.
+        let once = self.case.form == Form::Fresh && pace::times() == 1;
+        if self.case.fault.is_node_wide() || !once {
             return Ok(None);
         }
         let second = &self.lab.plan.second;
         let asked = (second.namespace.clone(), second.name.clone());
         let recording = self.lab.dir().join("second.nfrec");
         let tier = self.case.tier.args();
-        let seconds = SHORT * u64::from(pace::times());
-        Running::start(&self.lab, 0, &asked, tier, seconds, recording).map(Some)
+        Running::start(&self.lab, 0, &asked, tier, SHORT, recording).map(Some)
     }
 
     /// Clients: the Service's first, then Pods', then the second Service's and noise.

@@ -115,6 +115,12 @@ pub fn build_for_guests() -> Result<PathBuf> {
     workspace::build(&args)?.executable("netflow-lab")
 }
 
+/// Builds the tests that need a real kernel and only namespaces of their own, in the same way.
+pub fn build_live_tests_for_guests() -> Result<PathBuf> {
+    let args = ["--package", "netflow-user", "--test", "live"];
+    workspace::build(&[&args[..], &["--profile", "guest"]].concat())?.executable("live")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

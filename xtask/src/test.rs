@@ -28,8 +28,8 @@ integration tests; then the lab's scenarios: real packets, real faults, and what
 says about them.
 
 `cargo xtask test kernels [KERNEL…]` runs one scenario of each fault whose evidence differs
-from kernel to kernel on those of `cargo xtask vm list`, in emulated machines; only when
-asked for.")]
+from kernel to kernel on those of `cargo xtask vm list`, in emulated machines, and kills
+netflow there at random moments; only when asked for.")]
 pub struct Args {
     /// Only the checks without the lab, or only the lab [default: both]
     #[arg(value_enum)]
@@ -117,9 +117,16 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
         parts.push(Part::new("verified instructions", move || {
             bench::check_programs(root, &verified)
         }));
+        let killed = lines.clone();
+        let whole = only.is_none();
         parts.push(Part::new("kernels", move || {
             kernels::run(&lines, seed, only.as_deref())
         }));
+        if whole {
+            parts.push(Part::new("killed at random moments", move || {
+                kernels::kill(&killed)
+            }));
+        }
         return parts;
     }
     if args.only != Some(Only::Lab) {

@@ -1,8 +1,10 @@
 //! What is attached to an interface, by whatever means.
 
-use crate::netns::Lab;
+use crate::netns::{Lab, TO_HOST, TO_POD};
 use anyhow::{Context, Result};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 
 /// Directions of an interface.
@@ -10,6 +12,52 @@ const SIDES: [(TcAttachType, &str); 2] = [
     (TcAttachType::Ingress, "ingress"),
     (TcAttachType::Egress, "egress"),
 ];
+
+/// All of that on the node's interfaces, and the functions of the kernel that programs are on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// By interface; none where the kernel has no TCX.
+    pub tcx: Vec<Vec<String>>,
+    /// By interface.
+    pub filters: Vec<Vec<String>>,
+    /// By interface.
+    pub clsact: Vec<bool>,
+    /// Of the whole machine; none where the kernel has no kprobes.
+    pub kprobes: BTreeSet<String>,
+}
+
+impl Attached {
+    /// As it is now.
+    pub fn of(lab: &Lab) -> Result<Attached> {
+        let interfaces = || ["lo", TO_POD, TO_HOST].into_iter();
+        let tcx = if kernel_has_tcx() {
+            interfaces().map(|i| tcx(lab, i)).collect::<Result<_>>()?
+        } else {
+            Vec::new()
+        };
+        Ok(Attached {
+            tcx,
+            filters: interfaces()
+                .map(|i| filters(lab, i))
+                .collect::<Result<_>>()?,
+            clsact: interfaces()
+                .map(|i| has_clsact(lab, i))
+                .collect::<Result<_>>()?,
+            kprobes: kprobes(),
+        })
+    }
+}
+
+/// Whether there is TCX, which began with 6.6.
+pub fn kernel_has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// Functions with a probe, as debugfs lists them.
+fn kprobes() -> BTreeSet<String> {
+    let list = fs::read_to_string("/sys/kernel/debug/kprobes/list").unwrap_or_default();
+    list.lines().map(str::to_owned).collect()
+}
 
 /// Names of the TCX programs of an interface of the node, first to last, ingress before egress.
 pub fn tcx(lab: &Lab, device: &str) -> Result<Vec<String>> {

@@ -1,8 +1,9 @@
 //! Programs of others, a few instructions each.
 
+use crate::attached::kernel_has_tcx;
 use anyhow::{Context, Result};
 use aya::Ebpf;
-use aya::programs::tc::TcAttachOptions;
+use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{
@@ -71,22 +72,25 @@ fn full(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Vec<u8> {
     bytes
 }
 
-/// Attaches a program in the network namespace of the calling thread, before or after all that are there.
+/// Attaches a program in the network namespace of the calling thread, before or after all that are there: by TCX, and where the kernel
+/// has none as a filter of the highest priority.
 pub fn attach(name: &str, code: &[u8], device: &str, first: bool) -> Result<Foreign> {
     let mut ebpf = Ebpf::load(&elf("classifier", name, code)?)?;
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).context("the program")?.try_into()?;
     program.load()?;
-    let order = if first {
-        LinkOrder::first()
+    let options = if !kernel_has_tcx() {
+        qdisc_add_clsact(device)?;
+        TcAttachOptions::Netlink(NlOptions {
+            priority: 1,
+            ..NlOptions::default()
+        })
+    } else if first {
+        TcAttachOptions::TcxOrder(LinkOrder::first())
     } else {
-        LinkOrder::last()
+        TcAttachOptions::TcxOrder(LinkOrder::last())
     };
-    program.attach_with_options(
-        device,
-        TcAttachType::Ingress,
-        TcAttachOptions::TcxOrder(order),
-    )?;
+    program.attach_with_options(device, TcAttachType::Ingress, options)?;
     Ok(Foreign(ebpf))
 }
 

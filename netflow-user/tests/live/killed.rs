@@ -1,9 +1,9 @@
 //! Killed at any moment of its start, run and stop.
 
-use crate::attached::{filters, has_clsact, tcx};
+use crate::attached::{Attached, kernel_has_tcx};
 use crate::foreign::{self, says_ok};
 use crate::netflow::{Files, command, explain, finish};
-use crate::netns::{Lab, TO_HOST, TO_POD};
+use crate::netns::{Lab, TO_POD};
 use anyhow::{Context, Result, ensure};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -40,9 +40,19 @@ fn killed_at_any_moment_it_leaves_nothing_and_takes_nothing() -> Result<()> {
     let _cni = lab.inside("node", || {
         foreign::attach("cni_ingress", &says_ok(), TO_POD, false)
     })?;
+    let before = Attached::of(&lab)?;
+    ensure!(
+        format!("{before:?}").contains("cni_ingress"),
+        "the program of others does not show in {before:?}"
+    );
+    let methods: &[&str] = if kernel_has_tcx() {
+        &["tcx", "clsact"]
+    } else {
+        &["clsact"]
+    };
     let whole = how_long(&lab, &files)?;
     for kill in 0..KILLS {
-        let tc = if draw.below(2) == 0 { "tcx" } else { "clsact" };
+        let tc = methods[draw.below(methods.len() as u64) as usize];
         let mut run = explain(&files, &["--tc", tc, "--for", "300ms"]);
         run.stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -53,23 +63,13 @@ fn killed_at_any_moment_it_leaves_nothing_and_takes_nothing() -> Result<()> {
         // It may have ended by itself; then it was its stop that this kill came after.
         child.kill()?;
         child.wait()?;
-        check(&lab, tc)
+        check(&lab, tc, &before)
             .with_context(|| format!("kill {kill} after {moment:?}, NETFLOW_SEED={seed}"))?;
     }
     // A fresh start works, and after it nothing of the killed ones is left either.
     let fresh = finish(&lab, explain(&files, &["--tc", "clsact", "--for", "1s"]))?;
     ensure!(fresh.status.code() != Some(2), "{fresh:?}");
-    for device in ["lo", TO_POD, TO_HOST] {
-        assert_eq!(
-            filters(&lab, device)?,
-            Vec::<String>::new(),
-            "{device}, NETFLOW_SEED={seed}"
-        );
-        ensure!(
-            !has_clsact(&lab, device)?,
-            "a qdisc on {device}, NETFLOW_SEED={seed}"
-        );
-    }
+    assert_eq!(Attached::of(&lab)?, before, "NETFLOW_SEED={seed}");
     Ok(())
 }
 
@@ -81,20 +81,17 @@ fn how_long(lab: &Lab, files: &Files) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Nothing of TCX stands any more, the program of others does; filters go with the next cleanup, not before.
-fn check(lab: &Lab, tc: &str) -> Result<()> {
-    assert_eq!(tcx(lab, TO_POD)?, ["cni_ingress"]);
-    for device in ["lo", TO_HOST] {
-        assert_eq!(tcx(lab, device)?, Vec::<String>::new(), "{device}");
-    }
+/// What has only links stands no more, the program of others does; filters go with the next cleanup, not before.
+fn check(lab: &Lab, tc: &str, before: &Attached) -> Result<()> {
+    let now = Attached::of(lab)?;
+    assert_eq!(
+        (now.tcx, now.kprobes),
+        (before.tcx.clone(), before.kprobes.clone())
+    );
     if tc == "clsact" {
         let cleanup = finish(lab, command(&["cleanup"]))?;
         ensure!(cleanup.status.success(), "{cleanup:?}");
     }
-    for device in ["lo", TO_POD, TO_HOST] {
-        assert_eq!(filters(lab, device)?, Vec::<String>::new(), "{device}");
-        ensure!(!has_clsact(lab, device)?, "a qdisc on {device}");
-    }
-    assert_eq!(tcx(lab, TO_POD)?, ["cni_ingress"]);
+    assert_eq!(&Attached::of(lab)?, before);
     lab.ping(1)
 }
