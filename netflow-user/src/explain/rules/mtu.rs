@@ -527,9 +527,11 @@ fn socket_draft(stall: &Stall<'_>, mtu: u32) -> Option<Draft> {
 pub fn fragmentation(case: &Case<'_>, report: &mut Report) {
     let mut drafts = Vec::new();
     let mut said = None;
+    // Few nodes have any, and each has all of its connections.
+    let portless: Vec<Vec<&Connection>> = case.views.iter().map(portless).collect();
     for a in &case.attempts {
         for part in a.parts.iter().copied() {
-            if let Some((sight, from_outside)) = fragments(a, part) {
+            if let Some((sight, from_outside)) = fragments(a, part, &portless[part.view]) {
                 let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
                 let (how, node) = if from_outside {
                     ("come in", part.node.name())
@@ -585,9 +587,21 @@ pub fn fragmentation(case: &Case<'_>, report: &mut Report) {
     }
 }
 
+/// What a node saw without ports: later fragments, of whatever connection.
+fn portless(node: &View) -> Vec<&Connection> {
+    let connections = node.connections();
+    connections
+        .filter(|c| (c.orig.sport, c.orig.dport) == (0, 0))
+        .collect()
+}
+
 /// Where later fragments of an attempt's packets were first seen on a node, and whether they came in so. Such fragments
 /// carry no ports: they are the attempt's if its own packets, of which the first fragment is one, were as big there.
-fn fragments<'a>(a: &Attempt<'a>, part: Part<'a>) -> Option<(&'a Sight, bool)> {
+fn fragments<'a>(
+    a: &Attempt<'a>,
+    part: Part<'a>,
+    portless: &[&'a Connection],
+) -> Option<(&'a Sight, bool)> {
     let own = &part.conn.sights;
     let belongs = |f: &Sight| {
         own.iter().any(|s| {
@@ -596,9 +610,7 @@ fn fragments<'a>(a: &Attempt<'a>, part: Part<'a>) -> Option<(&'a Sight, bool)> {
                 && s.stats.max_packet >= f.stats.max_packet
         })
     };
-    let portless =
-        |c: &&Connection| c.orig.proto == a.orig.proto && (c.orig.sport, c.orig.dport) == (0, 0);
-    let all = part.node.connections().filter(portless);
+    let all = portless.iter().filter(|c| c.orig.proto == a.orig.proto);
     let sights = all.flat_map(|c| &c.sights).filter(|f| belongs(f));
     // What came in split says so at its first interface; what a node splits shows only where it leaves.
     let first = sights.min_by_key(|f| (f.key.dir != Direction::Ingress, f.stats.first, f.key))?;
