@@ -115,10 +115,9 @@ pub fn build_for_guests() -> Result<PathBuf> {
     workspace::build(&args)?.executable("netflow-lab")
 }
 
-/// Builds the tests that need a real kernel and only namespaces of their own, in the same way.
-pub fn build_live_tests_for_guests() -> Result<PathBuf> {
-    let args = ["--package", "netflow-user", "--test", "live"];
-    workspace::build(&[&args[..], &["--profile", "guest"]].concat())?.executable("live")
+/// Builds the tests that run netflow in namespaces of their own.
+pub fn build_live_tests() -> Result<PathBuf> {
+    workspace::build(&["--package", "netflow-user", "--test", "live"])?.executable("live")
 }
 
 #[cfg(test)]

@@ -67,9 +67,10 @@ impl Drop for Files {
     }
 }
 
-/// `netflow`, not yet started.
+/// `netflow`, not yet started: `NETFLOW_BIN` where another one than cargo's is to be tested.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_netflow"));
+    let built = || env!("CARGO_BIN_EXE_netflow").into();
+    let mut command = Command::new(std::env::var_os("NETFLOW_BIN").unwrap_or_else(built));
     command.args(args);
     command
 }

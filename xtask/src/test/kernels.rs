@@ -7,7 +7,7 @@ use crate::timing::Took;
 use crate::vm::{self, Ended, Image, LINES, Line, Outcome};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -106,7 +106,10 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
         println!("only on {}", KILLED_ON.join(" and "));
         return Ok(Tally::default());
     }
-    let program = lab::build_live_tests_for_guests()?;
+    let netflow = lab::build_for_guests()?.with_file_name("netflow");
+    let tests = lab::build_live_tests()?;
+    let netflow = [OsStr::new("NETFLOW_BIN="), netflow.as_os_str()].join(OsStr::new(""));
+    let args = ["env".into(), netflow, tests.into(), "killed::".into()];
     let init = vm::init()?;
     let mut total = Tally::default();
     for line in chosen {
@@ -118,9 +121,7 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
             hear: &mut |line| ran = tally::of_harness(line).or(ran),
             rest: Vec::new(),
         };
-        let args = ["killed::", "--nocapture"].map(OsString::from);
-        let args = [vec![program.clone().into()], args.to_vec()].concat();
-        let code = exit_code(vm::capture(&image, &init, args, KILLS_LIMIT, out)?)?;
+        let code = exit_code(vm::capture(&image, &init, args.to_vec(), KILLS_LIMIT, out)?)?;
         println!("{:>5} | in {}", image.line, Took(began.elapsed()));
         // A harness that ran no test is content, too.
         total = total
