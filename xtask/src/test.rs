@@ -28,8 +28,8 @@ integration tests; then the lab's scenarios: real packets, real faults, and what
 says about them.
 
 `cargo xtask test kernels [KERNEL…]` runs one scenario of each fault whose evidence differs
-from kernel to kernel on those of `cargo xtask vm list`, in emulated machines, and kills
-netflow there at random moments; only when asked for.")]
+from kernel to kernel on those of `cargo xtask vm list`, in emulated machines, and on two of
+them kills netflow at random moments; only when asked for.")]
 pub struct Args {
     /// Only the checks without the lab, or only the lab [default: both]
     #[arg(value_enum)]

@@ -446,7 +446,7 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
     let running = is_running(part);
     let established = answers.iter().any(|s| is_taken_up(part, s))
         || took_up(part)
-        || (running && answers.iter().any(|s| !s.stats.flags.rst()));
+        || (running && answers.iter().any(|s| is_of_a_running(s)));
     let rst = answers.iter().filter_map(|s| s.stats.rst).min();
     let stalled = attempt.stall().is_some();
     if !established {
@@ -478,15 +478,15 @@ fn speaks(part: Part<'_>) -> bool {
     sent.any(|s| s.stats.data.is_some() || s.stats.flags.ack() && !s.stats.flags.rst())
 }
 
-/// Its handshake was over before anybody looked. A SYN that came before then may still be unanswered: while it is, the server sends its
-/// SYN-ACK again.
+/// Its SYN was not seen: its handshake was over before anybody looked, or nearly.
 fn is_running(part: Part<'_>) -> bool {
-    let answers = || part.conn.sights_towards(false);
-    !saw_syn(part) && answers().all(|s| s.stats.syn_ack.is_none())
+    !part.conn.opened && part.conn.isn.is_none()
 }
 
-fn saw_syn(part: Part<'_>) -> bool {
-    part.conn.opened || part.conn.isn.is_some()
+/// An answer within a connection that was open before anybody looked. A SYN-ACK is none: it may be sent again to a client that gave up.
+fn is_of_a_running(answer: &Sight) -> bool {
+    let stats = &answer.stats;
+    !stats.flags.rst() && stats.syn_ack.is_none()
 }
 
 /// Both sides sent data, and all of it was acknowledged: a server may close such a connection with a RST (`SO_LINGER` 0).
@@ -509,9 +509,11 @@ fn is_complete(part: Part<'_>) -> bool {
 fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
     let stats = &answer.stats;
+    // A server closes only what was opened.
     stats.data.is_some()
+        || stats.fin.is_some()
         || match stats.syn_ack {
-            Some(_) => acked() || (stats.syn_retrans == 0 && saw_syn(part)),
+            Some(_) => acked() || (stats.syn_retrans == 0 && !is_running(part)),
             None => stats.flags.ack() && !stats.flags.rst(),
         }
 }

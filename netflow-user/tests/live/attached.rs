@@ -3,6 +3,7 @@
 use crate::netns::{Lab, TO_HOST, TO_POD};
 use anyhow::{Context, Result};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use netflow_user::kernel::tiers::kernel_has_kprobes;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -22,7 +23,7 @@ pub struct Attached {
     pub filters: Vec<Vec<String>>,
     /// By interface.
     pub clsact: Vec<bool>,
-    /// Of the whole machine; none where the kernel has no kprobes.
+    /// Of the whole machine; none where the kernel has no kprobes, and where other tests run beside this one.
     pub kprobes: BTreeSet<String>,
 }
 
@@ -43,7 +44,7 @@ impl Attached {
             clsact: interfaces()
                 .map(|i| has_clsact(lab, i))
                 .collect::<Result<_>>()?,
-            kprobes: kprobes(),
+            kprobes: kprobes()?,
         })
     }
 }
@@ -53,10 +54,16 @@ pub fn kernel_has_tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
 
-/// Functions with a probe, as debugfs lists them.
-fn kprobes() -> BTreeSet<String> {
-    let list = fs::read_to_string("/sys/kernel/debug/kprobes/list").unwrap_or_default();
-    list.lines().map(str::to_owned).collect()
+/// Functions with a probe, as debugfs lists them. They are the machine's, and tests beside this one run netflow as well: they are told only
+/// to the test that is run alone.
+fn kprobes() -> Result<BTreeSet<String>> {
+    const LIST: &str = "/sys/kernel/debug/kprobes/list";
+    let alone = std::env::args().any(|arg| arg == "killed::");
+    if !alone || !kernel_has_kprobes() {
+        return Ok(BTreeSet::new());
+    }
+    let list = fs::read_to_string(LIST).context(LIST)?;
+    Ok(list.lines().map(str::to_owned).collect())
 }
 
 /// Names of the TCX programs of an interface of the node, first to last, ingress before egress.

@@ -73,24 +73,33 @@ fn full(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Vec<u8> {
 }
 
 /// Attaches a program in the network namespace of the calling thread, before or after all that are there: by TCX, and where the kernel
-/// has none as a filter of the highest priority.
+/// has none as a filter before those of netflow, which then goes with the namespace.
 pub fn attach(name: &str, code: &[u8], device: &str, first: bool) -> Result<Foreign> {
     let mut ebpf = Ebpf::load(&elf("classifier", name, code)?)?;
     let program: &mut SchedClassifier =
         ebpf.program_mut(name).context("the program")?.try_into()?;
     program.load()?;
-    let options = if !kernel_has_tcx() {
+    if !kernel_has_tcx() {
         qdisc_add_clsact(device)?;
-        TcAttachOptions::Netlink(NlOptions {
+        let options = TcAttachOptions::Netlink(NlOptions {
             priority: 1,
             ..NlOptions::default()
-        })
-    } else if first {
-        TcAttachOptions::TcxOrder(LinkOrder::first())
+        });
+        let id = program.attach_with_options(device, TcAttachType::Ingress, options)?;
+        // Dropped, it would be detached by index in whatever namespace the thread is in by then.
+        std::mem::forget(program.take_link(id)?);
+        return Ok(Foreign(ebpf));
+    }
+    let order = if first {
+        LinkOrder::first()
     } else {
-        TcAttachOptions::TcxOrder(LinkOrder::last())
+        LinkOrder::last()
     };
-    program.attach_with_options(device, TcAttachType::Ingress, options)?;
+    program.attach_with_options(
+        device,
+        TcAttachType::Ingress,
+        TcAttachOptions::TcxOrder(order),
+    )?;
     Ok(Foreign(ebpf))
 }
 

@@ -113,24 +113,28 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
     let init = vm::init()?;
     let mut total = Tally::default();
     for line in chosen {
-        let image = Image::get(line)?;
         let began = Instant::now();
-        let mut ran = None;
-        let out = Lines {
-            line: image.line,
-            hear: &mut |line| ran = tally::of_harness(line).or(ran),
-            rest: Vec::new(),
-        };
-        let code = exit_code(vm::capture(&image, &init, args.to_vec(), KILLS_LIMIT, out)?)?;
-        println!("{:>5} | in {}", image.line, Took(began.elapsed()));
-        // A harness that ran no test is content, too.
-        total = total
-            + match ran {
-                Some(Tally::PASSED) if code == 0 => Tally::PASSED,
-                _ => Tally::FAILED,
-            };
+        let passed = kill_on(line, &init, &args).unwrap_or_else(|error| {
+            eprintln!("error: kernel {}: {error:#}", line.name);
+            false
+        });
+        println!("{:>5} | in {}", line.name, Took(began.elapsed()));
+        total = total + if passed { Tally::PASSED } else { Tally::FAILED };
     }
     Ok(total)
+}
+
+/// Whether the one test ran and passed: a harness that ran none is content, too.
+fn kill_on(line: &'static Line, init: &[u8], args: &[OsString]) -> Result<bool> {
+    let image = Image::get(line)?;
+    let mut ran = None;
+    let out = Lines {
+        line: image.line,
+        hear: &mut |line| ran = tally::of_harness(line).or(ran),
+        rest: Vec::new(),
+    };
+    let code = exit_code(vm::capture(&image, init, args.to_vec(), KILLS_LIMIT, out)?)?;
+    Ok(code == 0 && ran == Some(Tally::PASSED))
 }
 
 /// The lab's command line in the guest.

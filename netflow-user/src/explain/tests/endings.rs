@@ -85,6 +85,43 @@ fn an_answer_again_to_a_syn_that_was_not_seen_is_no_success() {
     assert_eq!(outcomes(true).ok, 1);
 }
 
+/// The answer passed the client's interface before that was attached to; the client acknowledged it and says nothing yet.
+#[test]
+fn an_answer_that_was_not_seen_delivered_is_no_timeout() {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    let (orig, back) = (vip(4001), reply(4001, remote()));
+    s.nat(orig, back, ms(10));
+    s.syn_ack(back, UPLINK, Direction::Ingress, ms(500));
+    s.flow(orig, CLIENT_VETH, Direction::Ingress, ms(501), |f| {
+        f.flags = TcpFlags(16);
+        f.ack = 1;
+    });
+    let outcomes = explain(&[s.told(ms(4000))]).paths[0].outcomes;
+    assert_eq!(outcomes.timeout, 0, "{outcomes:?}");
+}
+
+/// All that is seen of it is what the server sends.
+#[test]
+fn a_server_that_closes_had_a_connection() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    let (orig, back) = (vip(4001), reply(4001, backend()));
+    s.nat(orig, back, ms(10));
+    for (tuple, ifindex, dir) in [
+        (back, BACKEND_VETH, Direction::Ingress),
+        (orig.inverse(), CLIENT_VETH, Direction::Egress),
+    ] {
+        s.flow(tuple, ifindex, dir, ms(500), |f| {
+            f.packets = 2;
+            f.flags = TcpFlags(19);
+            f.syn_ack = Some(ms(500));
+            f.fin = Some(ms(600));
+            f.ack = 1;
+        });
+    }
+    let outcomes = explain(&[s.told(ms(4000))]).paths[0].outcomes;
+    assert_eq!(outcomes.ok, 1, "{outcomes:?}");
+}
+
 /// The node reads its conntrack table, which holds the connection.
 pub(super) fn with_table(mut inputs: Vec<Input>, at: u64) -> Vec<Input> {
     let entry = crate::model::conntrack::CtEntry {
