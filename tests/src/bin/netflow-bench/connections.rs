@@ -30,12 +30,16 @@ pub struct Cost {
 
 /// Dials in a round.
 pub fn cost(lab: &Lab, world: &World) -> Result<Cost> {
-    let (busy, began) = (busy()?, Instant::now());
+    let cpus = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)?;
+    let cpus = cpus.context("no number of CPUs")? as f64;
+    let (idle, began) = (idle()?, Instant::now());
     connect(lab, world, CONNECTIONS)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let busy = seconds * 1e6 * cpus - (self::idle()? - idle);
     let count = f64::from(CONNECTIONS);
     Ok(Cost {
-        cpu: (self::busy()? - busy) / count,
-        rate: count / began.elapsed().as_secs_f64(),
+        cpu: busy / count,
+        rate: count / seconds,
     })
 }
 
@@ -91,8 +95,9 @@ fn count(recording: &Path) -> Result<u32> {
     Ok(records)
 }
 
-/// Microseconds that the CPUs were not idle since the machine started.
-fn busy() -> Result<f64> {
+/// Microseconds that the CPUs were idle since the machine started, or taken by its host. These a kernel with `NO_HZ` keeps exactly
+/// (`get_cpu_idle_time_us`, v6.18 kernel/time/tick-sched.c); what CPUs are busy with it samples at its tick only.
+fn idle() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("/proc/stat is empty")?;
     let ticks: Vec<f64> = line
@@ -100,9 +105,9 @@ fn busy() -> Result<f64> {
         .skip(1)
         .map_while(|word| word.parse().ok())
         .collect();
-    // user nice system idle iowait irq softirq steal …; guests are in user already
-    let busy = [0, 1, 2, 5, 6].iter().filter_map(|i| ticks.get(*i));
+    // user nice system idle iowait irq softirq steal …
+    let idle = [3, 4, 7].iter().filter_map(|i| ticks.get(*i));
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
     let per_second = per_second.context("no clock tick")? as f64;
-    Ok(busy.sum::<f64>() * 1e6 / per_second)
+    Ok(idle.sum::<f64>() * 1e6 / per_second)
 }
