@@ -26,7 +26,8 @@ pub struct Writer {
     pub(super) file: Option<File>,
     /// Bytes of the file that are whole chunks.
     whole: u64,
-    lines: BytesMut,
+    /// Kept from chunk to chunk: room that is taken once need not be faulted in again.
+    lines: Vec<u8>,
     /// When the oldest input among `lines` happened.
     since: Option<Time>,
     /// Met when the file was created, for the first write to return.
@@ -43,7 +44,7 @@ impl Writer {
                     path,
                     file: Some(file),
                     whole: 0,
-                    lines: BytesMut::new(),
+                    lines: Vec::new(),
                     since: None,
                     pending: None,
                 };
@@ -67,11 +68,11 @@ impl Writer {
             return Ok(());
         }
         let before = self.lines.len();
-        if let Err(error) = serde_json::to_writer((&mut self.lines).writer(), input) {
+        if let Err(error) = serde_json::to_writer(&mut self.lines, input) {
             self.lines.truncate(before);
             return Err(self.stop(error.into()));
         }
-        self.lines.put_u8(b'\n');
+        self.lines.push(b'\n');
         let now = input.time();
         let since = *self.since.get_or_insert(now.unwrap_or_default());
         // Who speaks stands in the file at once, so that one that ends early says at least what was asked.
@@ -88,9 +89,9 @@ impl Writer {
         if self.file.is_none() || self.lines.is_empty() {
             return Ok(());
         }
-        let lines = self.lines.split();
         self.since = None;
-        let chunk = chunk::pack(&lines).map_err(|e| self.stop(e))?;
+        let chunk = chunk::pack(&self.lines).map_err(|e| self.stop(e))?;
+        self.lines.clear();
         self.append(&chunk)
     }
 
@@ -121,7 +122,7 @@ impl Writer {
             // Where it cannot be cut, the reader skips the broken chunk.
             let _ = file.set_len(self.whole);
         }
-        self.lines = BytesMut::new();
+        self.lines = Vec::new();
         RecordingError::Stopped {
             path: self.path.clone(),
             source,
