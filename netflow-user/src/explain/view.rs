@@ -85,9 +85,7 @@ impl View {
             Input::Flows { time, flows } => {
                 self.now = self.now.max(*time);
                 self.swept = self.swept.max(*time);
-                for flow in flows {
-                    self.table.flow(*time, flow);
-                }
+                self.table.flows(*time, flows);
             }
             Input::Lost { lost } => self.lost.clone_from(lost),
             Input::Tick { time } | Input::End { time } => self.now = self.now.max(*time),

@@ -159,20 +159,39 @@ impl Table {
         }
     }
 
-    /// Takes in one entry of the flow map as a sweep at `at` found it.
+    /// Takes in what a sweep of the flow map at `at` found. How far a connection got is reckoned once, when all of its
+    /// entries are there: each interface alone has a part of it.
+    pub fn flows(&mut self, at: Time, snapshots: &[FlowSnapshot]) {
+        let mut changed: Vec<usize> = snapshots
+            .iter()
+            .filter_map(|snapshot| self.file(at, snapshot))
+            .collect();
+        changed.sort_unstable();
+        changed.dedup();
+        for id in changed {
+            if let Some(conn) = self.connections[id].as_deref_mut() {
+                conn.take_stock(at);
+            }
+        }
+    }
+
+    /// Takes in one entry of the flow map as it stood at `at`.
     pub fn flow(&mut self, at: Time, snapshot: &FlowSnapshot) {
+        self.flows(at, std::slice::from_ref(snapshot));
+    }
+
+    /// Gives an entry to its connection, and says which that is.
+    fn file(&mut self, at: Time, snapshot: &FlowSnapshot) -> Option<usize> {
         let FlowSnapshot { key, stats } = snapshot;
         if !is_followed(&key.tuple) {
-            return;
+            return None;
         }
         let id = match (stats.syn, self.find_for_flow(snapshot)) {
             (Some(syn), _) => self.open(key.tuple, stats.isn, syn),
             (None, Some(id)) => id,
             (None, None) => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
         };
-        let Some(conn) = self.connections[id].as_deref_mut() else {
-            return;
-        };
+        let conn = self.connections[id].as_deref_mut()?;
         conn.began = conn.began.min(stats.first);
         conn.last = conn.last.max(stats.last);
         if key.tuple.proto == Proto::UDP {
@@ -183,7 +202,7 @@ impl Table {
             }
         }
         conn.see(*key, stats);
-        conn.take_stock(at);
+        Some(id)
     }
 
     /// Takes in a row of the conntrack table: tells the direction and the backend of connections seen mid-flow.
