@@ -90,7 +90,7 @@ pub fn build(root: Root) -> Result<std::process::Command> {
     Ok(root.command(&built.executable("netflow-lab")?))
 }
 
-/// What is built for guests.
+/// What a guest finds by its name.
 const NAMES: [&str; 3] = ["netflow", "netflow-lab", "netflow-traffic"];
 
 /// Whether a command calls one of the programs by its bare name, itself or in a shell's line.
@@ -108,10 +108,10 @@ pub fn build_released(name: &str) -> Result<PathBuf> {
     workspace::build(&args)?.executable(name)
 }
 
-/// Builds the same, optimized: an emulated CPU is slow enough.
-pub fn build_for_guests() -> Result<PathBuf> {
+/// Builds the same, optimized: for many labs side by side, and for guests, whose CPUs are slow enough.
+pub fn build_optimized() -> Result<PathBuf> {
     let mut args = PROGRAMS.to_vec();
-    args.extend(["--profile", "guest"]);
+    args.extend(["--profile", "lab"]);
     workspace::build(&args)?.executable("netflow-lab")
 }
 

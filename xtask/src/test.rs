@@ -276,7 +276,7 @@ fn wanted(args: &Args) -> Vec<String> {
 }
 
 fn scenarios(root: Root, wanted: &[String]) -> Result<Tally> {
-    let mut lab = lab::build(root)?;
+    let mut lab = root.command(&lab::build_optimized()?);
     lab.arg("scenarios").args(wanted);
     let mut closing = None;
     let status = process::tee(&mut lab, |line| {

@@ -110,7 +110,7 @@ fn run_one(run: &Run) -> Result<ExitCode> {
         command,
     } = run;
     setup::ensure(setup::For::Guests)?;
-    let ours = lab::is_named(command).then(lab::build_for_guests);
+    let ours = lab::is_named(command).then(lab::build_optimized);
     let ours = ours.transpose()?;
     let init = init()?;
     let image = Image::get(line)?;

@@ -98,9 +98,9 @@ enum Action {
         /// Draws every lab.
         #[arg(long)]
         seed: Option<u64>,
-        /// Labs side by side.
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
+        /// Labs side by side [default: two for each CPU, since much of a scenario is waiting].
+        #[arg(long)]
+        jobs: Option<usize>,
     },
     /// Measures what each encapsulation adds to a packet, beside what netflow reckons with (docs/mtu.md).
     Overhead,
@@ -216,6 +216,7 @@ fn run(action: Action) -> Result<ExitCode> {
                 None if kernel => Which::Kernel,
                 None => Which::Pairwise,
             };
+            let jobs = jobs.map_or_else(two_for_each_cpu, Ok)?;
             let passed = scenarios(&which, seed, jobs);
             return Ok(ExitCode::from(u8::from(!passed)));
         }
@@ -321,6 +322,11 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     let bad = failed.len() + unproved.len();
     say!("{good} passed, {bad} failed");
     bad == 0
+}
+
+fn two_for_each_cpu() -> Result<usize> {
+    let cpus = thread::available_parallelism().context("how many CPUs there are")?;
+    Ok(2 * cpus.get())
 }
 
 /// Of so many scenarios one may be late for what runs beside it; when more are, netflow is slow.

@@ -30,7 +30,7 @@ pub fn measure(root: Root, lines: &[&'static Line]) -> Result<Counts> {
     if lines.is_empty() {
         return Ok(counts);
     }
-    let program = build(&["--profile", "guest"])?;
+    let program = build(&["--profile", "lab"])?;
     let init = vm::init()?;
     for line in lines {
         let image = Image::get(line)?;

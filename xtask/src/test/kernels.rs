@@ -61,7 +61,7 @@ pub fn run(lines: &[&'static Line], seed: Option<u64>, only: Option<&str>) -> Re
         [] => LINES.iter().collect(),
         some => some.to_vec(),
     };
-    let program = lab::build_for_guests()?;
+    let program = lab::build_optimized()?;
     let init = vm::init()?;
     // one after another, before the first guest runs
     let images = lines.iter().map(|line| Image::get(line));
@@ -106,7 +106,7 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
         println!("only on {}", KILLED_ON.join(" and "));
         return Ok(Tally::default());
     }
-    let netflow = lab::build_for_guests()?.with_file_name("netflow");
+    let netflow = lab::build_optimized()?.with_file_name("netflow");
     let tests = lab::build_live_tests()?;
     let netflow = [OsStr::new("NETFLOW_BIN="), netflow.as_os_str()].join(OsStr::new(""));
     let args = ["env".into(), netflow, tests.into(), "killed::".into()];
