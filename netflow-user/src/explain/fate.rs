@@ -43,6 +43,9 @@ const PLACES: &[(&str, Fate, Told)] = &[
     ("ip6_pkt_drop", Fate::NoRoute, Told::Surely),
     ("ip6_pkt_discard", Fate::NoRoute, Told::Surely),
     ("ip6_pkt_prohibit", Fate::NoRoute, Told::Surely),
+    // <https://elixir.bootlin.com/linux/v5.10/source/net/bridge/br_netfilter_ipv6.c>: the route of a bridged packet whose
+    // destination was translated is an error. Nobody is told.
+    ("br_nf_pre_routing_finish_ipv6", Fate::NoRoute, Told::Surely),
     // Blackhole routes: <https://elixir.bootlin.com/linux/v5.10/source/net/core/dst.c>
     ("dst_discard", Fate::NoRoute, Told::Surely),
     ("dst_discard_out", Fate::NoRoute, Told::Surely),
@@ -51,6 +54,13 @@ const PLACES: &[(&str, Fate, Told)] = &[
     // <https://elixir.bootlin.com/linux/v5.10/source/net/ipv4/ip_input.c>: whatever `ip_route_input_noref` refuses, the
     // reverse path (-EXDEV) and martians among it; `ip_rcv_core` also drops broken headers.
     ("ip_rcv_finish_core", Fate::ReversePath, Told::Possibly),
+    // <https://elixir.bootlin.com/linux/v5.10/source/net/bridge/br_netfilter_hooks.c>: the same of a bridged packet whose
+    // destination was translated.
+    (
+        "br_nf_pre_routing_finish",
+        Fate::ReversePath,
+        Told::Possibly,
+    ),
     ("ip_rcv_core", Fate::OtherHost, Told::Possibly),
     ("ip_rcv_core", Fate::BadChecksum, Told::Possibly),
     // <https://elixir.bootlin.com/linux/v5.10/source/net/ipv4/tcp_ipv4.c>, <https://elixir.bootlin.com/linux/v5.10/source/net/ipv4/udp.c>
@@ -131,6 +141,8 @@ mod tests {
         assert_eq!(Fate::NotForwarded.told(&bare), Told::Possibly);
         assert_eq!(Fate::NoRoute.told(&bare), Told::Possibly);
         assert_eq!(Fate::ReversePath.told(&bare), Told::Not);
+        let bridged = drop("NOT_SPECIFIED", "br_nf_pre_routing_finish_ipv6");
+        assert_eq!(Fate::NoRoute.told(&bridged), Told::Surely);
         let queue = drop("NOT_SPECIFIED", "neigh_invalidate");
         assert_eq!(Fate::NeighborFailed.told(&queue), Told::Surely);
         assert_eq!(

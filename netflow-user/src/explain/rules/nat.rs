@@ -87,11 +87,11 @@ fn turned(case: &Case<'_>, a: &Attempt<'_>) -> Option<(Turn, Vec<Draft>)> {
     for (part, event, drop, leg) in a.drops() {
         let own = event.record.netns == part.node.start.netns;
         let turn = match (own, event.record.tuple) {
-            (true, _) if is_bridge_refusal(drop) => Turn::Refused,
-            (false, Some(t)) if t.src == t.dst && is_source_refusal(drop) => Turn::OwnSource,
+            (true, _) if leg.is_forward() && is_bridge_refusal(drop) => Turn::Refused,
+            (false, Some(t)) if t.src == t.dst && refuses_itself(leg, drop) => Turn::OwnSource,
             _ => continue,
         };
-        if leg.is_forward() && found.as_ref().is_none_or(|(first, _)| *first == turn) {
+        if found.as_ref().is_none_or(|(first, _)| *first == turn) {
             let (_, evidence) = found.get_or_insert_with(|| (turn, Vec::new()));
             evidence.push(drop_draft(case, part, event, drop));
         }
@@ -122,6 +122,12 @@ fn sent_back(case: &Case<'_>, a: &Attempt<'_>) -> Option<(Turn, Vec<Draft>)> {
 /// can send nowhere it frees in `br_handle_frame_finish` (`net/bridge/br_input.c`).
 fn is_bridge_refusal(drop: &Drop) -> bool {
     drop.place == "br_handle_frame_finish"
+}
+
+/// A Pod drops what came to it as from itself. IPv4 refuses it on its way in; IPv6 takes it, and answers: to itself, where
+/// nobody waits for an answer from there.
+fn refuses_itself(leg: Leg, drop: &Drop) -> bool {
+    !leg.is_forward() || is_source_refusal(drop)
 }
 
 /// What comes in from an own address is refused with the route lookup (`fib_validate_source`, `net/ipv4/fib_frontend.c`,

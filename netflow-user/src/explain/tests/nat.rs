@@ -70,6 +70,26 @@ fn a_packet_with_the_own_address_as_source_was_not_masqueraded() {
 }
 
 #[test]
+fn a_pod_that_answers_itself_was_sent_its_own_packet() {
+    let mut s = Story::new("a", own_service(), facts_a());
+    let (o, r) = (vip(4001), reply(4001, itself()));
+    s.syn(o, CLIENT_VETH, ms(10), 7, 3);
+    let ct = s.nat(o, r, ms(10));
+    // IPv6 lets it in; what the client got from itself, it had not asked itself for.
+    s.drop(
+        r,
+        BACKEND_NETNS + 1,
+        "NO_SOCKET",
+        "tcp_v6_rcv",
+        Some(ct),
+        ms(11),
+    );
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_cause(&answer, "hairpin", Verdict::Failing);
+    assert!(answer.findings[0].summary.contains("no rule masquerades"));
+}
+
+#[test]
 fn a_routed_pod_that_is_sent_its_own_packet_back_shows_it_without_a_drop() {
     let sent_back = |to: SocketAddr, out: u32| {
         let mut all = own_service();
