@@ -88,6 +88,7 @@ impl Flow {
     pub fn tuples(&self) -> Vec<Tuple> {
         let proto = match self.proto.as_str() {
             "ICMP" => Proto::ICMP,
+            "ICMPv6" => Proto::ICMPV6,
             name => Proto::parse(name).unwrap_or(Proto(0)),
         };
         let tuple = |src: SocketAddr, dst: SocketAddr| Tuple {

@@ -5,7 +5,7 @@
 pub struct Settings {
     /// Ports of the Pods' bridge send a packet back where it came from (`hairpin_mode`).
     pub hairpin: bool,
-    /// What crosses the bridge passes the rules of the IP layer (`bridge-nf-call-iptables`).
+    /// What crosses the bridge passes the rules of the IP layer (`bridge-nf-call-iptables`, `bridge-nf-call-ip6tables`).
     pub bridge_nf: bool,
     /// The proxy drops what conntrack calls INVALID, where its form has a rule for that.
     pub drops_invalid: bool,

@@ -1,7 +1,7 @@
 //! A TCP segment that belongs to a connection by its addresses and lies far outside of its window: what conntrack calls
 //! INVALID.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 /// So far beyond what was acknowledged no window reaches (RFC 7323: 1 GiB).
 const FAR: u32 = 1 << 30;
@@ -9,10 +9,15 @@ const HEADER: usize = 20;
 /// PSH and ACK.
 const FLAGS: u8 = 0x18;
 
-/// The segment that `own` sends after `packet`, an IPv4 packet from `peer` with data; `None` for any other packet. It
-/// acknowledges all that came, so that who resets it resets the connection.
-pub fn answer(packet: &[u8], own: SocketAddrV4, peer: SocketAddrV4) -> Option<Vec<u8>> {
-    let header = usize::from(packet.first()? & 15) * 4;
+/// The segment that `own` sends after `packet`, one from `peer` with data; `None` for any other packet. It acknowledges all that
+/// came, so that who resets it resets the connection. As raw sockets hand packets over: with IPv4's header, without IPv6's
+/// (raw(7), ipv6(7)).
+pub fn answer(packet: &[u8], own: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
+    let header = if own.is_ipv4() {
+        usize::from(packet.first()? & 15) * 4
+    } else {
+        0
+    };
     let tcp = packet.get(header..)?;
     let ports = (number(tcp, 0, 2)?, number(tcp, 2, 2)?);
     let data = tcp.len().checked_sub(usize::from(tcp.get(12)? >> 4) * 4)?;
@@ -27,7 +32,7 @@ pub fn answer(packet: &[u8], own: SocketAddrV4, peer: SocketAddrV4) -> Option<Ve
     segment.extend(seq.to_be_bytes());
     segment.extend(ack.to_be_bytes());
     segment.extend([5 << 4, FLAGS, 1, 0, 0, 0, 0, 0, b'x']);
-    let sum = checksum(&segment, own, peer);
+    let sum = checksum(&segment, own.ip(), peer.ip());
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     Some(segment)
 }
@@ -38,9 +43,16 @@ fn number(bytes: &[u8], at: usize, len: usize) -> Option<u32> {
     Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
 }
 
-/// Over the segment and its pseudo header (RFC 9293, 3.1).
-fn checksum(segment: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> u16 {
-    let mut bytes = [from.ip().octets(), to.ip().octets()].concat();
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// Over the segment and its pseudo header (RFC 9293, 3.1; IPv6's has wider fields with the same sum, RFC 8200, 8.1).
+fn checksum(segment: &[u8], from: IpAddr, to: IpAddr) -> u16 {
+    let mut bytes = [octets(from), octets(to)].concat();
     bytes.extend([0, 6]);
     bytes.extend((segment.len() as u16).to_be_bytes());
     bytes.extend(segment);
@@ -56,36 +68,46 @@ fn checksum(segment: &[u8], from: SocketAddrV4, to: SocketAddrV4) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::Ipv6Addr;
 
-    fn packet(data: usize) -> Vec<u8> {
-        let mut bytes = vec![0x45];
-        bytes.resize(20, 0);
+    fn packet(family: &str, data: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if family == "IPv4" {
+            bytes.push(0x45);
+            bytes.resize(20, 0);
+        }
+        let header = bytes.len();
         bytes.extend([0x9c, 0x40, 0x1f, 0x90]);
         bytes.extend(7_u32.to_be_bytes());
         bytes.extend(9_u32.to_be_bytes());
         bytes.extend([5 << 4, FLAGS, 1, 0, 0, 0, 0, 0]);
-        bytes.resize(40 + data, 1);
+        bytes.resize(header + 20 + data, 1);
         bytes
     }
 
     #[test]
     fn it_acknowledges_what_came_and_lies_far_ahead() {
-        let own = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 8080);
-        let peer = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 40_000);
-        let segment = answer(&packet(5), own, peer).unwrap_or_default();
-        assert_eq!(number(&segment, 4, 4), Some(9 + FAR));
-        assert_eq!(number(&segment, 8, 4), Some(12));
-        assert_eq!(
-            checksum(&segment, own, peer),
-            0,
-            "sums to nothing with its checksum"
-        );
-        assert_eq!(
-            answer(&packet(0), own, peer),
-            None,
-            "an acknowledgement alone"
-        );
-        assert_eq!(answer(&packet(5), peer, own), None, "of another connection");
+        for (family, own, peer) in [
+            ("IPv4", [10, 0, 0, 2].into(), [10, 0, 0, 1].into()),
+            (
+                "IPv6",
+                Ipv6Addr::LOCALHOST.into(),
+                Ipv6Addr::UNSPECIFIED.into(),
+            ),
+        ] {
+            let (own, peer) = (SocketAddr::new(own, 8080), SocketAddr::new(peer, 40_000));
+            let segment = answer(&packet(family, 5), own, peer).unwrap_or_default();
+            assert_eq!(number(&segment, 4, 4), Some(9 + FAR));
+            assert_eq!(number(&segment, 8, 4), Some(12));
+            assert_eq!(
+                checksum(&segment, own.ip(), peer.ip()),
+                0,
+                "sums to nothing with its checksum"
+            );
+            let alone = answer(&packet(family, 0), own, peer);
+            assert_eq!(alone, None, "an acknowledgement alone");
+            let other = answer(&packet(family, 5), peer, own);
+            assert_eq!(other, None, "of another connection");
+        }
     }
 }

@@ -231,8 +231,13 @@ fn serve_stray(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
     // A socket for both families knows IPv4 by mapped addresses.
     let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
     let (own, peer) = (plain(stream.local_addr()?), plain(stream.peer_addr()?));
+    let family = if own.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let raw = socket::socket(
-        AddressFamily::Inet,
+        family,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::Tcp,
@@ -240,12 +245,10 @@ fn serve_stray(mut stream: TcpStream, canary: &[u8]) -> io::Result<()> {
     thread::spawn(move || {
         let mut buffer = vec![0; 65536];
         while let Ok(len) = socket::recv(raw.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            let (SocketAddr::V4(own), SocketAddr::V4(peer)) = (own, peer) else {
-                return;
-            };
             let answer = stray::answer(&buffer[..len], own, peer);
             if let Some(segment) = answer {
-                let to = SockaddrStorage::from(peer);
+                // IPv6 takes a port for a protocol here (`rawv6_sendmsg`, v6.18 net/ipv6/raw.c).
+                let to = SockaddrStorage::from(SocketAddr::new(peer.ip(), 0));
                 // A client that is gone gets none.
                 let _ = socket::sendto(raw.as_raw_fd(), &segment, &to, MsgFlags::empty());
             }

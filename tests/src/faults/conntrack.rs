@@ -1,8 +1,9 @@
 //! Conntrack and the translation that rests on it.
 
+use super::route::shapes;
 use super::variant::to_udp;
 use super::{At, Expect, Fault, Form, Vantage};
-use crate::lab::plan::{Family, Network, Placement, Plan, Shape};
+use crate::lab::plan::{Network, Placement, Plan, Shape};
 use crate::manifests::make_unready;
 use crate::pace;
 use crate::proxy::Mode;
@@ -28,15 +29,9 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &SourceMasqueraded,
 ];
 
-/// Labs of one family whose Pods are on a bridge: what is broken here lies in the node's conntrack, before any difference of
-/// family or network.
+/// Labs whose Pods are on a bridge: what is broken here lies in the node's conntrack, before any difference of network.
 pub(super) fn plain(placements: &[Placement]) -> Vec<Shape> {
-    let is_plain = |s: &Shape| {
-        placements.contains(&s.placement)
-            && s.family == Family::Ipv4
-            && s.network == Network::Bridge
-    };
-    Shape::all().into_iter().filter(is_plain).collect()
+    shapes(placements, &[Network::Bridge])
 }
 
 /// What a Pod that dials the Service it serves itself finds.
@@ -152,8 +147,13 @@ impl Fault for ReplyBypassesNat {
     fn is_node_wide(&self) -> bool {
         true
     }
-    fn must_name(&self, _plan: &Plan) -> Vec<String> {
-        vec!["bridge-nf-call-iptables".to_owned()]
+    fn must_name(&self, plan: &Plan) -> Vec<String> {
+        let tables = if plan.client.ip.is_ipv6() {
+            "ip6tables"
+        } else {
+            "iptables"
+        };
+        vec![format!("bridge-nf-call-{tables}")]
     }
 }
 

@@ -155,12 +155,18 @@ impl Fault for PmtuIgnored {
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         world.between.path_mtu = Some(plan.small_mtu);
         transfer(world, BIG, SMALL);
-        let rules = "table ip shut { chain in { type filter hook input priority 0; \
-                     icmp type destination-unreachable drop\n}\n}\n";
+        let told = if plan.client.ip.is_ipv6() {
+            "icmpv6 type packet-too-big"
+        } else {
+            "icmp type destination-unreachable"
+        };
+        let rules = format!(
+            "table inet shut {{ chain in {{ type filter hook input priority 0; {told} drop\n}}\n}}\n"
+        );
         world.tweaks.push(Tweak {
             site: Site::Pod(plan.client.ip),
-            done: vec![Step::Nft(rules.to_owned())],
-            undone: vec![Step::Nft("delete table ip shut\n".to_owned())],
+            done: vec![Step::Nft(rules)],
+            undone: vec![Step::Nft("delete table inet shut\n".to_owned())],
         });
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::traffic::Outcome;
 use crate::world::{Site, Step, Tweak, World};
 use anyhow::Result;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Broken(Kind::NoRoute),
@@ -27,14 +28,16 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &Near(Unrelated::Neighbors),
 ];
 
-/// Their commands are IPv4's.
+/// Labs in such places, with such networks.
 pub(super) fn shapes(placements: &[Placement], networks: &[Network]) -> Vec<Shape> {
-    let fits = |s: &Shape| {
-        s.family == Family::Ipv4
-            && placements.contains(&s.placement)
-            && networks.contains(&s.network)
-    };
+    let fits = |s: &Shape| placements.contains(&s.placement) && networks.contains(&s.network);
     Shape::all().into_iter().filter(fits).collect()
+}
+
+/// Those of them that have IPv4 alone: what is broken is something that IPv6 does not have.
+pub(super) fn of_ipv4(mut shapes: Vec<Shape>) -> Vec<Shape> {
+    shapes.retain(|s| s.family == Family::Ipv4);
+    shapes
 }
 
 /// What is broken.
@@ -91,11 +94,14 @@ fn without_routes(plan: &Plan, n: usize) -> Tweak {
 
 /// The router knows no way to the Pods of node `n`, and says so.
 fn router_without_route(plan: &Plan, n: usize) -> Tweak {
+    let pods = plan.nodes[n].pods;
     let line = |verb: &str| {
-        ip(format!(
-            "rule {verb} to {} unreachable pref 50",
-            plan.nodes[n].pods
-        ))
+        // Beside the right route: `ip -batch` takes no rules of IPv6, and IPv4 no second route without another metric.
+        ip(if plan.client.ip.is_ipv6() {
+            format!("route {verb} unreachable {pods} metric 1")
+        } else {
+            format!("rule {verb} to {pods} unreachable pref 50")
+        })
     };
     Tweak {
         site: Site::Router,
@@ -104,8 +110,20 @@ fn router_without_route(plan: &Plan, n: usize) -> Tweak {
     }
 }
 
-/// An interface answers no ARP request.
-fn deaf(site: Site, dev: &str) -> Tweak {
+/// An interface does not answer who asks for the link-layer address of `ip`.
+fn deaf(site: Site, dev: &str, ip: IpAddr) -> Tweak {
+    if ip.is_ipv6() {
+        // Neighbour discovery has no setting for it.
+        let asked = "icmpv6 type nd-neighbor-solicit";
+        let rules = format!(
+            "table ip6 deaf {{ chain in {{ type filter hook input priority -400; iifname {dev} {asked} drop\n}}\n}}\n"
+        );
+        return Tweak {
+            site,
+            done: vec![Step::Nft(rules)],
+            undone: vec![Step::Nft("delete table ip6 deaf\n".to_owned())],
+        };
+    }
     let to = |value: &str| Step::sysctl(format!("net.ipv4.conf.{dev}.arp_ignore"), value);
     Tweak {
         site,
@@ -208,8 +226,10 @@ impl Fault for Broken {
             Kind::ForwardingDisabledUplink => {
                 "the backends' node does not forward what comes in through its uplink"
             }
-            Kind::GatewaySilent => "the gateway of the client's node does not answer ARP",
-            Kind::PodSilent => "the backends do not answer ARP",
+            Kind::GatewaySilent => {
+                "the gateway of the client's node answers neither ARP nor neighbour discovery"
+            }
+            Kind::PodSilent => "the backends answer neither ARP nor neighbour discovery",
             Kind::NeighborStale => {
                 "the backends' node sends to link-layer addresses that they do not have"
             }
@@ -227,16 +247,23 @@ impl Fault for Broken {
             Kind::Blackhole => backends()
                 .map(|pod| Tweak {
                     site: Site::Node(0),
-                    done: vec![ip(format!("route add blackhole {}/32", pod.ip))],
-                    undone: vec![ip(format!("route del blackhole {}/32", pod.ip))],
+                    done: vec![ip(format!("route add blackhole {}", pod.ip))],
+                    undone: vec![ip(format!("route del blackhole {}", pod.ip))],
                 })
                 .collect(),
             Kind::RouterHasNoRoute => vec![router_without_route(plan, 1)],
-            Kind::ForwardingDisabled => vec![Tweak {
-                site: Site::Node(0),
-                done: vec![Step::sysctl("net.ipv4.ip_forward", "0")],
-                undone: vec![Step::sysctl("net.ipv4.ip_forward", "1")],
-            }],
+            Kind::ForwardingDisabled => {
+                let name = if plan.client.ip.is_ipv6() {
+                    "net.ipv6.conf.all.forwarding"
+                } else {
+                    "net.ipv4.ip_forward"
+                };
+                vec![Tweak {
+                    site: Site::Node(0),
+                    done: vec![Step::sysctl(name, "0")],
+                    undone: vec![Step::sysctl(name, "1")],
+                }]
+            }
             Kind::ForwardingDisabledUplink => {
                 let name = format!("net.ipv4.conf.{}.forwarding", plan.nodes[1].uplink);
                 vec![Tweak {
@@ -245,9 +272,12 @@ impl Fault for Broken {
                     undone: vec![Step::sysctl(&name, "1")],
                 }]
             }
-            Kind::GatewaySilent => vec![deaf(Site::Router, &plan.nodes[0].router_if)],
+            Kind::GatewaySilent => {
+                let node = &plan.nodes[0];
+                vec![deaf(Site::Router, &node.router_if, node.gateway)]
+            }
             Kind::PodSilent => backends()
-                .map(|p| deaf(Site::Pod(p.ip), &p.ifname))
+                .map(|p| deaf(Site::Pod(p.ip), &p.ifname, p.ip))
                 .collect(),
             Kind::NeighborStale => backends().map(|p| misaddressed(plan, p)).collect(),
             Kind::AsymmetricReturn => vec![asymmetric(plan)],
@@ -319,7 +349,14 @@ impl Fault for Broken {
             }
             _ => &Network::ROUTED,
         };
-        shapes(self.placements(), networks)
+        let shapes = shapes(self.placements(), networks);
+        match self.0 {
+            // IPv6 has no reverse path filter, no checksum of its header, and forwards on a node as a whole.
+            Kind::AsymmetricReturn | Kind::BadChecksum | Kind::ForwardingDisabledUplink => {
+                of_ipv4(shapes)
+            }
+            _ => shapes,
+        }
     }
     fn is_node_wide(&self) -> bool {
         !matches!(
@@ -356,7 +393,7 @@ impl Fault for Near {
                 "nothing: reverse path filters are strict and routes symmetric"
             }
             Unrelated::Neighbors => {
-                "nothing for the Service: a neighbour entry, a route and an ARP filter concern another Pod"
+                "nothing for the Service: a neighbour entry is wrong, and a Pod that nobody dials does not answer"
             }
         }
     }
@@ -385,7 +422,7 @@ impl Fault for Near {
             }
             Unrelated::Neighbors => vec![
                 misaddressed(plan, &plan.spare),
-                deaf(Site::Pod(plan.spare.ip), &plan.spare.ifname),
+                deaf(Site::Pod(plan.spare.ip), &plan.spare.ifname, plan.spare.ip),
             ],
         };
         Ok(())
@@ -408,7 +445,11 @@ impl Fault for Near {
             Unrelated::Neighbors => &Network::ROUTED,
             _ => &[Network::Bridge],
         };
-        shapes(self.placements(), networks)
+        let shapes = shapes(self.placements(), networks);
+        match self.0 {
+            Unrelated::Forwarding | Unrelated::ReversePath => of_ipv4(shapes),
+            Unrelated::Neighbors => shapes,
+        }
     }
     /// The second Service has an endpoint on either node.
     fn is_node_wide(&self) -> bool {

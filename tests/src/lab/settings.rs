@@ -10,13 +10,12 @@ pub fn set(lab: &mut Lab, settings: &Settings) -> Result<()> {
     let switch = |on| if on { "1" } else { "0" };
     for n in 0..2 {
         let node = lab.node(n);
-        netns::sysctl(
-            &node,
-            &[(
-                "net.bridge.bridge-nf-call-iptables",
-                switch(settings.bridge_nf),
-            )],
-        )?;
+        for name in [
+            "net.bridge.bridge-nf-call-iptables",
+            "net.bridge.bridge-nf-call-ip6tables",
+        ] {
+            netns::sysctl(&node, &[(name, switch(settings.bridge_nf))])?;
+        }
         if lab.plan.shape.network == Network::Veth {
             continue;
         }
