@@ -143,8 +143,11 @@ fn wait_draft(case: &Case<'_>, part: Part<'_>, event: &ConnEvent) -> Draft {
         Event::NeighborWait { ip, .. } => ip.to_string(),
         _ => String::new(),
     };
-    let text = format!("the packet waits for neighbour {ip}, which does not answer");
-    case.event(part, event, &format!("waits {ip}"), text)
+    let to = event.record.tuple.map(|t| t.destination());
+    let to = to.map_or_else(String::new, |to| to.to_string());
+    let text = format!("the packet to {to} waits for neighbour {ip}, which does not answer");
+    // As drops are told: what goes elsewhere is another thing that waits.
+    case.event(part, event, &format!("waits {ip} {to}"), text)
 }
 
 /// Evidence: requests for the neighbour went unanswered to the last, and what the table says of it.
