@@ -1,6 +1,7 @@
 //! Routes, neighbours and what the IP layer refuses.
 
 use super::{At, Expect, Fault, Form, Vantage, beyond};
+use crate::lab::between;
 use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
@@ -79,10 +80,10 @@ fn ip(line: String) -> Step {
 
 /// Routes of node `n` to the other node's Pods and to everywhere are lost.
 fn without_routes(plan: &Plan, n: usize) -> Tweak {
-    let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
-    let routes = ["default".to_owned(), other.pods.to_string()];
+    let default = format!("default via {}", plan.nodes[n].gateway);
+    let routes = [default, between::route_to_other(plan, n)];
     let each = |verb: &str| {
-        let line = |to: &String| ip(format!("route {verb} {to} via {}", node.gateway));
+        let line = |route: &String| ip(format!("route {verb} {route}"));
         routes.iter().map(line).collect()
     };
     Tweak {
@@ -224,7 +225,7 @@ impl Fault for Broken {
             }
             Kind::ForwardingDisabled => "the client's node does not forward",
             Kind::ForwardingDisabledUplink => {
-                "the backends' node does not forward what comes in through its uplink"
+                "the backends' node does not forward what comes in from the other node"
             }
             Kind::GatewaySilent => {
                 "the gateway of the client's node answers neither ARP nor neighbour discovery"
@@ -265,7 +266,13 @@ impl Fault for Broken {
                 }]
             }
             Kind::ForwardingDisabledUplink => {
-                let name = format!("net.ipv4.conf.{}.forwarding", plan.nodes[1].uplink);
+                let node = &plan.nodes[1];
+                let dev = if plan.shape.network.is_tunnelled() {
+                    &node.tunnel
+                } else {
+                    &node.uplink
+                };
+                let name = format!("net/ipv4/conf/{dev}/forwarding");
                 vec![Tweak {
                     site: Site::Node(1),
                     done: vec![Step::sysctl(&name, "0")],
@@ -297,6 +304,12 @@ impl Fault for Broken {
             // Routed Pods wait for their gateway, which their node answers for only while it forwards.
             Kind::ForwardingDisabled | Kind::GatewaySilent => {
                 at.client_side(Expect::code(code, &["drop", "flow"]))
+            }
+            // The client's node sees that nothing at all comes back through the tunnel.
+            Kind::NoRouteBack | Kind::ForwardingDisabledUplink
+                if at.network.is_tunnelled() && at.vantage == Vantage::Client =>
+            {
+                beyond().or("overlay-peer-lost")
             }
             Kind::NoRouteBack
             | Kind::ForwardingDisabledUplink
@@ -342,11 +355,13 @@ impl Fault for Broken {
         }
     }
     fn shapes(&self) -> Vec<Shape> {
-        // Where Pods are routed, their node answers for their gateway only while it forwards and has a default route.
         let networks: &[Network] = match self.0 {
-            Kind::NoRoute | Kind::Blackhole | Kind::ForwardingDisabled | Kind::GatewaySilent => {
-                &[Network::Bridge]
-            }
+            Kind::NoRoute
+            | Kind::NoRouteBack
+            | Kind::Blackhole
+            | Kind::ForwardingDisabled
+            | Kind::ForwardingDisabledUplink => &Network::ALL,
+            // Of packets in a tunnel others are concerned: those of the nodes, around them.
             _ => &Network::ROUTED,
         };
         let shapes = shapes(self.placements(), networks);

@@ -8,31 +8,46 @@ use super::plan::{Network, NodeNet, Plan};
 /// Lines of `ip` that lead node `n` to the Pods of the other.
 pub fn to_other(plan: &Plan, n: usize) -> Vec<String> {
     let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);
-    let Some(device) = device(plan, n) else {
-        let nets = node.nets().zip(other.nets());
-        return nets
-            .map(|(net, other)| format!("route add {} via {}", other.pods, net.gateway))
-            .collect();
-    };
     let tunnel = &node.tunnel;
-    let mut lines = vec![device, format!("link set {tunnel} up")];
+    let mut lines = Vec::new();
+    if let Some(device) = device(plan, n) {
+        lines.extend([device, format!("link set {tunnel} up")]);
+    }
     for (own, other_net) in node.nets().zip(other.nets()) {
-        lines.push(address(endpoint(own), Cidr::host(endpoint(own)), tunnel));
-        let to = endpoint(other_net);
-        // A device that carries no frames asks nobody for a link-layer address.
-        if matches!(plan.shape.network, Network::Ipip | Network::Wireguard) {
-            lines.push(format!("route add {} dev {tunnel}", other_net.pods));
-            continue;
+        if plan.shape.network.is_tunnelled() {
+            lines.push(address(endpoint(own), Cidr::host(endpoint(own)), tunnel));
         }
-        lines.extend([
-            format!(
-                "neigh add {to} lladdr {} dev {tunnel} nud permanent",
-                other.vtep
-            ),
-            format!("route add {} via {to} dev {tunnel} onlink", other_net.pods),
-        ]);
+        if carries_frames(plan.shape.network) {
+            let to = endpoint(other_net);
+            let is_at = format!("{to} lladdr {} dev {tunnel}", other.vtep);
+            lines.push(format!("neigh add {is_at} nud permanent"));
+        }
+        lines.push(format!("route add {}", route(plan, n, own, other_net)));
     }
     lines
+}
+
+/// A tunnel device that carries none asks nobody for a link-layer address.
+fn carries_frames(network: Network) -> bool {
+    matches!(network, Network::Vxlan | Network::Geneve)
+}
+
+/// The route of node `n` to the other's Pods, of the family that is dialled, as `ip route` takes it.
+pub fn route_to_other(plan: &Plan, n: usize) -> String {
+    let net = |n: usize| plan.nodes[n].net();
+    route(plan, n, net(n), net(1 - n))
+}
+
+fn route(plan: &Plan, n: usize, own: NodeNet, other: NodeNet) -> String {
+    let (pods, network) = (other.pods, plan.shape.network);
+    let tunnel = &plan.nodes[n].tunnel;
+    if !network.is_tunnelled() {
+        format!("{pods} via {}", own.gateway)
+    } else if carries_frames(network) {
+        format!("{pods} via {} dev {tunnel} onlink", endpoint(other))
+    } else {
+        format!("{pods} dev {tunnel}")
+    }
 }
 
 /// Line of `ip` that makes node `n`'s tunnel device.

@@ -1,7 +1,7 @@
 //! A lab: two nodes with Pods, a router between them, a host outside. All of it in network namespaces of its own; the
 //! machine's own namespace is never touched.
 
-mod between;
+pub mod between;
 pub mod cidr;
 mod conntrack;
 pub mod draw;

@@ -75,11 +75,17 @@ pub fn manage(lines: &[String], force: bool) -> Result<()> {
     feed("ip", args, &(lines.join("\n") + "\n"))
 }
 
-/// Sets sysctls (dotted names) in namespace `name`.
+/// Sets sysctls in namespace `name`. As sysctl(8) takes them: dotted, or with slashes where a part has dots of its own.
 pub fn sysctl<K: AsRef<str> + Sync>(name: &str, values: &[(K, &str)]) -> Result<()> {
     within(name, || {
         for (key, value) in values {
-            let file = format!("/proc/sys/{}", key.as_ref().replace('.', "/"));
+            let key = key.as_ref();
+            let path = if key.contains('/') {
+                key.to_owned()
+            } else {
+                key.replace('.', "/")
+            };
+            let file = format!("/proc/sys/{path}");
             std::fs::write(&file, value).with_context(|| file.clone())?;
         }
         Ok(())

@@ -219,8 +219,8 @@ pub struct NodePlan {
 }
 
 impl NodePlan {
-    /// Its addresses, family by family, the dialled one first.
-    pub fn nets(&self) -> impl Iterator<Item = NodeNet> {
+    /// Its addresses of the family that is dialled.
+    pub fn net(&self) -> NodeNet {
         let NodePlan {
             ip,
             link,
@@ -228,13 +228,17 @@ impl NodePlan {
             pods,
             ..
         } = *self;
-        let dialled = NodeNet {
+        NodeNet {
             ip,
             link,
             gateway,
             pods,
-        };
-        std::iter::once(dialled).chain(self.other)
+        }
+    }
+
+    /// Its addresses, family by family, the dialled one first.
+    pub fn nets(&self) -> impl Iterator<Item = NodeNet> {
+        std::iter::once(self.net()).chain(self.other)
     }
 }
 
