@@ -360,8 +360,8 @@ impl Fault for Broken {
             | Kind::NoRouteBack
             | Kind::Blackhole
             | Kind::ForwardingDisabled
-            | Kind::ForwardingDisabledUplink => &Network::ALL,
-            // Of packets in a tunnel others are concerned: those of the nodes, around them.
+            | Kind::ForwardingDisabledUplink
+            | Kind::GatewaySilent => &Network::ALL,
             _ => &Network::ROUTED,
         };
         let shapes = shapes(self.placements(), networks);

@@ -1,10 +1,12 @@
 //! Neighbours: next hops that do not answer, and such that have moved.
 
+use super::beyond::sent_draft;
+use super::overlay;
 use super::route::{
     Lost, Reports, because, firsts, forward_again, is_unserved, lost, place, places, setting_draft,
     targets, values,
 };
-use super::service::full_name;
+use super::service::{drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Part, UNANSWERED};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
@@ -28,6 +30,8 @@ struct Silent<'a> {
     /// It, where known.
     neighbor: Option<IpAddr>,
     to: SocketAddr,
+    /// Name of the tunnel device whose own packets wait.
+    tunnel: Option<&'a str>,
     evidence: Vec<Draft>,
 }
 
@@ -46,7 +50,12 @@ fn is_neighbor_failure(l: &Lost<'_>) -> bool {
     Fate::NeighborFailed.told(l.drop) == Told::Surely
 }
 
-fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Silent<'a>> {
+fn silent<'a>(case: &Case<'a>, a: &Attempt<'a>) -> Option<Silent<'a>> {
+    silent_itself(case, a).or_else(|| silent_around(case, a))
+}
+
+/// The attempt's own packets wait, or waited until they were dropped.
+fn silent_itself<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Silent<'a>> {
     let dropped = lost(a, is_neighbor_failure);
     let waiting = waits(a);
     let (part, event) = match (dropped.first(), waiting.first()) {
@@ -68,6 +77,45 @@ fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Silent<'a>> {
         event,
         neighbor,
         to,
+        tunnel: None,
+        evidence,
+    })
+}
+
+/// The packets of the tunnel that it went into do.
+fn silent_around<'a>(case: &Case<'a>, a: &Attempt<'a>) -> Option<Silent<'a>> {
+    let t = overlay::silent(case, a)?;
+    let events = t.events(case);
+    let dropped: Vec<_> = events
+        .iter()
+        .filter_map(|(part, event)| match &event.record.event {
+            Event::Drop(drop) if Fate::NeighborFailed.told(drop) == Told::Surely => {
+                Some((*part, *event, drop))
+            }
+            _ => None,
+        })
+        .collect();
+    let waiting: Vec<_> = events
+        .iter()
+        .copied()
+        .filter(|(part, event)| is_stuck(*part, &event.record))
+        .collect();
+    let first = dropped.first().map(|(part, event, _)| (*part, *event));
+    let (part, event) = first.or(waiting.first().copied())?;
+    let to = event.record.tuple?.destination();
+    let neighbor = next_hop(part, event, &waiting, to.ip());
+    let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
+    let drops = dropped.iter();
+    evidence.extend(drops.map(|(part, event, drop)| drop_draft(case, *part, event, drop)));
+    let waits = waiting.iter();
+    evidence.extend(waits.map(|(part, event)| wait_draft(case, *part, event)));
+    evidence.extend(neighbor.map_or_else(Vec::new, |ip| failures(part, &event.record, ip)));
+    Some(Silent {
+        part,
+        event,
+        neighbor,
+        to,
+        tunnel: Some(&t.link.name),
         evidence,
     })
 }
@@ -78,18 +126,19 @@ fn waits<'a>(a: &Attempt<'a>) -> Vec<(Part<'a>, &'a ConnEvent)> {
     if !is_unserved(a) {
         return Vec::new();
     }
-    let is_stuck = |part: &Part<'_>, r: &Record| {
-        let own = r.netns == part.node.start.netns;
-        let left = part.conn.sights.iter().any(|s| {
-            Some(s.key.tuple) == r.tuple
-                && (!own || s.key.dir == Direction::Egress && s.key.ifindex == r.ifindex)
-        });
-        !left && part.node.now.since(r.time) >= UNANSWERED
-    };
-    let wait = |r: &Record| matches!(r.event, Event::NeighborWait { .. });
     a.events()
-        .filter(|(part, e)| wait(&e.record) && is_stuck(part, &e.record))
+        .filter(|(part, e)| is_stuck(*part, &e.record))
         .collect()
+}
+
+fn is_stuck(part: Part<'_>, r: &Record) -> bool {
+    let own = r.netns == part.node.start.netns;
+    let left = part.conn.sights.iter().any(|s| {
+        Some(s.key.tuple) == r.tuple
+            && (!own || s.key.dir == Direction::Egress && s.key.ifindex == r.ifindex)
+    });
+    let waits = matches!(r.event, Event::NeighborWait { .. });
+    waits && !left && part.node.now.since(r.time) >= UNANSWERED
 }
 
 /// Which neighbour a packet to `to` waits for: the one that was asked for, else the route's.
@@ -239,8 +288,9 @@ pub fn failed(case: &Case<'_>, report: &mut Report) {
                     (targets, verb)
                 }
             };
+            let tunnel = silent.tunnel.map_or(String::new(), |name| format!(" in tunnel {name}"));
             let summary = format!(
-                "{who} {verb} not answer {here}'s neighbour requests{on}: packets of {} wait and are dropped",
+                "{who} {verb} not answer {here}'s neighbour requests{on}: packets of {}{tunnel} wait and are dropped",
                 full_name(case)
             );
             let neighbor = silent.neighbor.map_or(String::new(), |ip| ip.to_string());
@@ -316,7 +366,7 @@ fn waits_behind(case: &Case<'_>, a: &Attempt<'_>, why: Closed) -> Option<Because
 }
 
 /// What all of them share: the first, the interface and the next hop.
-fn shared<'a>(case: &Case<'_>, of: &[&Attempt<'a>]) -> Option<(Silent<'a>, &'a str, IpAddr)> {
+fn shared<'a>(case: &Case<'a>, of: &[&Attempt<'a>]) -> Option<(Silent<'a>, &'a str, IpAddr)> {
     let silent = silent(case, of.first()?)?;
     let (dev, hop, _) = closed_proxy(&silent)?;
     Some((silent, dev, hop))

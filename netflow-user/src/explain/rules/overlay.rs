@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// A silent attempt whose packets or answers left through a tunnel.
-fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Tunnelled<'a>> {
+pub(super) fn silent<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Tunnelled<'a>> {
     if left(case, a).is_some() {
         Tunnelled::of(case, a, true)
     } else if answer_left(case, a).is_some() {

@@ -96,6 +96,23 @@ fn a_tunnel_that_brings_nothing_back_has_lost_its_peer() {
     );
 }
 
+#[test]
+fn a_tunnel_whose_packets_wait_for_a_gateway_has_a_silent_gateway() {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+    syn_through_tunnel(&mut s, 4001);
+    let gateway = "198.51.100.254";
+    let wait = Event::NeighborWait {
+        ip: ip(gateway),
+        ct: None,
+    };
+    let around = outer(LOCAL, PEER, 50_001);
+    s.record(ms(11), NETNS, UPLINK, Some(around), wait);
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_cause(&answer, "neighbor-failed", Verdict::Failing);
+    let said = &answer.findings[0].summary;
+    assert!(said.contains(gateway) && said.contains("in tunnel tun.7"));
+}
+
 /// The same through a tunnel without a port of its own.
 fn sent_in(kind: &str, proto: Proto) -> Answer {
     let mut facts = tunnelled(1480);
