@@ -57,56 +57,43 @@ fn silent<'a>(case: &Case<'a>, a: &Attempt<'a>) -> Option<Silent<'a>> {
 /// The attempt's own packets wait, or waited until they were dropped.
 fn silent_itself<'a>(case: &Case<'_>, a: &Attempt<'a>) -> Option<Silent<'a>> {
     let dropped = lost(a, is_neighbor_failure);
-    let waiting = waits(a);
-    let (part, event) = match (dropped.first(), waiting.first()) {
-        (Some(l), _) => (l.part, l.event),
-        (None, Some(wait)) => *wait,
-        (None, None) => return None,
-    };
-    let to = event.record.tuple?.destination();
-    let neighbor = next_hop(part, event, &waiting, to.ip());
-    let mut evidence = because(case, a, &dropped).map_or_else(Vec::new, |b| b.evidence);
-    evidence.extend(
-        waiting
-            .iter()
-            .map(|(part, event)| wait_draft(case, *part, event)),
-    );
-    evidence.extend(neighbor.map_or_else(Vec::new, |ip| failures(part, &event.record, ip)));
-    Some(Silent {
-        part,
-        event,
-        neighbor,
-        to,
-        tunnel: None,
-        evidence,
-    })
+    let first = dropped.first().map(|l| (l.part, l.event));
+    let evidence = because(case, a, &dropped).map_or_else(Vec::new, |b| b.evidence);
+    waited_for(case, first, &waits(a), evidence)
 }
 
 /// The packets of the tunnel that it went into do.
 fn silent_around<'a>(case: &Case<'a>, a: &Attempt<'a>) -> Option<Silent<'a>> {
     let t = overlay::silent(case, a)?;
-    let events = t.events(case);
-    let dropped: Vec<_> = events
-        .iter()
-        .filter_map(|(part, event)| match &event.record.event {
-            Event::Drop(drop) if Fate::NeighborFailed.told(drop) == Told::Surely => {
-                Some((*part, *event, drop))
-            }
-            _ => None,
-        })
-        .collect();
-    let waiting: Vec<_> = events
-        .iter()
-        .copied()
-        .filter(|(part, event)| is_stuck(*part, &event.record))
-        .collect();
-    let first = dropped.first().map(|(part, event, _)| (*part, *event));
-    let (part, event) = first.or(waiting.first().copied())?;
-    let to = event.record.tuple?.destination();
-    let neighbor = next_hop(part, event, &waiting, to.ip());
     let mut evidence = vec![sent_draft(a, case, t.part, t.inner)];
-    let drops = dropped.iter();
-    evidence.extend(drops.map(|(part, event, drop)| drop_draft(case, *part, event, drop)));
+    let (mut first, mut waiting) = (None, Vec::new());
+    for (part, event) in t.events(case) {
+        match &event.record.event {
+            Event::Drop(drop) if Fate::NeighborFailed.told(drop) == Told::Surely => {
+                first = first.or(Some((part, event)));
+                evidence.push(drop_draft(case, part, event, drop));
+            }
+            _ if is_stuck(part, &event.record) => waiting.push((part, event)),
+            _ => {}
+        }
+    }
+    let silent = waited_for(case, first, &waiting, evidence)?;
+    Some(Silent {
+        tunnel: Some(&t.link.name),
+        ..silent
+    })
+}
+
+/// What the first packet dropped, or else the first that waits, has waited for. `evidence` is of what was dropped.
+fn waited_for<'a>(
+    case: &Case<'_>,
+    dropped: Option<(Part<'a>, &'a ConnEvent)>,
+    waiting: &[(Part<'a>, &'a ConnEvent)],
+    mut evidence: Vec<Draft>,
+) -> Option<Silent<'a>> {
+    let (part, event) = dropped.or(waiting.first().copied())?;
+    let to = event.record.tuple?.destination();
+    let neighbor = next_hop(part, event, waiting, to.ip());
     let waits = waiting.iter();
     evidence.extend(waits.map(|(part, event)| wait_draft(case, *part, event)));
     evidence.extend(neighbor.map_or_else(Vec::new, |ip| failures(part, &event.record, ip)));
@@ -115,7 +102,7 @@ fn silent_around<'a>(case: &Case<'a>, a: &Attempt<'a>) -> Option<Silent<'a>> {
         event,
         neighbor,
         to,
-        tunnel: Some(&t.link.name),
+        tunnel: None,
         evidence,
     })
 }
