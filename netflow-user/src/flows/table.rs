@@ -106,6 +106,7 @@ impl Table {
 
     /// Takes in one record.
     pub fn record(&mut self, cite: Cite, record: &Record) {
+        self.compact();
         match &record.event {
             Event::FlowEnd { flow } => self.flow(record.time, flow),
             Event::Nat { ct, by } => self.nat(cite, record, *ct, *by),
@@ -162,6 +163,7 @@ impl Table {
     /// Takes in what a sweep of the flow map at `at` found. How far a connection got is reckoned once, when all of its
     /// entries are there: each interface alone has a part of it.
     pub fn flows(&mut self, at: Time, snapshots: &[FlowSnapshot]) {
+        self.compact();
         let mut changed: Vec<usize> = snapshots
             .iter()
             .filter_map(|snapshot| self.file(at, snapshot))
@@ -639,15 +641,20 @@ impl Table {
             self.remove(id);
             self.evicted += 1;
         }
-        // Ids are positions; compact once the table is mostly holes, so that memory stays bounded too.
-        if self.connections.len() > 4 * self.limits.connections {
-            let kept: Vec<Box<Connection>> = self.connections.drain(..).flatten().collect();
-            self.by_tuple.clear();
-            for (id, conn) in kept.into_iter().enumerate() {
-                let tuples = conn.tuples();
-                self.connections.push(Some(conn));
-                self.index(id, &tuples);
-            }
+    }
+
+    /// Closes the holes once the table is mostly holes, so that memory stays bounded too. Ids are positions: they hold
+    /// from here to the next call, for all of a record and all of a sweep.
+    fn compact(&mut self) {
+        if self.connections.len() <= 4 * self.limits.connections {
+            return;
+        }
+        let kept: Vec<Box<Connection>> = self.connections.drain(..).flatten().collect();
+        self.by_tuple.clear();
+        for (id, conn) in kept.into_iter().enumerate() {
+            let tuples = conn.tuples();
+            self.connections.push(Some(conn));
+            self.index(id, &tuples);
         }
     }
 

@@ -413,3 +413,31 @@ fn memory_is_bounded_and_watched_connections_stay() {
         "the watched one is the last to go"
     );
 }
+
+#[test]
+fn a_sweep_of_more_connections_than_there_is_room_for() {
+    let mut table = Table::new(TableLimits { connections: 100 });
+    let sweep: Vec<FlowSnapshot> = (0..5000_u16)
+        .filter_map(|n| {
+            let t = tuple(&format!("10.8.0.1:{}>10.8.0.2:9", 1000 + n));
+            match flow(t, 3, Some(1), u64::from(n)) {
+                Fact::Flow(mut snapshot) => {
+                    snapshot.stats.data = Some(snapshot.stats.last);
+                    snapshot.stats.seq_end = 100;
+                    Some(snapshot)
+                }
+                Fact::Record(_) => None,
+            }
+        })
+        .collect();
+    table.flows(at(10_000), &sweep);
+    let kept: Vec<&Connection> = table.connections().collect();
+    assert!((1..=100).contains(&kept.len()));
+    assert_eq!(table.evicted() + kept.len() as u64, 5000);
+    assert!(
+        kept.iter().all(|c| c.hanging(true).is_some()),
+        "each that stayed was reckoned with"
+    );
+    table.flows(at(20_000), &sweep);
+    assert!(table.connections().count() <= 100);
+}
