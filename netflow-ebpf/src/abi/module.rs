@@ -12,6 +12,8 @@ use super::{ABSENT, Hook};
 pub struct ModuleField {
     /// Path in the module's BTF.
     pub path: &'static str,
+    /// Bytes that the programs read there: a kernel whose field is smaller keeps something else behind it.
+    pub bytes: u32,
     /// Hooks that must not be attached without it.
     pub need: &'static [Hook],
     /// Puts the offset into the layout.
@@ -19,7 +21,7 @@ pub struct ModuleField {
 }
 
 macro_rules! module_layout {
-    ($($(#[$doc:meta])* $name:ident: $path:literal, $need:expr;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $path:literal, $bytes:literal, $need:expr;)+) => {
         /// Offsets and addresses of modules.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,7 @@ macro_rules! module_layout {
         /// Every offset of [`ModuleLayout`].
         pub const MODULE_FIELDS: &[ModuleField] = &[$(ModuleField {
             path: $path,
+            bytes: $bytes,
             need: $need,
             set: |layout, offset| layout.$name = offset,
         },)+];
@@ -53,29 +56,29 @@ const IPVS: &[Hook] = &[Hook::IpvsXmit];
 
 module_layout! {
     /// Packet that nftables works on.
-    nft_pkt_skb: "nft_pktinfo.skb", NFT;
+    nft_pkt_skb: "nft_pktinfo.skb", 8, NFT;
     /// Hook that it is at.
-    nft_pkt_state: "nft_pktinfo.state", NFT;
+    nft_pkt_state: "nft_pktinfo.state", 8, NFT;
     /// Table of a chain.
-    nft_chain_table: "nft_chain.table", NFT;
+    nft_chain_table: "nft_chain.table", 8, NFT;
     /// Name of a chain.
-    nft_chain_name: "nft_chain.name", NFT;
+    nft_chain_name: "nft_chain.name", 8, NFT;
     /// Name of a table.
-    nft_table_name: "nft_table.name", NFT;
+    nft_table_name: "nft_table.name", 8, NFT;
     /// Family of a table, in the low six bits.
-    nft_table_family: "nft_table.family", &[];
+    nft_table_family: "nft_table.family", 1, &[];
     /// Name of a table of iptables.
-    xt_table_name: "xt_table.name", XT;
+    xt_table_name: "xt_table.name", 32, XT;
     /// Flags of an IPVS connection, with the way of forwarding in the low three bits.
-    vs_flags: "ip_vs_conn.flags", IPVS;
+    vs_flags: "ip_vs_conn.flags", 4, IPVS;
     /// Client's port.
-    vs_cport: "ip_vs_conn.cport", IPVS;
+    vs_cport: "ip_vs_conn.cport", 2, IPVS;
     /// Address of the destination.
-    vs_daddr: "ip_vs_conn.daddr", IPVS;
+    vs_daddr: "ip_vs_conn.daddr", 16, IPVS;
     /// Its port.
-    vs_dport: "ip_vs_conn.dport", IPVS;
-    /// Its address family.
-    vs_daf: "ip_vs_conn.daf", IPVS;
+    vs_dport: "ip_vs_conn.dport", 2, IPVS;
+    /// Its address family: of the 16 bits that it had before 7.2, and of the 8 that it has since, the first byte.
+    vs_daf: "ip_vs_conn.daf", 1, IPVS;
 }
 
 plain!(ModuleLayout = 8 + 8 + 4 * 2 + 2 * MODULE_FIELDS.len());

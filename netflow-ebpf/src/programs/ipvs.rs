@@ -27,7 +27,7 @@ const LOCALNODE: u32 = 1;
 const TUNNEL: u32 = 2;
 const DROUTE: u32 = 3;
 
-const AF_INET: u16 = 2;
+const AF_INET: u8 = 2;
 
 /// A connection is told again when it was quiet for so long: its address may be another's by then.
 const AGAIN_AFTER: u64 = 3_000_000_000;
@@ -66,7 +66,7 @@ fn sent(ctx: &ProbeContext) -> Option<()> {
     let (flags, daf) = unsafe {
         (
             Probe::read(at::<u32>(cp, modules.vs_flags)),
-            Probe::read(at::<u16>(cp, modules.vs_daf)),
+            Probe::read(at::<u8>(cp, modules.vs_daf)),
         )
     };
     let method = match flags & FWD_MASK {

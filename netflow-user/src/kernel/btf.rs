@@ -85,7 +85,7 @@ pub enum BtfError {
 }
 
 /// `BTF_KIND_*` (include/uapi/linux/btf.h, v6.18).
-mod kind {
+pub(super) mod kind {
     pub const INT: u8 = 1;
     pub const PTR: u8 = 2;
     pub const ARRAY: u8 = 3;
@@ -608,6 +608,11 @@ impl KernelTypes {
     /// See [`Btf::field`].
     pub fn field(&self, path: &str) -> Result<Field, BtfError> {
         self.ask(|btf| btf.field(path))
+    }
+
+    /// See [`Btf::size_of`].
+    pub fn size_of(&self, path: &str) -> Result<u32, BtfError> {
+        self.ask(|btf| btf.size_of(path))
     }
 
     /// See [`Btf::integer_size`].

@@ -7,7 +7,7 @@ use super::load;
 use super::uevent::Modules;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use netflow_ebpf::{Hook, MODULE_FIELDS, ModuleLayout, PROBES, Plain as _, Probe};
+use netflow_ebpf::{Hook, MODULE_FIELDS, ModuleField, ModuleLayout, PROBES, Plain as _, Probe};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -341,6 +341,25 @@ impl<'a> Known<'a> {
     }
 }
 
+/// Where the programs may read a field; the error says why nowhere.
+fn offset(types: &KernelTypes, field: &ModuleField) -> Result<u16, String> {
+    let path = field.path;
+    let found = types.field(path).map_err(|e| e.to_string())?;
+    let unreadable = || format!("{path} cannot be read");
+    let offset = u16::try_from(found.byte_offset()).map_err(|_| unreadable())?;
+    // Of bitfields only those that start a byte.
+    if found.bit_offset % 8 != 0 {
+        return Err(unreadable());
+    }
+    match types.size_of(path).map_err(|e| e.to_string())? {
+        size if size < field.bytes => Err(format!(
+            "{path} has {size} bytes here, {} are read",
+            field.bytes
+        )),
+        _ => Ok(offset),
+    }
+}
+
 /// Offsets in types of modules, and why those are missing that are.
 fn module_layout(
     types: &KernelTypes,
@@ -349,16 +368,10 @@ fn module_layout(
     let mut layout = ModuleLayout::EMPTY;
     let mut missing = HashMap::new();
     for field in MODULE_FIELDS {
-        match types.field(field.path) {
-            Ok(found) => match u16::try_from(found.byte_offset()) {
-                // Of bitfields only those that start a byte.
-                Ok(offset) if found.bit_offset % 8 == 0 => (field.set)(&mut layout, offset),
-                _ => {
-                    missing.insert(field.path, format!("{} cannot be read", field.path));
-                }
-            },
+        match offset(types, field) {
+            Ok(offset) => (field.set)(&mut layout, offset),
             Err(why) => {
-                missing.insert(field.path, why.to_string());
+                missing.insert(field.path, why);
             }
         }
     }
@@ -367,4 +380,44 @@ fn module_layout(
         layout.early_drop_end = range.end;
     }
     (layout, missing)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::super::btf::tests::Builder;
+    use super::super::btf::{Btf, kind};
+    use super::*;
+
+    /// `struct ip_vs_conn` as 7.2 has it, as far as it matters, with a port of `port` bytes.
+    fn missing(port: u32) -> HashMap<&'static str, String> {
+        let mut b = Builder::new();
+        let byte = b.int("u8", 1);
+        let word = b.int("u32", 4);
+        let port = b.int("port", port);
+        let address = b.aggregate(kind::UNION, "nf_inet_addr", 16, &[("ip", word, 0, 0)]);
+        let members = [
+            ("cport", port, 22 * 8, 0),
+            ("daf", byte, 45 * 8, 0),
+            ("dport", port, 46 * 8, 0),
+            ("flags", word, 60 * 8, 0),
+            ("daddr", address, 128 * 8, 0),
+        ];
+        b.aggregate(kind::STRUCT, "ip_vs_conn", 296, &members);
+        let types = KernelTypes::only(Btf::parse(b.build()).unwrap());
+        let (layout, missing) = module_layout(&types, &Ranges::new());
+        assert_eq!((layout.vs_daf, layout.vs_daddr), (45, 128));
+        missing
+    }
+
+    #[test]
+    fn what_is_smaller_than_what_is_read_is_missing() {
+        let none = missing(2);
+        assert!(none.keys().all(|path| !path.starts_with("ip_vs_conn.")));
+        let ports = missing(1);
+        assert_eq!(
+            ports["ip_vs_conn.dport"],
+            "ip_vs_conn.dport has 1 bytes here, 2 are read"
+        );
+    }
 }
