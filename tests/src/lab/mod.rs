@@ -343,6 +343,8 @@ impl Lab {
                 ],
             )?;
             netns::batch(&self.node(n), &self.node_setup(n))?;
+            // kube-proxy looks for stale entries as it starts; so the module by which the table is read is there on every node.
+            conntrack::empty(&self.node(n))?;
             if self.mode.is_ipvs() {
                 ipvs::prepare(&self.node(n), self.mode == Mode::Ipvs)?;
             }
