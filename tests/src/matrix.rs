@@ -208,6 +208,28 @@ pub fn of_a_kernels_ipvs(cases: &[Case], seed: u64) -> Vec<Case> {
     one_of_each(cases, &faults::IPVS_BY_KERNEL, seed)
 }
 
+/// So few that every test run has time for them on every kernel: each fault that other means show, on one node where it can be, and
+/// one of each of `others`.
+pub fn few_of_a_kernel(cases: &[Case], others: &[Vec<Case>], seed: u64) -> Vec<Case> {
+    let on_one_node = |fault: &str| {
+        let is_it = |c: &&Case| c.fault.name() == fault && c.placement == Placement::Same;
+        cases.iter().any(|c| is_it(&c))
+    };
+    // Another node takes another netflow, which is most of what a scenario costs an emulated machine.
+    let cheap: Vec<Case> = cases
+        .iter()
+        .filter(|c| c.placement == Placement::Same || !on_one_node(c.fault.name()))
+        .copied()
+        .collect();
+    let mut few = one_of_each(&cheap, &faults::BY_TIER, seed);
+    let mut draw = Draw::new(seed);
+    for others in others.iter().filter(|others| !others.is_empty()) {
+        let mut left: Vec<&Case> = others.iter().collect();
+        few.push(*draw.take(&mut left));
+    }
+    few
+}
+
 fn one_of_each(cases: &[Case], of: &[&str], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
     // Other kernels are there to show what their own means see.
@@ -287,6 +309,24 @@ mod tests {
         }
         assert_eq!(names(1), names(1));
         assert_ne!(names(1), names(2));
+    }
+
+    #[test]
+    fn every_test_run_proves_a_kernel_by_a_few() {
+        assert!(
+            faults::BY_TIER
+                .iter()
+                .all(|f| faults::BY_KERNEL.contains(f))
+        );
+        for seed in 0..3 {
+            let all = full(seed);
+            let tunnels = through_tunnels(&all, seed);
+            let services = of_a_kernels_ipvs(&ipvs(seed), seed);
+            let few = few_of_a_kernel(&all, &[tunnels, services, Vec::new()], seed);
+            assert_eq!(few.len(), faults::BY_TIER.len() + 2);
+            let on = |p| few.iter().filter(|c| c.placement == p).count();
+            assert!(on(Placement::Same) > on(Placement::Cross));
+        }
     }
 
     #[test]

@@ -25,18 +25,23 @@ use std::time::{Duration, Instant};
 Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences,
 duplicate versions), what the verifier spends on each program (docs/bench.md), unit and
 integration tests; then the lab's scenarios: real packets, real faults, and what netflow
-says about them.
+says about them; then a few of them on each kernel of `cargo xtask vm list`, in emulated
+machines: those that a kernel shows by means of its own.
 
-`cargo xtask test kernels [KERNEL…]` runs one scenario of each fault whose evidence differs
-from kernel to kernel on those of `cargo xtask vm list`, in emulated machines, and on two of
-them kills netflow at random moments; only when asked for.")]
+`cargo xtask test kernels [KERNEL…]` runs twice as many on each of these kernels, or on
+those that are named, has them verify every program, and kills netflow at random moments
+on two of them.")]
 pub struct Args {
-    /// Only the checks without the lab, or only the lab [default: both]
+    /// Only the checks without the lab, only the lab, or all there is for other kernels [default: checks, lab and a few on each
+    /// kernel]
     #[arg(value_enum)]
     only: Option<Only>,
     /// With `kernels`: which [default: all]
     #[arg(value_name = "KERNEL")]
     kernels: Vec<&'static Line>,
+    /// With `kernels`: no more on them than in every test run
+    #[arg(long, conflicts_with_all = ["full", "scenario"])]
+    few: bool,
     /// Every scenario and code instead of the subset that each run proves
     #[arg(long)]
     full: bool,
@@ -91,9 +96,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if !args.kernels.is_empty() && args.only != Some(Only::Kernels) {
         bail!("kernels are named after `kernels`: cargo xtask test kernels 6.12");
     }
+    if args.few && args.only != Some(Only::Kernels) {
+        bail!("--few goes with `kernels`; without it every test run has the few");
+    }
     setup::ensure(match args.only {
-        Some(Only::Kernels) => setup::For::Guests,
-        None | Some(Only::Unit | Only::Lab) => setup::For::Lab,
+        None | Some(Only::Kernels) => setup::For::Guests,
+        Some(Only::Unit | Only::Lab) => setup::For::Lab,
     })?;
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
     let total = outcomes
@@ -109,6 +117,12 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
     let mut parts = Vec::new();
     if args.only == Some(Only::Kernels) {
         let (lines, seed, only) = (args.kernels.clone(), args.seed, args.scenario.clone());
+        if args.few {
+            parts.push(Part::new("kernels", move || {
+                kernels::run(&lines, seed, &kernels::Which::Few)
+            }));
+            return parts;
+        }
         let verified = if lines.is_empty() {
             LINES.iter().collect()
         } else {
@@ -120,7 +134,10 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
         let killed = lines.clone();
         let whole = only.is_none();
         parts.push(Part::new("kernels", move || {
-            kernels::run(&lines, seed, only.as_deref())
+            let which = only
+                .clone()
+                .map_or(kernels::Which::All, kernels::Which::Named);
+            kernels::run(&lines, seed, &which)
         }));
         if whole {
             parts.push(Part::new("killed at random moments", move || {
@@ -142,6 +159,18 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
     if args.only != Some(Only::Unit) {
         let wanted = wanted(args);
         parts.push(Part::new("lab scenarios", move || scenarios(root, &wanted)));
+    }
+    // What is named runs where it is quick to see.
+    if args.only.is_none() && args.scenario.is_none() {
+        let seed = args.seed;
+        let which = if args.full {
+            kernels::Which::All
+        } else {
+            kernels::Which::Few
+        };
+        parts.push(Part::new("scenarios on other kernels", move || {
+            kernels::run(&[], seed, &which)
+        }));
     }
     parts
 }
@@ -260,6 +289,7 @@ fn wanted(args: &Args) -> Vec<String> {
     let Args {
         only: _,
         kernels: _,
+        few: _,
         full,
         scenario,
         seed,

@@ -89,6 +89,9 @@ enum Action {
         /// Those that prove a kernel: one of each fault whose evidence is another from kernel to kernel.
         #[arg(long, conflicts_with_all = ["full", "only"])]
         kernel: bool,
+        /// Those that prove a kernel in every test run: twenty-one of them.
+        #[arg(long, conflicts_with_all = ["full", "only", "kernel"])]
+        few: bool,
         /// Everything may take so many times as long: on an emulated machine.
         #[arg(long, default_value_t = 1)]
         pace: u32,
@@ -204,6 +207,7 @@ fn run(action: Action) -> Result<ExitCode> {
         Action::Scenarios {
             full,
             kernel,
+            few,
             pace,
             only,
             seed,
@@ -214,6 +218,7 @@ fn run(action: Action) -> Result<ExitCode> {
                 Some(only) => Which::Named { only, full },
                 None if full => Which::Full,
                 None if kernel => Which::Kernel,
+                None if few => Which::Few,
                 None => Which::Pairwise,
             };
             let jobs = jobs.map_or_else(two_for_each_cpu, Ok)?;
@@ -253,6 +258,8 @@ enum Which {
     Pairwise,
     /// Those that prove a kernel.
     Kernel,
+    /// So few of them that every test run has time for them.
+    Few,
     /// Of those whose name contains `only` every one, or so few that every pair of their values is met.
     Named { only: String, full: bool },
 }
@@ -269,6 +276,11 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
             cases = matrix::of_a_kernel(&cases, seed);
             cases.extend(tunnels);
             cases.extend(matrix::of_a_kernels_ipvs(&with_ipvs(seed), seed));
+        }
+        Which::Few => {
+            let tunnels = matrix::through_tunnels(&cases, seed);
+            let services = matrix::of_a_kernels_ipvs(&with_ipvs(seed), seed);
+            cases = matrix::few_of_a_kernel(&cases, &[tunnels, services], seed);
         }
         Which::Named { only, full } => {
             // Not every kernel has them: they must be asked for.
@@ -312,7 +324,7 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     }
     let unproved = match which {
         Which::Full | Which::Pairwise => report::unproved(&cases),
-        Which::Kernel | Which::Named { .. } => Vec::new(),
+        Which::Kernel | Which::Few | Which::Named { .. } => Vec::new(),
     };
     for code in &unproved {
         say!("FAIL no scenario proves {code}");

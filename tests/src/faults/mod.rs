@@ -331,6 +331,29 @@ pub const BY_KERNEL: [&str; 25] = [
     "fragmentation",
 ];
 
+/// Those of them that are shown by other means, or by more, where a kernel has more: every test run proves them on every kernel.
+pub const BY_TIER: [&str; 19] = [
+    "vip-not-translated",
+    "firewall-drop",
+    "firewall-reject",
+    "policy-denied-ingress",
+    "hairpin",
+    "reply-bypasses-nat",
+    "conntrack-stale",
+    "conntrack-full",
+    "conntrack-invalid",
+    "conntrack-clash-resolved",
+    "snat-ports-exhausted",
+    "no-route",
+    "forwarding-disabled",
+    "neighbor-failed-pod",
+    "asymmetric-return",
+    "mtu-blackhole",
+    "pmtu-learned",
+    "pmtu-ignored",
+    "fragmentation",
+];
+
 /// Faults that are seen where IPVS proxies Services. What filters in the FORWARD chain do is not among them: a node's own IPVS
 /// sends packets on past it.
 pub const BY_IPVS: [&str; 16] = [
