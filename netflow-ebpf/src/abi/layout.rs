@@ -26,6 +26,9 @@ pub struct Field {
     /// Path in BTF: struct, then members, through anonymous structs and unions; `[n]` indexes an array. The value is the byte
     /// offset of the last member from the start of the struct.
     pub path: &'static str,
+    /// Bytes that the programs read there, 0 where they only take the address: a kernel whose field is smaller keeps something
+    /// else behind it.
+    pub bytes: u32,
     /// Hooks that must not be loaded without it.
     pub need: Need,
     /// Puts the offset into the layout.
@@ -44,7 +47,7 @@ pub struct Args {
 }
 
 macro_rules! layout {
-    ($($(#[$doc:meta])* $name:ident: $path:literal, $need:expr;)+) => {
+    ($($(#[$doc:meta])* $name:ident: $path:literal, $bytes:literal, $need:expr;)+) => {
         /// Everything that differs between kernels and between runs.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,7 @@ macro_rules! layout {
         pub const FIELDS: &[Field] = &[$(Field {
             name: stringify!($name),
             path: $path,
+            bytes: $bytes,
             need: $need,
             set: |layout, offset| layout.$name = offset,
             get: |layout| layout.$name,
@@ -173,134 +177,134 @@ const OPTIONAL: Need = &[];
 
 layout! {
     /// Bytes of the packet from `data` on.
-    skb_len: "sk_buff.len", &[Hook::KfreeSkb];
+    skb_len: "sk_buff.len", 4, &[Hook::KfreeSkb];
     /// Device it is at.
-    skb_dev: "sk_buff.dev", PACKET;
+    skb_dev: "sk_buff.dev", 8, PACKET;
     /// Socket it belongs to.
-    skb_sk: "sk_buff.sk", PACKET;
+    skb_sk: "sk_buff.sk", 8, PACKET;
     /// Start of the buffer.
-    skb_head: "sk_buff.head", PACKET;
+    skb_head: "sk_buff.head", 8, PACKET;
     /// Offset of the end of the linear data from `head`.
-    skb_tail: "sk_buff.tail", PACKET;
+    skb_tail: "sk_buff.tail", 4, PACKET;
     /// Offset of the IP header from `head`.
-    skb_network_header: "sk_buff.network_header", PACKET;
+    skb_network_header: "sk_buff.network_header", 2, PACKET;
     /// Ethertype, network order.
-    skb_protocol: "sk_buff.protocol", PACKET;
+    skb_protocol: "sk_buff.protocol", 2, PACKET;
     /// Conntrack entry with `enum ip_conntrack_info` in the low three bits.
-    skb_nfct: "sk_buff._nfct", NAT;
+    skb_nfct: "sk_buff._nfct", 8, NAT;
     /// Route with a flag in the low bit.
-    skb_refdst: "sk_buff._skb_refdst", OPTIONAL;
+    skb_refdst: "sk_buff._skb_refdst", 8, OPTIONAL;
     /// Interface it came in through.
-    skb_iif: "sk_buff.skb_iif", OPTIONAL;
+    skb_iif: "sk_buff.skb_iif", 4, OPTIONAL;
     /// Interface index.
-    dev_ifindex: "net_device.ifindex", DEVICE;
+    dev_ifindex: "net_device.ifindex", 4, DEVICE;
     /// Namespace of a device.
-    dev_net: "net_device.nd_net.net", DEVICE;
+    dev_net: "net_device.nd_net.net", 8, DEVICE;
     /// Inode number of a namespace.
-    net_inum: "net.ns.inum", EVERY;
+    net_inum: "net.ns.inum", 4, EVERY;
     /// Cookie of a namespace. Set it only where the member is a plain 64-bit integer (5.12): before it was an
     /// `atomic64_t` that stays 0 until somebody asks.
-    net_cookie: "net.net_cookie", OPTIONAL;
+    net_cookie: "net.net_cookie", 8, OPTIONAL;
     /// Namespace of a socket.
-    sk_net: "sock.__sk_common.skc_net.net", SOCKET_NET;
+    sk_net: "sock.__sk_common.skc_net.net", 8, SOCKET_NET;
     /// Address family.
-    sk_family: "sock.__sk_common.skc_family", SOCKET;
+    sk_family: "sock.__sk_common.skc_family", 2, SOCKET;
     /// TCP state.
-    sk_state: "sock.__sk_common.skc_state", SOCKET;
+    sk_state: "sock.__sk_common.skc_state", 1, SOCKET;
     /// Remote IPv4 address.
-    sk_daddr: "sock.__sk_common.skc_daddr", SOCKET;
+    sk_daddr: "sock.__sk_common.skc_daddr", 4, SOCKET;
     /// Local IPv4 address.
-    sk_saddr: "sock.__sk_common.skc_rcv_saddr", SOCKET;
+    sk_saddr: "sock.__sk_common.skc_rcv_saddr", 4, SOCKET;
     /// Remote port, network order.
-    sk_dport: "sock.__sk_common.skc_dport", SOCKET;
+    sk_dport: "sock.__sk_common.skc_dport", 2, SOCKET;
     /// Local port, host order.
-    sk_num: "sock.__sk_common.skc_num", SOCKET;
+    sk_num: "sock.__sk_common.skc_num", 2, SOCKET;
     /// Remote IPv6 address.
-    sk_v6_daddr: "sock.__sk_common.skc_v6_daddr", OPTIONAL;
+    sk_v6_daddr: "sock.__sk_common.skc_v6_daddr", 16, OPTIONAL;
     /// Local IPv6 address.
-    sk_v6_saddr: "sock.__sk_common.skc_v6_rcv_saddr", OPTIONAL;
+    sk_v6_saddr: "sock.__sk_common.skc_v6_rcv_saddr", 16, OPTIONAL;
     /// Tuple in the original direction.
-    ct_orig: "nf_conn.tuplehash[0].tuple", NAT;
+    ct_orig: "nf_conn.tuplehash[0].tuple", 0, NAT;
     /// Tuple of replies.
-    ct_reply: "nf_conn.tuplehash[1].tuple", NAT;
+    ct_reply: "nf_conn.tuplehash[1].tuple", 0, NAT;
     /// Status bits.
-    ct_status: "nf_conn.status", NAT;
+    ct_status: "nf_conn.status", 4, NAT;
     /// Namespace of an entry.
-    ct_net: "nf_conn.ct_net.net", ENTRY;
+    ct_net: "nf_conn.ct_net.net", 8, ENTRY;
     /// Mark.
-    ct_mark: "nf_conn.mark", OPTIONAL;
+    ct_mark: "nf_conn.mark", 4, OPTIONAL;
     /// Zone.
-    ct_zone: "nf_conn.zone.id", OPTIONAL;
+    ct_zone: "nf_conn.zone.id", 2, OPTIONAL;
     /// Source address of a conntrack tuple.
-    tuple_src: "nf_conntrack_tuple.src.u3", TUPLE;
+    tuple_src: "nf_conntrack_tuple.src.u3", 16, TUPLE;
     /// Its source port or ICMP id.
-    tuple_sport: "nf_conntrack_tuple.src.u", TUPLE;
+    tuple_sport: "nf_conntrack_tuple.src.u", 2, TUPLE;
     /// Its address family.
-    tuple_l3num: "nf_conntrack_tuple.src.l3num", TUPLE;
+    tuple_l3num: "nf_conntrack_tuple.src.l3num", 2, TUPLE;
     /// Its destination address.
-    tuple_dst: "nf_conntrack_tuple.dst.u3", TUPLE;
+    tuple_dst: "nf_conntrack_tuple.dst.u3", 16, TUPLE;
     /// Its destination port, or ICMP type and code.
-    tuple_dport: "nf_conntrack_tuple.dst.u", TUPLE;
+    tuple_dport: "nf_conntrack_tuple.dst.u", 2, TUPLE;
     /// Its protocol.
-    tuple_proto: "nf_conntrack_tuple.dst.protonum", TUPLE;
+    tuple_proto: "nf_conntrack_tuple.dst.protonum", 1, TUPLE;
     /// Device that a route leads to.
-    dst_dev: "dst_entry.dev", OPTIONAL;
+    dst_dev: "dst_entry.dev", 8, OPTIONAL;
     /// Function that a route hands received packets to.
-    dst_input: "dst_entry.input", OPTIONAL;
+    dst_input: "dst_entry.input", 8, OPTIONAL;
     /// Device of a neighbour.
-    neigh_dev: "neighbour.dev", NEIGHBOR;
+    neigh_dev: "neighbour.dev", 8, NEIGHBOR;
     /// Table of a neighbour.
-    neigh_tbl: "neighbour.tbl", NEIGHBOR;
+    neigh_tbl: "neighbour.tbl", 8, NEIGHBOR;
     /// Address of a neighbour.
-    neigh_key: "neighbour.primary_key", NEIGHBOR;
+    neigh_key: "neighbour.primary_key", 0, NEIGHBOR;
     /// State of a neighbour.
-    neigh_state: "neighbour.nud_state", NEIGHBOR;
+    neigh_state: "neighbour.nud_state", 1, NEIGHBOR;
     /// Packets that wait for a neighbour's link-layer address, oldest first.
-    neigh_queue: "neighbour.arp_queue", WAITING;
+    neigh_queue: "neighbour.arp_queue", 0, WAITING;
     /// Last packet of a queue; that of an empty one is the queue itself.
-    queue_last: "sk_buff_head.prev", WAITING;
+    queue_last: "sk_buff_head.prev", 8, WAITING;
     /// Address family of a neighbour table.
-    neigh_family: "neigh_table.family", NEIGHBOR;
+    neigh_family: "neigh_table.family", 4, NEIGHBOR;
     /// Source of a route lookup.
-    fl4_saddr: "flowi4.saddr", ROUTE;
+    fl4_saddr: "flowi4.saddr", 4, ROUTE;
     /// Destination of a route lookup.
-    fl4_daddr: "flowi4.daddr", ROUTE;
+    fl4_daddr: "flowi4.daddr", 4, ROUTE;
     /// Input interface of a route lookup, that of `lo` for a packet of this machine's own.
-    fl4_iif: "flowi4.__fl_common.flowic_iif", ROUTE;
+    fl4_iif: "flowi4.__fl_common.flowic_iif", 4, ROUTE;
     /// Output interface of a route lookup, where one was asked for.
-    fl4_oif: "flowi4.__fl_common.flowic_oif", ROUTE;
+    fl4_oif: "flowi4.__fl_common.flowic_oif", 4, ROUTE;
     /// Protocol of a route lookup.
-    fl4_proto: "flowi4.__fl_common.flowic_proto", ROUTE;
+    fl4_proto: "flowi4.__fl_common.flowic_proto", 1, ROUTE;
     /// Source port of a route lookup.
-    fl4_sport: "flowi4.uli.ports.sport", ROUTE;
+    fl4_sport: "flowi4.uli.ports.sport", 2, ROUTE;
     /// Destination port of a route lookup.
-    fl4_dport: "flowi4.uli.ports.dport", ROUTE;
+    fl4_dport: "flowi4.uli.ports.dport", 2, ROUTE;
     /// Namespaces of a task.
-    task_nsproxy: "task_struct.nsproxy", ROUTE;
+    task_nsproxy: "task_struct.nsproxy", 8, ROUTE;
     /// Network namespace among them.
-    nsproxy_net: "nsproxy.net_ns", ROUTE;
+    nsproxy_net: "nsproxy.net_ns", 8, ROUTE;
     /// Number of a netfilter hook.
-    state_hook: "nf_hook_state.hook", STATE;
+    state_hook: "nf_hook_state.hook", 1, STATE;
     /// Its family.
-    state_pf: "nf_hook_state.pf", STATE;
+    state_pf: "nf_hook_state.pf", 1, STATE;
     /// Interface that a packet at it came in through.
-    state_in: "nf_hook_state.in", STATE;
+    state_in: "nf_hook_state.in", 8, STATE;
     /// Interface that it is about to leave through.
-    state_out: "nf_hook_state.out", STATE;
+    state_out: "nf_hook_state.out", 8, STATE;
     /// Namespace of the hook.
-    state_net: "nf_hook_state.net", STATE;
+    state_net: "nf_hook_state.net", 8, STATE;
     /// Interface that a next hop is behind.
-    nhc_dev: "fib_nh_common.nhc_dev", LEARNED;
+    nhc_dev: "fib_nh_common.nhc_dev", 8, LEARNED;
     /// Interface that an IPv6 route leads to.
-    rt6_dev: "rt6_info.dst.dev", LEARNED6;
+    rt6_dev: "rt6_info.dst.dev", 8, LEARNED6;
     /// Destination of an IPv6 route.
-    rt6_dst: "rt6_info.rt6i_dst.addr", LEARNED6;
+    rt6_dst: "rt6_info.rt6i_dst.addr", 16, LEARNED6;
     /// MTU of an interface.
-    dev_mtu: "net_device.mtu", OPTIONAL;
+    dev_mtu: "net_device.mtu", 4, OPTIONAL;
     /// Connections that wait to be accepted.
-    sk_ack_backlog: "sock.sk_ack_backlog", LISTEN;
+    sk_ack_backlog: "sock.sk_ack_backlog", 4, LISTEN;
     /// How many may.
-    sk_max_ack_backlog: "sock.sk_max_ack_backlog", LISTEN;
+    sk_max_ack_backlog: "sock.sk_max_ack_backlog", 4, LISTEN;
 }
 
 /// Every argument count of [`Layout`].
@@ -325,9 +329,13 @@ plain!(Layout = 40 * 24 + 8 + 3 * 4 + 8 * 2 + 6 * 2 + 2 * FIELDS.len());
 mod tests {
     extern crate std;
 
-    use super::super::Plain as _;
+    use super::super::{MODULE_FIELDS, Plain as _};
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
+    use std::path::Path;
+    use std::string::String;
+    use std::vec::Vec;
+    use std::{format, fs};
 
     #[test]
     fn each_field_sets_its_own_offset() {
@@ -350,5 +358,64 @@ mod tests {
         layout.nsproxy_net = 40;
         assert_eq!(Layout::read(layout.bytes()), Some(layout));
         assert_eq!(Layout::read(&layout.bytes()[1..]), None);
+    }
+
+    /// The programs' sources in one, without comments.
+    fn programs() -> String {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/programs");
+        let files = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        let text: String = texts.collect();
+        let lines = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn bytes_of(ty: &str) -> u32 {
+        match ty.trim() {
+            "u8" => 1,
+            "u16" => 2,
+            "u32" | "i32" => 4,
+            "u64" | "*const c_void" => 8,
+            other => panic!("what is read is {other}"),
+        }
+    }
+
+    /// Arguments of every `call(…)`, which hold no other call.
+    fn calls<'a>(text: &'a str, call: &str) -> Vec<&'a str> {
+        let starts = text.match_indices(call).map(|(at, _)| at + call.len());
+        starts
+            .filter_map(|start| text[start..].split(')').next())
+            .collect()
+    }
+
+    #[test]
+    fn the_programs_read_as_many_bytes_as_the_tables_say() {
+        let text = programs();
+        let kernel = FIELDS.iter().map(|f| (f.name, f.bytes));
+        let modules = MODULE_FIELDS.iter().map(|f| (f.name, f.bytes));
+        let told: HashMap<&str, u32> = kernel.chain(modules).collect();
+        let mut read = HashMap::new();
+        // field!(R, base, name: T)
+        for arguments in calls(&text, "field!(") {
+            let last = arguments.trim().trim_end_matches(',').rsplit(',').next();
+            if let Some((name, ty)) = last.and_then(|last| last.split_once(':'))
+                && !ty.contains('$')
+            {
+                read.insert(name.trim(), bytes_of(ty));
+            }
+        }
+        // at::<T>(base, modules.name)
+        for rest in text.split("at::<").skip(1) {
+            if let Some((ty, rest)) = rest.split_once(">(")
+                && let Some((_, name)) = rest.split(')').next().unwrap_or("").split_once("modules.")
+            {
+                read.insert(name, bytes_of(ty));
+            }
+        }
+        assert!(read.len() > 60, "{} found", read.len());
+        for (name, bytes) in read {
+            let row = told.get(name).copied();
+            assert_eq!(row, Some(bytes), "{}", format!("{name} in its table"));
+        }
     }
 }

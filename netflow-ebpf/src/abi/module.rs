@@ -10,9 +10,11 @@ use super::{ABSENT, Hook};
 /// How one offset of a module's type is found: see [`super::Field`].
 #[derive(Clone, Copy)]
 pub struct ModuleField {
+    /// Name in [`ModuleLayout`].
+    pub name: &'static str,
     /// Path in the module's BTF.
     pub path: &'static str,
-    /// Bytes that the programs read there: a kernel whose field is smaller keeps something else behind it.
+    /// See [`super::Field::bytes`].
     pub bytes: u32,
     /// Hooks that must not be attached without it.
     pub need: &'static [Hook],
@@ -37,6 +39,7 @@ macro_rules! module_layout {
 
         /// Every offset of [`ModuleLayout`].
         pub const MODULE_FIELDS: &[ModuleField] = &[$(ModuleField {
+            name: stringify!($name),
             path: $path,
             bytes: $bytes,
             need: $need,
@@ -68,7 +71,7 @@ module_layout! {
     /// Family of a table, in the low six bits.
     nft_table_family: "nft_table.family", 1, &[];
     /// Name of a table of iptables.
-    xt_table_name: "xt_table.name", 32, XT;
+    xt_table_name: "xt_table.name", 0, XT;
     /// Flags of an IPVS connection, with the way of forwarding in the low three bits.
     vs_flags: "ip_vs_conn.flags", 4, IPVS;
     /// Client's port.

@@ -610,9 +610,9 @@ impl KernelTypes {
         self.ask(|btf| btf.field(path))
     }
 
-    /// See [`Btf::size_of`].
-    pub fn size_of(&self, path: &str) -> Result<u32, BtfError> {
-        self.ask(|btf| btf.size_of(path))
+    /// See [`Btf::field`] and [`Btf::size_of`].
+    pub fn place(&self, path: &str) -> Result<(Field, u32), BtfError> {
+        self.ask(|btf| Ok((btf.field(path)?, btf.size_of(path)?)))
     }
 
     /// See [`Btf::integer_size`].

@@ -46,7 +46,7 @@ pub fn fill(
     let mut layout = Layout::EMPTY;
     let mut missing = HashMap::new();
     for field in FIELDS {
-        match offset(types, field.path) {
+        match offset(types, field.path, field.bytes) {
             Ok(offset) => (field.set)(&mut layout, offset),
             Err(why) => {
                 missing.insert(field.path, why);
@@ -131,15 +131,28 @@ impl Filled {
     }
 }
 
-fn offset(types: &KernelTypes, path: &str) -> Result<u16, String> {
-    let field = types.field(path).map_err(|e| e.to_string())?;
-    if field.bit_width.is_some() {
-        return Err(format!("{path} is a bitfield"));
-    }
+/// Where the programs may read `bytes` of a field of the kernel's own; the error says why nowhere.
+fn offset(types: &KernelTypes, path: &str, bytes: u32) -> Result<u16, String> {
     // Linux 5.12 made the cookie a plain number; before, it was an atomic that stays 0 until a program asks for it
     // (net/core/net_namespace.c, `net_gen_cookie`).
     if path == "net.net_cookie" && types.integer_size(path) != Ok(Some(8)) {
         return Err(format!("{path} is not kept by this kernel"));
+    }
+    let (field, _) = types.place(path).map_err(|e| e.to_string())?;
+    if field.bit_width.is_some() {
+        return Err(format!("{path} is a bitfield"));
+    }
+    place(types, path, bytes)
+}
+
+/// The same for a field that may be of some bits, the first of which begins a byte.
+pub(super) fn place(types: &KernelTypes, path: &str, bytes: u32) -> Result<u16, String> {
+    let (field, size) = types.place(path).map_err(|e| e.to_string())?;
+    if field.bit_offset % 8 != 0 {
+        return Err(format!("{path} begins amid a byte"));
+    }
+    if size < bytes {
+        return Err(format!("{path} has {size} bytes here, {bytes} are read"));
     }
     u16::try_from(field.byte_offset())
         .ok()

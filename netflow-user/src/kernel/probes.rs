@@ -2,12 +2,12 @@
 
 use super::btf::KernelTypes;
 use super::kallsyms::{Ranges, Symbols};
-use super::layout::Filled;
+use super::layout::{self, Filled};
 use super::load;
 use super::uevent::Modules;
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use netflow_ebpf::{Hook, MODULE_FIELDS, ModuleField, ModuleLayout, PROBES, Plain as _, Probe};
+use netflow_ebpf::{Hook, MODULE_FIELDS, ModuleLayout, PROBES, Plain as _, Probe};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -341,25 +341,6 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Where the programs may read a field; the error says why nowhere.
-fn offset(types: &KernelTypes, field: &ModuleField) -> Result<u16, String> {
-    let path = field.path;
-    let found = types.field(path).map_err(|e| e.to_string())?;
-    let unreadable = || format!("{path} cannot be read");
-    let offset = u16::try_from(found.byte_offset()).map_err(|_| unreadable())?;
-    // Of bitfields only those that start a byte.
-    if found.bit_offset % 8 != 0 {
-        return Err(unreadable());
-    }
-    match types.size_of(path).map_err(|e| e.to_string())? {
-        size if size < field.bytes => Err(format!(
-            "{path} has {size} bytes here, {} are read",
-            field.bytes
-        )),
-        _ => Ok(offset),
-    }
-}
-
 /// Offsets in types of modules, and why those are missing that are.
 fn module_layout(
     types: &KernelTypes,
@@ -368,7 +349,7 @@ fn module_layout(
     let mut layout = ModuleLayout::EMPTY;
     let mut missing = HashMap::new();
     for field in MODULE_FIELDS {
-        match offset(types, field) {
+        match layout::place(types, field.path, field.bytes) {
             Ok(offset) => (field.set)(&mut layout, offset),
             Err(why) => {
                 missing.insert(field.path, why);
