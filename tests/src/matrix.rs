@@ -211,14 +211,17 @@ pub fn of_a_kernels_ipvs(cases: &[Case], seed: u64) -> Vec<Case> {
 /// So few that every test run has time for them on every kernel: each fault that other means show, on one node where it can be, and
 /// one of each of `others`.
 pub fn few_of_a_kernel(cases: &[Case], others: &[Vec<Case>], seed: u64) -> Vec<Case> {
-    let on_one_node = |fault: &str| {
-        let is_it = |c: &&Case| c.fault.name() == fault && c.placement == Placement::Same;
-        cases.iter().any(|c| is_it(&c))
-    };
     // Another node takes another netflow, which is most of what a scenario costs an emulated machine.
-    let cheap: Vec<Case> = cases
+    let plain: Vec<Case> = cases.iter().filter(|c| is_plain(c)).copied().collect();
+    let is_on_one = |c: &Case| c.placement == Placement::Same;
+    let can_be = |fault: &str| {
+        plain
+            .iter()
+            .any(|c| is_on_one(c) && c.fault.name() == fault)
+    };
+    let cheap: Vec<Case> = plain
         .iter()
-        .filter(|c| c.placement == Placement::Same || !on_one_node(c.fault.name()))
+        .filter(|c| is_on_one(c) || !can_be(c.fault.name()))
         .copied()
         .collect();
     let mut few = one_of_each(&cheap, &faults::BY_TIER, seed);
@@ -230,16 +233,17 @@ pub fn few_of_a_kernel(cases: &[Case], others: &[Vec<Case>], seed: u64) -> Vec<C
     few
 }
 
+/// Other kernels are there to show what their own means see.
+fn is_plain(c: &Case) -> bool {
+    c.family == Family::Ipv4
+        && c.network == Network::Bridge
+        && c.tier == Tier::Best
+        && c.form != Form::Idle
+}
+
 fn one_of_each(cases: &[Case], of: &[&str], seed: u64) -> Vec<Case> {
     let mut draw = Draw::new(seed);
-    // Other kernels are there to show what their own means see.
-    let plain = |c: &&Case| {
-        c.family == Family::Ipv4
-            && c.network == Network::Bridge
-            && c.tier == Tier::Best
-            && c.form != Form::Idle
-    };
-    let cases: Vec<&Case> = cases.iter().filter(plain).collect();
+    let cases: Vec<&Case> = cases.iter().filter(|c| is_plain(c)).collect();
     of.iter()
         .filter_map(|name| {
             let of = |c: &&&Case| c.fault.name() == *name;
@@ -323,9 +327,21 @@ mod tests {
             let tunnels = through_tunnels(&all, seed);
             let services = of_a_kernels_ipvs(&ipvs(seed), seed);
             let few = few_of_a_kernel(&all, &[tunnels, services, Vec::new()], seed);
-            assert_eq!(few.len(), faults::BY_TIER.len() + 2);
-            let on = |p| few.iter().filter(|c| c.placement == p).count();
-            assert!(on(Placement::Same) > on(Placement::Cross));
+            let (by_tier, others) = few.split_at(faults::BY_TIER.len());
+            let names: Vec<_> = by_tier.iter().map(|c| c.fault.name()).collect();
+            assert_eq!(names, faults::BY_TIER);
+            let on_one = |fault: &str| {
+                let is_it = |c: &&Case| is_plain(c) && c.fault.name() == fault;
+                let mut of_fault = all.iter().filter(is_it);
+                of_fault.any(|c| c.placement == Placement::Same)
+            };
+            for case in by_tier {
+                let cheap = case.placement == Placement::Same;
+                assert_eq!(cheap, on_one(case.fault.name()), "{}", case.name());
+            }
+            assert_eq!(others.len(), 2);
+            assert!(Network::BY_MODULE.contains(&others[0].network));
+            assert!(others[1].mode.is_ipvs());
         }
     }
 

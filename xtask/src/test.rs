@@ -26,7 +26,8 @@ Parts, in order: format, clippy, clippy of the BPF crate, dependencies (licences
 duplicate versions), what the verifier spends on each program (docs/bench.md), unit and
 integration tests; then the lab's scenarios: real packets, real faults, and what netflow
 says about them; then a few of them on each kernel of `cargo xtask vm list`, in emulated
-machines: those that a kernel shows by means of its own.
+machines: those that a kernel shows by means of its own. `--scenario` leaves these out, with
+`--full` they are as many as below.
 
 `cargo xtask test kernels [KERNEL…]` runs twice as many on each of these kernels, or on
 those that are named, has them verify every program, and kills netflow at random moments
@@ -100,8 +101,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         bail!("--few goes with `kernels`; without it every test run has the few");
     }
     setup::ensure(match args.only {
-        None | Some(Only::Kernels) => setup::For::Guests,
-        Some(Only::Unit | Only::Lab) => setup::For::Lab,
+        Some(Only::Kernels) => setup::For::Guests,
+        None if args.scenario.is_none() => setup::For::Guests,
+        None | Some(Only::Unit | Only::Lab) => setup::For::Lab,
     })?;
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
     let total = outcomes

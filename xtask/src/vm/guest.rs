@@ -35,8 +35,8 @@ pub struct Ended {
     pub boot: Option<Duration>,
 }
 
-/// How often a guest is switched on whose kernel panics before the command starts. A kernel patches its own code as it boots,
-/// and an emulated CPU now and then still runs into the breakpoint that another has taken away already: nothing of ours runs by then.
+/// How often a guest is switched on whose kernel panics before the command starts: a kernel patches its own code as it boots, and an
+/// emulated CPU now and then still runs into the breakpoint that another has taken away already.
 const BOOTS: u32 = 3;
 
 impl Guest<'_> {
@@ -55,8 +55,8 @@ impl Guest<'_> {
                 return Ok(ended);
             }
             eprintln!(
-                "vm: kernel {} panicked as it booted; switching it on again",
-                self.image.line
+                "vm: kernel {} panicked as it booted; switching it on again. The end of its console:\n{}",
+                self.image.line, ended.console
             );
         }
     }
