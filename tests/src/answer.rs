@@ -31,6 +31,8 @@ pub struct Finding {
     pub basis: Basis,
     /// One sentence.
     pub summary: String,
+    /// When it was seen last, if it is over.
+    pub until: Option<String>,
     /// Ids of evidence.
     #[serde(default)]
     pub evidence: Vec<String>,

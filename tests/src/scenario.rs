@@ -2,13 +2,13 @@
 
 use crate::ablation;
 use crate::answer::{Answer, plane_name};
-use crate::faults::{At, Expect, Form, Vantage};
+use crate::faults::{At, Expect, Form, Turn, Vantage};
 use crate::lab::plan::{Placement, Plan};
 use crate::lab::{Lab, Life, netns};
 use crate::matrix::Case;
 use crate::netflow::{self, Ended, Running};
 use crate::pace::{self, paced};
-use crate::traffic::{App, Dial, Line};
+use crate::traffic::{App, Dial, Line, Outcome};
 use crate::world::{Party, World};
 use anyhow::{Context, Result, bail, ensure};
 use netflow_user::model::Input;
@@ -90,6 +90,16 @@ struct Heard {
 }
 
 impl Heard {
+    /// Whether it still looked at that time.
+    fn looked_at(&self, time: u64) -> bool {
+        let inputs = Reader::open(&self.recording).into_iter().flatten();
+        let ends = inputs.filter_map(|input| match input {
+            Input::End { time } => Some(time.0),
+            _ => None,
+        });
+        ends.max().is_some_and(|end| end >= time)
+    }
+
     /// When the first attempt failed that it can have seen.
     fn failing(&self, clients: &[App]) -> Option<u64> {
         let attached = attached(&self.recording)?;
@@ -134,6 +144,7 @@ impl Scenario {
         if self.case.fault.meanwhile(&self.lab.plan, &mut self.world) {
             self.lab.apply(&self.world)?;
         }
+        let turned = self.follow_turns(&clients)?;
         let limit = Duration::from_secs(window) + paced(Duration::from_secs(30));
         let mut heard = Vec::new();
         for (vantage, node, running, recording) in nodes {
@@ -154,19 +165,13 @@ impl Scenario {
         let of_service = &clients[..clients.len().min(self.world.via_vip.len())];
         let failing: Vec<_> = heard.iter().map(|h| h.failing(of_service)).collect();
         drop(clients);
+        let early = turned.is_some_and(|turned| heard.iter().any(|h| !h.looked_at(turned)));
         let mut wrong = Vec::new();
-        for (heard, failing) in heard.iter().zip(failing) {
-            self.check_node(heard, failing, &mut wrong, &mut row.late);
-        }
-        if let Some(second) = second {
-            note(&mut wrong, "second Service", check_healthy(&second));
-        }
-        if self.case.placement == Placement::Cross {
-            note(
-                &mut wrong,
-                "both recordings",
-                self.check_together(&heard, row),
-            );
+        if early {
+            let late = "netflow had seen enough before the fault had taken its last turn";
+            row.late.push(late.to_owned());
+        } else {
+            self.check_all(&heard, &failing, second.as_ref(), &mut wrong, row);
         }
         self.headline(&heard, row);
         row.tiers = heard
@@ -234,6 +239,47 @@ impl Scenario {
                 Ok((*vantage, *node, running, recording))
             })
             .collect()
+    }
+
+    fn check_all(
+        &self,
+        heard: &[Heard],
+        failing: &[Option<u64>],
+        second: Option<&Ended>,
+        wrong: &mut Vec<String>,
+        row: &mut Row,
+    ) {
+        for (heard, failing) in heard.iter().zip(failing) {
+            self.check_node(heard, *failing, wrong, &mut row.late);
+        }
+        if let Some(second) = second {
+            note(wrong, "second Service", check_healthy(second));
+        }
+        if self.case.placement == Placement::Cross {
+            note(wrong, "both recordings", self.check_together(heard, row));
+        }
+    }
+
+    /// Lets the fault take its turns; says when a client had felt the last.
+    fn follow_turns(&mut self, clients: &[App]) -> Result<Option<u64>> {
+        let mut turned = None;
+        let mut well = false;
+        for turn in self.case.fault.turns() {
+            feel(clients, well, turned.unwrap_or_default())?;
+            // Of the world only what is done to single machines turns: that is quick.
+            self.world = World::healthy(&self.lab.plan, self.case.mode);
+            well = *turn == Turn::Heals;
+            if !well {
+                self.case.fault.inflict(&self.lab.plan, &mut self.world)?;
+            }
+            self.lab.apply_tweaks(&self.world)?;
+            turned = Some(netflow::now());
+        }
+        if let Some(since) = turned {
+            feel(clients, well, since)?;
+            turned = Some(netflow::now());
+        }
+        Ok(turned)
     }
 
     /// netflow for the second Service, where that one has a chance to be healthy.
@@ -343,6 +389,15 @@ impl Scenario {
             return Ok(());
         }
         check_citation(expect, answer)?;
+        if let (Some(over), Some(top)) = (expect.over, answer.findings.first()) {
+            ensure!(
+                top.until.is_some() == over,
+                "{} until {:?}, though it is {}over",
+                top.code,
+                top.until,
+                if over { "" } else { "not " }
+            );
+        }
         let text = String::from_utf8_lossy(&ended.stdout);
         let mut names = self.case.fault.must_name(&self.lab.plan);
         names.retain(|name| !text.contains(name.as_str()));
@@ -395,6 +450,21 @@ impl Scenario {
             }
         }
     }
+}
+
+/// Waits until the Service's client has been served, or has failed, in an attempt that began after `since`.
+fn feel(clients: &[App], well: bool, since: u64) -> Result<()> {
+    let felt = |line: &Line| match line {
+        Line::Attempt(a) => a.start >= since && (a.outcome == Outcome::Ok) == well,
+        _ => false,
+    };
+    let client = clients
+        .first()
+        .context("a fault with turns and no client")?;
+    let limit = paced(Duration::from_secs(10));
+    let came = client.wait(limit, |lines| lines.iter().any(felt));
+    ensure!(came, "no attempt of the client shows a turn of the fault");
+    Ok(())
 }
 
 fn note(wrong: &mut Vec<String>, place: &str, result: Result<()>) {

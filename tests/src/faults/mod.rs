@@ -6,6 +6,7 @@ mod conntrack;
 mod healthy;
 mod network;
 mod nodeport;
+mod passing;
 mod policy;
 mod proxy;
 mod route;
@@ -87,6 +88,8 @@ pub struct Expect {
     pub firm: bool,
     /// Codes of the critical findings that follow the one on top.
     pub also: Vec<&'static str>,
+    /// Whether the top finding must be over, or must not be; `None`: the fault does not pass.
+    pub over: Option<bool>,
 }
 
 impl Expect {
@@ -100,6 +103,7 @@ impl Expect {
             observed: true,
             firm: true,
             also: Vec::new(),
+            over: None,
         }
     }
 
@@ -113,6 +117,7 @@ impl Expect {
             observed: false,
             firm: false,
             also: Vec::new(),
+            over: None,
         }
     }
 
@@ -220,6 +225,15 @@ fn beyond() -> Expect {
     Expect::code("lost-beyond-node", &["flow"])
 }
 
+/// What becomes of a fault while netflow looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// All is well.
+    Heals,
+    /// It is back.
+    Returns,
+}
+
 /// One way to break a lab, or to make noise in a healthy one.
 pub trait Fault: Sync {
     /// Its name; for the plain form of a code, the code itself.
@@ -274,6 +288,11 @@ pub trait Fault: Sync {
         Ok(false)
     }
 
+    /// Its turns while netflow looks: each comes when a client has felt the one before.
+    fn turns(&self) -> &'static [Turn] {
+        &[]
+    }
+
     /// Changes objects while netflow looks.
     fn meanwhile(&self, _plan: &Plan, _world: &mut World) -> bool {
         false
@@ -292,6 +311,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         healthy::ALL,
         nodeport::ALL,
         two::ALL,
+        passing::ALL,
         variant::ALL,
     ]
     .concat()
@@ -386,7 +406,7 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 40] = [
+pub const CODES: [&str; 41] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
@@ -421,6 +441,7 @@ pub const CODES: [&str; 40] = [
     "mtu-blackhole",
     "pmtu-learned",
     "pmtu-ignored",
+    "mtu-mismatch",
     "fragmentation",
     "overlay-peer-lost",
     "tunnel-port-blocked",

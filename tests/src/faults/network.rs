@@ -2,6 +2,7 @@
 
 use super::route::shapes;
 use super::{At, Expect, Fault, Form, Vantage};
+use crate::lab::between::MUTE;
 use crate::lab::plan::{Network, Placement, Plan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::{Dial, Outcome};
@@ -13,6 +14,8 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &MtuBlackholeReplies,
     &PmtuLearned,
     &PmtuIgnored,
+    &MtuMismatch { told: true },
+    &MtuMismatch { told: false },
     &Fragmentation,
     &LostBeyondNode,
     &NeverArrived,
@@ -155,19 +158,7 @@ impl Fault for PmtuIgnored {
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
         world.between.path_mtu = Some(plan.small_mtu);
         transfer(world, BIG, SMALL);
-        let told = if plan.client.ip.is_ipv6() {
-            "icmpv6 type packet-too-big"
-        } else {
-            "icmp type destination-unreachable"
-        };
-        let rules = format!(
-            "table inet shut {{ chain in {{ type filter hook input priority 0; {told} drop\n}}\n}}\n"
-        );
-        world.tweaks.push(Tweak {
-            site: Site::Pod(plan.client.ip),
-            done: vec![Step::Nft(rules)],
-            undone: vec![Step::Nft("delete table inet shut\n".to_owned())],
-        });
+        world.tweaks.push(deaf(plan));
         Ok(())
     }
     fn expect(&self, at: At) -> Expect {
@@ -186,6 +177,110 @@ impl Fault for PmtuIgnored {
     }
     fn shapes(&self) -> Vec<Shape> {
         shapes(CROSS, &[Network::Bridge])
+    }
+}
+
+/// The client's Pod drops what says that a packet is too big.
+fn deaf(plan: &Plan) -> Tweak {
+    let told = if plan.client.ip.is_ipv6() {
+        "icmpv6 type packet-too-big"
+    } else {
+        "icmp type destination-unreachable"
+    };
+    let rules = format!(
+        "table inet shut {{ chain in {{ type filter hook input priority 0; {told} drop\n}}\n}}\n"
+    );
+    Tweak {
+        site: Site::Pod(plan.client.ip),
+        done: vec![Step::Nft(rules)],
+        undone: vec![Step::Nft("delete table inet shut\n".to_owned())],
+    }
+}
+
+/// The links between the nodes carry no more than Pods send, as after a move to others: the tunnel's headers do not fit.
+struct MtuMismatch {
+    told: bool,
+}
+
+impl Fault for MtuMismatch {
+    fn name(&self) -> &'static str {
+        if self.told {
+            "mtu-mismatch-told"
+        } else {
+            "mtu-mismatch"
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        if self.told {
+            "nothing: the links carry less than the tunnel needs, and Pods are told what fits"
+        } else {
+            "the links carry less than the tunnel needs, and the node tells nobody: big requests vanish"
+        }
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        // Little is missing: what fits is more than the least that IPv6 can be told.
+        let below = plan.pod_mtu + plan.overhead() - 10;
+        for (n, node) in plan.nodes.iter().enumerate() {
+            let set = |mtu: u32| vec![Step::Ip(format!("link set dev {} mtu {mtu}", node.uplink))];
+            world.tweaks.push(Tweak {
+                site: Site::Node(n),
+                done: set(below),
+                undone: set(plan.mtu),
+            });
+        }
+        if !self.told {
+            let tunnel = &plan.nodes[0].tunnel;
+            let mut done = vec![Step::Nft(MUTE.to_owned())];
+            if plan.nodes[0].ip.is_ipv4() {
+                // Or the node would cut its own packets, as it may unless they forbid it.
+                done.push(Step::Ip(format!("link set dev {tunnel} type vxlan df set")));
+            }
+            world.tweaks.push(Tweak {
+                site: Site::Node(0),
+                done,
+                undone: vec![Step::Nft("delete table inet mute\n".to_owned())],
+            });
+        }
+        transfer(world, BIG, SMALL);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        if self.told {
+            return match at.vantage {
+                // What goes back is small.
+                Vantage::Backend => Expect::unharmed(),
+                Vantage::Client | Vantage::Together => Expect {
+                    info: Some("mtu-mismatch"),
+                    ..Expect::healthy()
+                },
+            };
+        }
+        let expect = blackhole(at, Vantage::Client);
+        if expect.codes.is_empty() {
+            return expect;
+        }
+        Expect {
+            codes: vec!["mtu-mismatch"],
+            planes: vec![&["flow"], &["node"]],
+            ..expect
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![if self.told {
+            Outcome::Ok
+        } else {
+            Outcome::Stalled
+        }]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        CROSS
+    }
+    fn networks(&self) -> &'static [Network] {
+        &[Network::Vxlan]
+    }
+    /// A client that has been told, or has stalled, before netflow looked sends nothing big any more.
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::VipOnly]
     }
 }
 

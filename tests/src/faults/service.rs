@@ -38,6 +38,7 @@ fn idle(code: &'static str) -> Expect {
         observed: false,
         firm: true,
         also: Vec::new(),
+        over: None,
     }
 }
 
@@ -360,7 +361,7 @@ impl Fault for ProtocolMismatch {
 }
 
 /// So many attempts that chance leads some of them to either kind of endpoint.
-fn often(world: &mut World) {
+pub(super) fn often(world: &mut World) {
     for dial in &mut world.via_vip {
         dial.interval = 70;
         dial.count = 1000;

@@ -5,6 +5,11 @@ use super::address;
 use super::cidr::Cidr;
 use super::plan::{Network, NodeNet, Plan};
 
+/// Rules by which a machine tells nobody that a packet is too big.
+pub const MUTE: &str = "table inet mute { chain output { type filter hook output priority 0;\n\
+    icmp type destination-unreachable icmp code frag-needed drop\n\
+    icmpv6 type packet-too-big drop\n}\n}\n";
+
 /// Lines of `ip` that lead node `n` to the Pods of the other.
 pub fn to_other(plan: &Plan, n: usize) -> Vec<String> {
     let (node, other) = (&plan.nodes[n], &plan.nodes[1 - n]);

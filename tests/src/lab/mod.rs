@@ -215,6 +215,12 @@ impl Lab {
         self.set_listens(&world.listens)
     }
 
+    /// Makes of it only what is done to single machines.
+    pub fn apply_tweaks(&mut self, world: &World) -> Result<()> {
+        tweaks::undo(self, &world.tweaks)?;
+        tweaks::make(self, &world.tweaks)
+    }
+
     fn has_rules(&self, pod: IpAddr) -> bool {
         self.ruled.contains(&pod)
     }
@@ -269,13 +275,7 @@ impl Lab {
                 rules.concat()
             )
         });
-        let mute = if between.mute {
-            "table inet mute { chain output { type filter hook output priority 0;\n\
-             icmp type destination-unreachable icmp code frag-needed drop\n\
-             icmpv6 type packet-too-big drop\n}\n}\n"
-        } else {
-            ""
-        };
+        let mute = if between.mute { between::MUTE } else { "" };
         let rules = format!("flush ruleset\n{lost}{mute}");
         netns::within(&self.router(), || netns::feed("nft", &["-f", "-"], &rules))
     }

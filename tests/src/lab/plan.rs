@@ -389,6 +389,11 @@ impl Plan {
         self.vni.1 + u16::from(own)
     }
 
+    /// What the tunnel between the nodes adds to a packet, in bytes.
+    pub fn overhead(&self) -> u32 {
+        self.shape.network.overhead(self.nodes[0].ip)
+    }
+
     /// Draws a lab.
     pub fn draw(seed: u64, shape: Shape) -> Plan {
         let mut d = Draw::new(seed);
