@@ -506,7 +506,7 @@ fn is_complete(part: Part<'_>) -> bool {
 /// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
 /// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen may be one that
 /// is sent again, and its client long gone.
-fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
+pub fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
     let stats = &answer.stats;
     // A server closes only what was opened.

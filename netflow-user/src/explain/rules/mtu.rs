@@ -2,7 +2,7 @@
 
 use super::route::place;
 use super::service::drop_draft;
-use crate::explain::attempt::{Attempt, Outcome, Part, Stall};
+use crate::explain::attempt::{Attempt, Outcome, Part, Stall, is_taken_up};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
@@ -726,8 +726,7 @@ fn handshake<'a>(a: &Attempt<'a>) -> Option<(Part<'a>, &'a Sight)> {
             .sights_towards(false)
             .filter(|s| s.stats.syn_ack.is_some());
         let sight = passed.min_by_key(|s| (s.stats.syn_ack, s.key))?;
-        let acked = || p.conn.sights_towards(true).any(|s| s.stats.flags.ack());
-        (sight.stats.syn_retrans == 0 || acked()).then_some((*p, sight))
+        is_taken_up(*p, sight).then_some((*p, sight))
     })
 }
 

@@ -548,6 +548,18 @@ fn big_packets_vanish_while_small_ones_pass() {
     assert_eq!(answer.paths[0].outcomes.stalled, 1);
 }
 
+/// A server sends its SYN-ACK again to a client that is long gone, whose SYN was not seen.
+#[test]
+fn a_syn_ack_that_nobody_takes_up_shows_no_open_way() {
+    let mut s = stalled(1500);
+    let (o, r) = (vip(4002), reply(4002, remote()));
+    s.nat(o, r, ms(900));
+    s.syn_ack(r, UPLINK, Direction::Ingress, ms(900));
+    s.syn_ack(o.inverse(), CLIENT_VETH, Direction::Egress, ms(900));
+    let answer = explain(&[s.told(ms(3500))]);
+    assert_ne!(top(&answer), "mtu-blackhole", "{answer:#?}");
+}
+
 #[test]
 fn a_backend_that_dies_within_a_transfer_is_no_matter_of_size() {
     let mut s = stalled(1500);
