@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Datagrams further apart are attempts of their own (design: attempt).
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
 const SAME_ATTEMPT: Duration = Duration::from_secs(30);
 
@@ -413,8 +416,7 @@ impl<'a> Case<'a> {
             }
         }
         attempts.retain(|a| !(a.outcome.is_failure() && self.met_a_leaver(a)));
-        let raced = raced(&attempts);
-        attempts.retain(|a| !is_twin(a, &raced));
+        merge_twins(&mut attempts);
         datagrams::split(&mut attempts);
         attempts.sort_by_cached_key(|a| (a.began(), a.orig));
         attempts
@@ -781,17 +783,32 @@ fn is_taken(a: &Attempt<'_>) -> bool {
     a.drops().is_empty() && a.icmp().next().is_none() && a.parts.iter().any(taken)
 }
 
-/// Tuples of datagrams whose client was seen to send them.
-fn raced(attempts: &[Attempt<'_>]) -> BTreeSet<Tuple> {
-    let udp = attempts.iter().filter(|a| a.orig.proto == Proto::UDP);
-    udp.filter(|a| has_sender(a)).map(|a| a.orig).collect()
-}
-
 /// Two datagrams of one socket at once may each get an entry and a backend of its own (`nf_ct_resolve_clash`,
 /// `net/netfilter/nf_conntrack_core.c`, v6.18). For the client that is one exchange: what only came to the second backend is
-/// none of its own, unless it was dropped.
-fn is_twin(a: &Attempt<'_>, sent: &BTreeSet<Tuple>) -> bool {
-    a.orig.proto == Proto::UDP && !has_sender(a) && a.drops().is_empty() && sent.contains(&a.orig)
+/// none of its own, unless it was dropped, and an answer, which looks the same from either, is one to both.
+fn merge_twins(attempts: &mut Vec<Attempt<'_>>) {
+    let udp = attempts.iter().filter(|a| a.orig.proto == Proto::UDP);
+    let sent: BTreeSet<Tuple> = udp.filter(|a| has_sender(a)).map(|a| a.orig).collect();
+    let is_twin = |a: &Attempt<'_>| {
+        a.orig.proto == Proto::UDP
+            && !has_sender(a)
+            && a.drops().is_empty()
+            && sent.contains(&a.orig)
+    };
+    let mut answered: HashMap<Tuple, Vec<Time>> = HashMap::new();
+    for twin in attempts.iter().filter(|a| is_twin(a)) {
+        if twin.outcome == Outcome::Ok {
+            answered.entry(twin.orig).or_default().push(twin.began());
+        }
+    }
+    attempts.retain(|a| !is_twin(a));
+    for a in attempts {
+        let near = |t: &Time| t.since(a.began()).max(a.began().since(*t)) <= AT_ONCE;
+        let is_answered = answered.get(&a.orig).is_some_and(|t| t.iter().any(near));
+        if is_answered && matches!(a.outcome, Outcome::Timeout | Outcome::Pending) {
+            a.outcome = Outcome::Ok;
+        }
+    }
 }
 
 fn has_sender(a: &Attempt<'_>) -> bool {

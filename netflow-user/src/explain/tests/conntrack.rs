@@ -430,3 +430,29 @@ fn datagrams_that_raced_are_one_exchange_for_two_nodes_too() {
     let answer = explain(&[here.told(ms(3000)), there.told(ms(3000))]);
     assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
 }
+
+/// The second datagram comes so late to its entry that the answers lie nearer to this one than to that of the first, as on a machine
+/// that is slow.
+#[test]
+fn an_answer_to_datagrams_that_raced_is_one_to_either() {
+    let mut all = objects(&[REMOTE, "10.9.2.8"]);
+    all.services[0].ports[0].proto = Proto::UDP;
+    all.slices[0].ports[0].proto = Proto::UDP;
+    let orig = tuple(Proto::UDP, CLIENT, 4001, VIP, 80);
+    let back = |from: &str| tuple(Proto::UDP, from, 8080, CLIENT, 4001);
+    let mut s = Story::new("a", all, facts_a());
+    s.nat(orig, back(REMOTE), ms(11));
+    s.nat(orig, back("10.9.2.8"), ms(24));
+    s.flow(orig, CLIENT_VETH, Direction::Ingress, ms(10), |f| {
+        f.packets = 2;
+    });
+    for (to, at) in [(REMOTE, 11), ("10.9.2.8", 24)] {
+        let there = back(to).inverse();
+        s.flow(there, UPLINK, Direction::Egress, ms(at), |_| {});
+        s.flow(back(to), UPLINK, Direction::Ingress, ms(at + 5), |_| {});
+    }
+    let answer = orig.inverse();
+    s.flow(answer, CLIENT_VETH, Direction::Egress, ms(25), |_| {});
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+}
