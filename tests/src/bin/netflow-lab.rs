@@ -365,7 +365,18 @@ fn measure_alone(rows: &mut [Row]) -> usize {
 /// Every case with IPVS, where the kernel has it.
 fn with_ipvs(seed: u64) -> Vec<matrix::Case> {
     match modules::load_ipvs() {
-        Ok(()) => matrix::ipvs(seed),
+        Ok(()) => {
+            let mut cases = matrix::ipvs(seed);
+            if !modules::are_described() {
+                say!(
+                    "IPVS with conntrack only: this kernel describes no types of its modules, so where it sends without is not seen"
+                );
+                for case in &mut cases {
+                    case.mode = Mode::Ipvs;
+                }
+            }
+            cases
+        }
         Err(e) => {
             say!("no scenarios with IPVS, which this kernel lacks: {e:#}");
             Vec::new()

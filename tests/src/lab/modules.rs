@@ -24,6 +24,11 @@ pub fn load_ipvs() -> Result<()> {
     need(IPVS)
 }
 
+/// Whether the kernel describes the types of its modules, which it does since 5.11: there is IPVS, loaded by now.
+pub fn are_described() -> bool {
+    Path::new("/sys/kernel/btf").join(IPVS.0).exists()
+}
+
 /// Loads it, unless it is there or built in.
 fn need((module, setting): (&str, &str)) -> Result<()> {
     if Path::new(setting).exists() {
