@@ -80,7 +80,7 @@ module_layout! {
     vs_daddr: "ip_vs_conn.daddr", 16, IPVS;
     /// Its port.
     vs_dport: "ip_vs_conn.dport", 2, IPVS;
-    /// Its address family: of the 16 bits that it had before 7.2, and of the 8 that it has since, the first byte.
+    /// Its address family: of 16 bits in older kernels, and of 8 in 7.2, the first byte.
     vs_daf: "ip_vs_conn.daf", 1, IPVS;
 }
 

@@ -9,7 +9,7 @@ use super::past::{PROXY_LAG, Past};
 use super::rewriting;
 use super::sockets::{self, Dialling};
 use super::view::View;
-use crate::flows::{Cite, ConnEvent, Connection, Sight};
+use crate::flows::{Cite, ConnEvent, Connection, SILENCE, Sight};
 use crate::model::answer::{Plane, Via};
 use crate::model::cidr;
 use crate::model::flow::Direction;
@@ -22,9 +22,6 @@ use crate::model::{Proto, Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-
-/// Datagrams further apart are attempts of their own (design: attempt).
-const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
 const SAME_ATTEMPT: Duration = Duration::from_secs(30);
@@ -796,14 +793,15 @@ fn merge_twins(attempts: &mut Vec<Attempt<'_>>) {
             && sent.contains(&a.orig)
     };
     let mut answered: HashMap<Tuple, Vec<Time>> = HashMap::new();
-    for twin in attempts.iter().filter(|a| is_twin(a)) {
-        if twin.outcome == Outcome::Ok {
-            answered.entry(twin.orig).or_default().push(twin.began());
+    attempts.retain(|a| {
+        let is_twin = is_twin(a);
+        if is_twin && a.outcome == Outcome::Ok {
+            answered.entry(a.orig).or_default().push(a.began());
         }
-    }
-    attempts.retain(|a| !is_twin(a));
+        !is_twin
+    });
     for a in attempts {
-        let near = |t: &Time| t.since(a.began()).max(a.began().since(*t)) <= AT_ONCE;
+        let near = |t: &Time| t.since(a.began()).max(a.began().since(*t)) <= SILENCE;
         let is_answered = answered.get(&a.orig).is_some_and(|t| t.iter().any(near));
         if is_answered && matches!(a.outcome, Outcome::Timeout | Outcome::Pending) {
             a.outcome = Outcome::Ok;

@@ -4,7 +4,7 @@ use crate::model::Time;
 use std::time::Duration;
 
 /// A datagram after this much silence is a new attempt (design: attempt).
-pub(super) const SILENCE: Duration = Duration::from_secs(1);
+pub const SILENCE: Duration = Duration::from_secs(1);
 
 /// Times are those of kernel ticks (10 ms at 100 Hz), each counted from its own entry's first packet.
 const TICKS: Duration = Duration::from_millis(50);

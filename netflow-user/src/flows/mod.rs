@@ -10,7 +10,7 @@ mod progress;
 mod table;
 
 pub use connection::{Cite, ConnEvent, Connection, Leg, Sight};
-pub use datagrams::Datagrams;
+pub use datagrams::{Datagrams, SILENCE};
 pub use progress::Hanging;
 pub use table::{Table, TableLimits};
 

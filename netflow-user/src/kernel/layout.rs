@@ -1,6 +1,6 @@
 //! Fills the programs' [`Layout`] for the running kernel.
 
-use super::btf::KernelTypes;
+use super::btf::{Field, KernelTypes};
 use super::kallsyms::Ranges;
 use super::reasons::{DropReasons, NOT_SPECIFIED};
 use super::sys;
@@ -138,16 +138,20 @@ fn offset(types: &KernelTypes, path: &str, bytes: u32) -> Result<u16, String> {
     if path == "net.net_cookie" && types.integer_size(path) != Ok(Some(8)) {
         return Err(format!("{path} is not kept by this kernel"));
     }
-    let (field, _) = types.place(path).map_err(|e| e.to_string())?;
-    if field.bit_width.is_some() {
+    let found = types.place(path).map_err(|e| e.to_string())?;
+    if found.0.bit_width.is_some() {
         return Err(format!("{path} is a bitfield"));
     }
-    place(types, path, bytes)
+    readable(found, path, bytes)
 }
 
 /// The same for a field that may be of some bits, the first of which begins a byte.
 pub(super) fn place(types: &KernelTypes, path: &str, bytes: u32) -> Result<u16, String> {
-    let (field, size) = types.place(path).map_err(|e| e.to_string())?;
+    let found = types.place(path).map_err(|e| e.to_string())?;
+    readable(found, path, bytes)
+}
+
+fn readable((field, size): (Field, u32), path: &str, bytes: u32) -> Result<u16, String> {
     if field.bit_offset % 8 != 0 {
         return Err(format!("{path} begins amid a byte"));
     }

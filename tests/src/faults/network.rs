@@ -40,17 +40,20 @@ const BIG: u32 = 200_000;
 /// One small segment.
 const SMALL: u32 = 100;
 
-/// Who sends what is too big, and so sees that it is never acknowledged: the other end only waits.
-fn blackhole(at: At, sender: Vantage) -> Expect {
+/// Who sends what is too big, and so sees that it is never acknowledged, finds this: the other end only waits.
+fn stalls(at: At, sender: Vantage, found: Expect) -> Expect {
     if at.vantage == sender || at.vantage == Vantage::Together {
-        let expect = Expect::code("mtu-blackhole", &["flow"]);
         // What was open before netflow looked counts as answered until its data is seen to hang.
         return match at.form {
-            Form::Retrying => expect.or_degraded(),
-            _ => expect,
+            Form::Retrying => found.or_degraded(),
+            _ => found,
         };
     }
     Expect::not_from_here()
+}
+
+fn blackhole(at: At, sender: Vantage) -> Expect {
+    stalls(at, sender, Expect::code("mtu-blackhole", &["flow"]))
 }
 
 struct MtuBlackhole;
@@ -162,15 +165,8 @@ impl Fault for PmtuIgnored {
         Ok(())
     }
     fn expect(&self, at: At) -> Expect {
-        let expect = blackhole(at, Vantage::Client);
-        if expect.codes.is_empty() {
-            return expect;
-        }
-        Expect {
-            codes: vec!["pmtu-ignored"],
-            planes: vec![&["mtu"], &["flow"]],
-            ..expect
-        }
+        let found = Expect::code("pmtu-ignored", &["mtu"]).and(&["flow"]);
+        stalls(at, Vantage::Client, found)
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![Outcome::Stalled]
@@ -255,15 +251,8 @@ impl Fault for MtuMismatch {
                 },
             };
         }
-        let expect = blackhole(at, Vantage::Client);
-        if expect.codes.is_empty() {
-            return expect;
-        }
-        Expect {
-            codes: vec!["mtu-mismatch"],
-            planes: vec![&["flow"], &["node"]],
-            ..expect
-        }
+        let found = Expect::code("mtu-mismatch", &["flow"]).and(&["node"]);
+        stalls(at, Vantage::Client, found)
     }
     fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
         vec![if self.told {
