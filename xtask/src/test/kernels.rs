@@ -88,7 +88,8 @@ pub fn run(lines: &[&'static Line], seed: Option<u64>, which: &Which) -> Result<
     let mut total = Tally::default();
     let mut good = BTreeMap::new();
     for some in images.chunks(GUESTS) {
-        for (image, heard) in some.iter().zip(side_by_side(some, &init, &args)) {
+        let all = side_by_side(some, |image| one(image, &init, &args));
+        for (image, heard) in some.iter().zip(all) {
             match heard {
                 Ok(one) => {
                     total = total + one.closing.unwrap_or(Tally::FAILED);
@@ -128,45 +129,50 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
     let netflow = [OsStr::new("NETFLOW_BIN="), netflow.as_os_str()].join(OsStr::new(""));
     let args = ["env".into(), netflow, tests.into(), "killed::".into()];
     let init = vm::init()?;
+    let images = chosen.into_iter().map(Image::get);
+    let images: Vec<Image> = images.collect::<Result<_>>()?;
     let mut total = Tally::default();
-    for line in chosen {
-        let began = Instant::now();
-        let passed = kill_on(line, &init, &args).unwrap_or_else(|error| {
-            eprintln!("error: kernel {}: {error:#}", line.name);
-            false
-        });
-        println!("{:>5} | in {}", line.name, Took(began.elapsed()));
-        total = total + if passed { Tally::PASSED } else { Tally::FAILED };
+    for some in images.chunks(GUESTS) {
+        let all = side_by_side(some, |image| kill_on(image, &init, &args));
+        for (image, passed) in some.iter().zip(all) {
+            let passed = passed.unwrap_or_else(|error| {
+                eprintln!("error: kernel {}: {error:#}", image.line);
+                false
+            });
+            total = total + if passed { Tally::PASSED } else { Tally::FAILED };
+        }
     }
     Ok(total)
 }
 
 /// Whether the one test ran and passed: a harness that ran none is content, too.
-fn kill_on(line: &'static Line, init: &[u8], args: &[OsString]) -> Result<bool> {
-    let image = Image::get(line)?;
+fn kill_on(image: &Image, init: &[u8], args: &[OsString]) -> Result<bool> {
     let mut ran = None;
     let out = Lines {
         line: image.line,
         hear: &mut |line| ran = tally::of_harness(line).or(ran),
         rest: Vec::new(),
     };
-    let code = exit_code(vm::capture(&image, init, args.to_vec(), KILLS_LIMIT, out)?)?;
+    let code = exit_code(vm::capture(image, init, args.to_vec(), KILLS_LIMIT, out)?)?;
     Ok(code == 0 && ran == Some(Tally::PASSED))
 }
 
-/// Runs the scenarios on each kernel at the same time: one guest leaves a sixth of two CPUs idle.
-fn side_by_side(images: &[Image], init: &[u8], args: &[OsString]) -> Vec<Result<Heard>> {
+/// Runs something on each kernel at the same time: a guest keeps one of two CPUs busy.
+fn side_by_side<T: Send>(
+    images: &[Image],
+    run: impl Fn(&Image) -> Result<T> + Sync,
+) -> Vec<Result<T>> {
     let timed = |image: &Image| {
         let began = Instant::now();
-        let heard = one(image, init, args)?;
+        let said = run(image)?;
         println!("{:>5} | in {}", image.line, Took(began.elapsed()));
-        Ok(heard)
+        Ok(said)
     };
     thread::scope(|scope| {
         // All of them start before any is waited for.
         let running: Vec<_> = images
             .iter()
-            .map(|image| scope.spawn(move || timed(image)))
+            .map(|image| scope.spawn(|| timed(image)))
             .collect();
         let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
         ended

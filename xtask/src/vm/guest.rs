@@ -3,7 +3,7 @@
 use super::image::Image;
 use super::initrd;
 use super::qemu::Qemu;
-use super::watch::{Heard, Limits, Loss, Outcome, Watch};
+use super::watch::{Heard, Limits, Outcome, Watch};
 use anyhow::Result;
 use netflow_guest::Request;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,37 +35,9 @@ pub struct Ended {
     pub boot: Option<Duration>,
 }
 
-/// How often a guest is switched on whose kernel panics before the command starts: a kernel patches its own code as it boots, and an
-/// emulated CPU now and then still runs into the breakpoint that another has taken away already.
-const BOOTS: u32 = 3;
-
 impl Guest<'_> {
     /// Runs the command; what it prints goes to `stdout` and `stderr` as it comes.
-    pub fn run(
-        self,
-        mut stdout: impl Write + Send,
-        mut stderr: impl Write + Send,
-    ) -> Result<Ended> {
-        let mut left = BOOTS;
-        loop {
-            let ended = self.run_once(&mut stdout, &mut stderr)?;
-            left -= 1;
-            let again = ended.boot.is_none() && ended.outcome == Outcome::Lost(Loss::Panic);
-            if !again || left == 0 {
-                return Ok(ended);
-            }
-            eprintln!(
-                "vm: kernel {} panicked as it booted; switching it on again. The end of its console:\n{}",
-                self.image.line, ended.console
-            );
-        }
-    }
-
-    fn run_once(
-        &self,
-        stdout: &mut (impl Write + Send),
-        stderr: &mut (impl Write + Send),
-    ) -> Result<Ended> {
+    pub fn run(self, stdout: impl Write + Send, stderr: impl Write + Send) -> Result<Ended> {
         let Guest {
             image,
             init,
@@ -73,11 +45,11 @@ impl Guest<'_> {
             memory,
             limits,
         } = self;
-        let archive = initrd::pack(init, image, request)?;
+        let archive = initrd::pack(init, image, &request)?;
         let began = Instant::now();
-        let mut qemu = Qemu::start(image, &archive, *memory)?;
+        let mut qemu = Qemu::start(image, &archive, memory)?;
         drop(archive);
-        let mut watch = Watch::new(*limits, began);
+        let mut watch = Watch::new(limits, began);
         let streams = [
             qemu.console.try_clone()?,
             qemu.report.try_clone()?,

@@ -19,6 +19,12 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Virtual CPUs of a guest: two, so that what runs on one CPU while another waits is tested.
 const CPUS: &str = "2";
 
+/// They take turns in one thread of the emulator. With a thread each, one can translate code while another patches it, and goes on
+/// with the breakpoint that patching puts there for a moment (`text_poke_bp_batch`,
+/// <https://elixir.bootlin.com/linux/v5.10/source/arch/x86/kernel/alternative.c>): the kernel finds no breakpoint in memory, goes back to
+/// it, and so on for ever. Seen on 5.10, in the seconds in which one CPU sent packets and another attached filters.
+const ACCELERATOR: &str = "tcg,thread=single";
+
 /// x86-64-v2 and a source of entropy. Anything newer makes the C library choose wide vectors, which an emulator takes
 /// apart again: `max` takes a quarter more time.
 const CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand";
@@ -141,7 +147,7 @@ fn command(image: &Image, dir: &Path, memory: u32) -> Command {
     command.args(["--pdeathsig", "KILL", "--", PROGRAM]);
     command.args(["-no-user-config", "-nodefaults", "-no-reboot"]);
     command.args(["-display", "none", "-machine", "pc"]);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", CPU]);
+    command.args(["-accel", ACCELERATOR, "-cpu", CPU]);
     command.args(["-smp", CPUS, "-m", &format!("{memory}M")]);
     command.arg("-kernel").arg(image.vmlinuz());
     command.arg("-initrd").arg(dir.join("initrd"));
