@@ -7,7 +7,7 @@
 use crate::cluster::identity::Identities;
 use crate::cluster::manifests;
 use crate::explain::Explainer;
-use crate::flows::{Cite, Table, TableLimits};
+use crate::flows::{RecordId, Table, TableLimits};
 use crate::model::recording::{self, Reader};
 use crate::{kernel, node};
 use std::io::Cursor;
@@ -22,7 +22,7 @@ pub fn btf(data: &[u8]) {
 pub fn ring(data: &[u8]) {
     let mut table = Table::new(TableLimits::default());
     for (item, record) in (0..).zip(kernel::fuzz::ring(data)) {
-        table.record(Cite::Record { input: 0, item }, &record);
+        table.record(RecordId { input: 0, item }, &record);
     }
 }
 

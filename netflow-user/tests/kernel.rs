@@ -340,7 +340,7 @@ fn nat_of(seen: &mut Seen, kernel: &mut Kernel) {
     let nat = seen.record(
         kernel,
         "the translation",
-        |r| matches!(r.event, Event::Nat { ct, .. } if ct.orig.dport == 80),
+        |r| matches!(&r.event, Event::Nat { ct, .. } if ct.orig.dport == 80),
     );
     let Event::Nat { ct, .. } = nat.event else {
         unreachable!()

@@ -120,7 +120,7 @@ impl Cited {
                 &[Plane::Flow, Plane::Drop, Plane::Mtu]
             }
             Event::IcmpSent { ct, .. } => {
-                tuples.extend(ct.iter().flat_map(both));
+                tuples.extend(ct.as_deref().into_iter().flat_map(both));
                 &[Plane::Flow, Plane::Drop, Plane::Mtu]
             }
             _ => &[Plane::Flow],
@@ -134,9 +134,9 @@ fn translation(record: &Record) -> Option<CtTuples> {
         Event::Nat { ct, .. }
         | Event::CtEnd { ct, .. }
         | Event::CtInsertFailed { ct, .. }
-        | Event::CtClash { ct } => Some(*ct),
+        | Event::CtClash { ct } => Some(**ct),
         Event::Drop(drop) => drop.ct,
-        Event::IcmpSent { ct, .. } => *ct,
+        Event::IcmpSent { ct, .. } => ct.as_deref().copied(),
         Event::Ipvs { to, .. } => Some(CtTuples::sent_to(record.tuple?, (*to)?)),
         _ => None,
     }

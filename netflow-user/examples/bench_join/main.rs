@@ -9,7 +9,7 @@ mod records;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use netflow_user::cluster::identity::Identities;
-use netflow_user::flows::{Cite, Table, TableLimits};
+use netflow_user::flows::{RecordId, Table, TableLimits};
 use netflow_user::kernel::clock::Clock;
 use netflow_user::kernel::decode::{self, Names};
 use netflow_user::kernel::kallsyms::Kallsyms;
@@ -151,7 +151,7 @@ fn round(ring: &Ring, identities: &Identities) -> Result<(Table, Spent)> {
         let began = Instant::now();
         for (item, record) in records.iter().enumerate() {
             let (input, item) = (input as u32, item as u32);
-            table.record(Cite::Record { input, item }, record);
+            table.record(RecordId { input, item }, record);
         }
         spent.join += began.elapsed().as_secs_f64();
         let began = Instant::now();

@@ -324,7 +324,7 @@ fn hanging(part: Part<'_>, forward: bool) -> Option<Stall<'_>> {
 
 /// Hardware took its packets over, in the middle of whatever was under way: what is missing since may all have passed.
 fn is_unseen(part: Part<'_>) -> bool {
-    let ct = part.conn.ct;
+    let ct = part.conn.ct();
     ct.is_some_and(|ct| ct.status.offloaded_to_hardware())
 }
 
@@ -390,7 +390,7 @@ pub fn outcome(attempt: &Attempt<'_>) -> Outcome {
         return tcp_outcome(attempt, part, &answers);
     }
     let latest = answers.iter().map(|s| s.stats.last).max();
-    let waiting = latest.map(|answer| part.conn.datagrams.waiting_since(answer));
+    let waiting = latest.map(|answer| part.conn.datagrams().waiting_since(answer));
     match waiting {
         None => unanswered(attempt, part, attempt.began()),
         // An ABORT is an answer too, and chunks are not read.

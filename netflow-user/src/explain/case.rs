@@ -611,7 +611,7 @@ impl<'a> Case<'a> {
             ifname: part.node.ifname(sight.key.ifindex),
             hook: Some(if ingress { "tc/ingress" } else { "tc/egress" }.to_owned()),
             tuple: Some(sight.key.tuple),
-            ct: part.conn.ct,
+            ct: part.conn.ct(),
             text,
             cites: vec![Cite::Flow(sight.key)],
         }
@@ -653,9 +653,9 @@ impl<'a> Case<'a> {
             Event::Nat { ct, .. }
             | Event::CtEnd { ct, .. }
             | Event::CtInsertFailed { ct, .. }
-            | Event::CtClash { ct } => Some(*ct),
-            Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
-            _ => part.conn.ct,
+            | Event::CtClash { ct } => Some(**ct),
+            Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => ct.as_deref().copied(),
+            _ => part.conn.ct(),
         };
         let own = event.record.netns == part.node.start.netns;
         Draft {
@@ -673,7 +673,7 @@ impl<'a> Case<'a> {
             tuple: event.record.tuple,
             ct,
             text,
-            cites: vec![event.cite],
+            cites: vec![Cite::Record(event.cite)],
         }
     }
 
@@ -739,7 +739,7 @@ impl<'a> Case<'a> {
                 tuple: Some(ct.orig),
                 ct: Some(ct),
                 text,
-                cites: part.conn.ct_cite.into_iter().collect(),
+                cites: part.conn.ct_cite().into_iter().collect(),
             },
         };
         draft.kind = format!("translation|{}|{to}", ct.orig.destination());

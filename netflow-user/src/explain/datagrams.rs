@@ -15,7 +15,7 @@ pub fn split(attempts: &mut Vec<Attempt<'_>>) {
     let mut earlier = Vec::new();
     for a in attempts.iter_mut().filter(|a| a.orig.proto == Proto::UDP) {
         let client_side = a.part_of(a.client()).or(a.parts.first().copied());
-        let Some(datagrams) = client_side.map(|p| &p.conn.datagrams) else {
+        let Some(datagrams) = client_side.map(|p| p.conn.datagrams()) else {
             continue;
         };
         let answered = u64::from(datagrams.answered);

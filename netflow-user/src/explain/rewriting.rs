@@ -71,7 +71,7 @@ pub fn suspects<'a>(a: &Attempt<'a>) -> Vec<&'a TcProgram> {
     let Some(last) = last_sight(part) else {
         return Vec::new();
     };
-    let passed = kept(part.conn.ct.map(|ct| ct.orig));
+    let passed = kept(part.conn.ct().map(|ct| ct.orig));
     let after = |p: &&TcProgram| is_after(p, last, passed);
     programs(part.node).filter(after).collect()
 }

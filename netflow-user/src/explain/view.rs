@@ -1,6 +1,6 @@
 //! What one node told us, gathered.
 
-use crate::flows::{Cite, Connection, Table, TableLimits};
+use crate::flows::{Cite, Connection, RecordId, Table, TableLimits};
 use crate::model::feed::{Input, Start};
 use crate::model::node::{Link, NodeFacts, PodNetns};
 use crate::model::record::{Event, Record};
@@ -64,7 +64,7 @@ impl View {
             Input::Node(facts) => self.node(facts),
             Input::Records { records } => {
                 for (item, record) in records.iter().enumerate() {
-                    let cite = Cite::Record {
+                    let cite = RecordId {
                         input: ordinal,
                         item: item as u32,
                     };
@@ -77,7 +77,7 @@ impl View {
                             | Event::CtEnd { evicted: true, .. }
                     );
                     if loose && self.loose.len() < MAX_LOOSE {
-                        self.loose.push((cite, record.clone()));
+                        self.loose.push((Cite::Record(cite), record.clone()));
                     }
                     self.table.record(cite, record);
                 }

@@ -87,7 +87,7 @@ fn walk(case: &Case<'_>, a: &Attempt<'_>, book: &mut Book) -> BTreeMap<Hop, Pass
                 s,
                 "the node's filters let it pass".to_owned(),
             );
-            if part.conn.ct.is_some_and(|c| c.is_snat()) {
+            if part.conn.ct().is_some_and(|c| c.is_snat()) {
                 mark(Hop::Snat, part, s, format!("source becomes {}", to.src));
             }
             let dev = part.node.ifname(s.key.ifindex).unwrap_or_default();

@@ -7,18 +7,23 @@ use crate::model::record::{Event, IcmpError, IpvsMethod, Record};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use smallvec::SmallVec;
 use std::mem::discriminant;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Where a record stands in the recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    /// Ordinal of the input, from 0.
+    pub input: u32,
+    /// Index in its list.
+    pub item: u32,
+}
 
 /// Which input a fact came from, so that an answer can name (and a test can remove) exactly what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cite {
-    /// Record `item` of the `input`-th input of the recording.
-    Record {
-        /// Ordinal of the input, from 0.
-        input: u32,
-        /// Index in its list.
-        item: u32,
-    },
+    /// A record.
+    Record(RecordId),
     /// Every snapshot of one entry of the flow map.
     Flow(FlowKey),
     /// Row of the conntrack table with this original tuple, in every set of node facts.
@@ -62,7 +67,7 @@ pub struct Sight {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnEvent {
     /// Where it stands in the recording.
-    pub cite: Cite,
+    pub cite: RecordId,
     /// The record; of many that are alike, the first ones and the latest.
     pub record: Record,
     /// How many more like it came before it and are not kept.
@@ -75,9 +80,7 @@ pub struct Connection {
     /// Tuple as the client sent it.
     pub orig: Tuple,
     /// Conntrack's tuples, once known.
-    pub ct: Option<CtTuples>,
-    /// What showed `ct`; `None` while `ct` is.
-    pub ct_cite: Option<Cite>,
+    pub(super) ct: Option<Arc<CtTuples>>,
     /// Conntrack said NEW while we watched, so today's rules chose the backend.
     pub ct_new: bool,
     /// Initial sequence number of the client's SYN.
@@ -87,9 +90,9 @@ pub struct Connection {
     /// When conntrack called it new.
     pub(super) new: Option<Time>,
     /// What conntrack showed of it, and when.
-    pub(super) views: Vec<CtView>,
+    pub(super) views: Views,
     /// What IPVS makes of its packets, once it was seen to.
-    ipvs: Option<CtTuples>,
+    ipvs: Option<Box<CtTuples>>,
     /// First sign of it.
     pub began: Time,
     /// Latest sign of it.
@@ -104,22 +107,34 @@ pub struct Connection {
     pub events: Vec<ConnEvent>,
     /// Events not kept because there were too many of their kind that differ.
     pub events_skipped: u64,
-    /// What the client sent and got, where there is no TCP that tells attempts apart.
-    pub datagrams: Datagrams,
-    /// TCP: how far data is acknowledged, backend's and client's.
-    pub(super) progress: [Progress; 2],
+    /// What the client sent and got, once that was seen, where there is no TCP that tells attempts apart.
+    datagrams: Option<Box<Datagrams>>,
+    /// TCP: how far data is acknowledged, backend's and client's, once some was sent.
+    pub(super) progress: Option<Box<[Progress; 2]>>,
 }
 
 /// Conntrack's entry as some record or dump showed it, the first and the latest time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CtView {
-    ct: CtTuples,
+    ct: Arc<CtTuples>,
     /// Conntrack announced it as new.
     told: bool,
     /// It did not stand before.
     begins: bool,
-    first: (Time, Cite),
-    last: (Time, Cite),
+    first: (Time, ShownBy),
+    last: (Time, ShownBy),
+}
+
+/// Mostly one.
+type Views = SmallVec<[CtView; 1]>;
+
+/// What showed an entry of conntrack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ShownBy {
+    /// A record.
+    Record(RecordId),
+    /// The table, when it was read.
+    Table,
 }
 
 /// Whether all views are of one entry.
@@ -137,8 +152,11 @@ const MAX_VIEWS: usize = 16;
 /// what comes before a connection's start is still its own.
 pub(super) const GRAIN: Duration = Duration::from_millis(10);
 
-/// The forms of one connection's packets.
-pub(super) type Tuples = SmallVec<[Tuple; 8]>;
+/// The forms of one connection's packets, canonical.
+pub(super) type Tuples = SmallVec<[Tuple; 4]>;
+
+/// Events of an ordinary connection: its SYN, its translation, the SYN-ACK. Room for them is taken at once, since growing leaves holes.
+const ORDINARY_EVENTS: usize = 3;
 
 /// Events kept that are alike in all but time: a storm of one kind leaves room for the others.
 const MAX_ALIKE: usize = 4;
@@ -150,12 +168,11 @@ impl Connection {
         Connection {
             orig,
             ct: None,
-            ct_cite: None,
             ct_new: false,
             isn: None,
             syn: None,
             new: None,
-            views: Vec::new(),
+            views: Views::new(),
             ipvs: None,
             began: at,
             last: at,
@@ -164,8 +181,8 @@ impl Connection {
             sights: Vec::new(),
             events: Vec::new(),
             events_skipped: 0,
-            datagrams: Datagrams::default(),
-            progress: Default::default(),
+            datagrams: None,
+            progress: None,
         }
     }
 
@@ -173,13 +190,50 @@ impl Connection {
     /// itself and hides them from conntrack, unless `net.ipv4.vs.conntrack` is set (`ip_vs_nat_send_or_cont`,
     /// <https://elixir.bootlin.com/linux/v6.18/source/net/netfilter/ipvs/ip_vs_xmit.c>).
     pub fn nat(&self) -> Option<CtTuples> {
-        let tracked = self.ct.filter(CtTuples::is_dnat);
-        tracked.or(self.ipvs).or(self.ct)
+        let ct = self.ct();
+        let tracked = ct.filter(CtTuples::is_dnat);
+        tracked.or(self.ipvs.as_deref().copied()).or(ct)
+    }
+
+    /// Conntrack's tuples, once known.
+    pub fn ct(&self) -> Option<CtTuples> {
+        self.ct.as_deref().copied()
+    }
+
+    /// Conntrack has an entry of it.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.ct.is_some()
+    }
+
+    /// What showed [`Connection::ct`]; `None` while that is.
+    pub fn ct_cite(&self) -> Option<Cite> {
+        let view = self.views.first()?;
+        Some(match view.first.1 {
+            ShownBy::Record(id) => Cite::Record(id),
+            ShownBy::Table => Cite::Conntrack(view.ct.orig),
+        })
+    }
+
+    /// What the client sent and got, where there is no TCP that tells attempts apart.
+    pub fn datagrams(&self) -> &Datagrams {
+        self.datagrams.as_deref().unwrap_or(&Datagrams::NONE)
+    }
+
+    pub(super) fn datagrams_mut(&mut self) -> &mut Datagrams {
+        self.datagrams.get_or_insert_default()
+    }
+
+    /// How far the data from client to backend (`true`) or back (`false`) is acknowledged.
+    pub(super) fn progress(&self, forward: bool) -> &Progress {
+        match &self.progress {
+            Some(both) => &both[usize::from(forward)],
+            None => &Progress::NONE,
+        }
     }
 
     /// Only IPVS shows where it goes, conntrack does not know.
     pub fn is_untracked(&self) -> bool {
-        self.ipvs.is_some() && !self.ct.is_some_and(|ct| ct.is_dnat())
+        self.ipvs.is_some() && !self.ct.as_ref().is_some_and(|ct| ct.is_dnat())
     }
 
     /// Tuple of the packets that the backend gets: after NAT where one was seen.
@@ -228,20 +282,13 @@ impl Connection {
         }
     }
 
-    /// All tuples in which its packets can appear.
+    /// All tuples in which its packets can appear, canonical.
     pub(super) fn tuples(&self) -> Tuples {
         let mut all = Tuples::new();
-        all.extend([self.orig, self.orig.inverse()]);
+        all.push(self.orig.canonical());
         if let Some(ct) = self.nat() {
-            let half = half_translated(&ct);
-            for t in [
-                ct.orig,
-                ct.orig.inverse(),
-                ct.translated(),
-                ct.reply,
-                half,
-                half.inverse(),
-            ] {
+            for t in [ct.orig, ct.reply, half_translated(&ct)] {
+                let t = t.canonical();
                 if !all.contains(&t) {
                     all.push(t);
                 }
@@ -253,7 +300,9 @@ impl Connection {
     pub(super) fn push(&mut self, event: ConnEvent) {
         self.last = self.last.max(event.record.time);
         self.began = self.began.min(event.record.time);
-        self.ipvs = sent_by_ipvs(&event.record).or(self.ipvs);
+        if let Some(nat) = sent_by_ipvs(&event.record) {
+            self.ipvs = Some(Box::new(nat));
+        }
         let kind = discriminant(&event.record.event);
         let (mut alike, mut of_kind, mut latest) = (0, 0, None);
         for (i, known) in self.events.iter().enumerate() {
@@ -271,7 +320,12 @@ impl Connection {
                 self.events[i] = ConnEvent { more, ..event };
             }
             _ if of_kind >= MAX_OF_KIND => self.events_skipped += 1,
-            _ => push_tight(&mut self.events, event),
+            _ => {
+                if self.events.capacity() == 0 {
+                    self.events.reserve_exact(ORDINARY_EVENTS);
+                }
+                push_tight(&mut self.events, event);
+            }
         }
     }
 
@@ -282,38 +336,43 @@ impl Connection {
         }
         for forward in [true, false] {
             if let Some(progress) = Progress::take_stock(self, forward, at) {
-                self.progress[usize::from(forward)] = progress;
+                self.progress.get_or_insert_default()[usize::from(forward)] = progress;
             }
         }
     }
 
     /// Data from client to backend (`true`) or back (`false`) that is not acknowledged.
     pub fn hanging(&self, forward: bool) -> Option<Hanging> {
-        self.progress[usize::from(forward)].hanging
+        self.progress(forward).hanging
     }
 
     /// What was sent in a direction went outside of any window: how much of it is acknowledged is not known.
     pub fn is_astray(&self, forward: bool) -> bool {
-        self.progress[usize::from(forward)].astray
+        self.progress(forward).astray
     }
 
     /// Data of a direction was acknowledged after this time.
     pub fn acked_after(&self, forward: bool) -> Option<Time> {
-        self.progress[usize::from(forward)].acked_after
+        self.progress(forward).acked_after
     }
 
     /// Takes over what was filed under another form of this connection.
-    pub(super) fn absorb(&mut self, mut old: Connection) {
+    pub(super) fn absorb(&mut self, old: Connection) {
         let turned = self.leg(&old.orig).is_some_and(|leg| !leg.is_forward());
-        if turned {
-            old.progress.reverse();
-        }
-        for (own, other) in self.progress.iter_mut().zip(old.progress) {
-            if own.hanging.is_none() {
-                *own = other;
+        if let Some(mut progress) = old.progress {
+            if turned {
+                progress.reverse();
+            }
+            let own = self.progress.get_or_insert_default();
+            for (own, other) in own.iter_mut().zip(*progress) {
+                if own.hanging.is_none() {
+                    *own = other;
+                }
             }
         }
-        self.datagrams.absorb(&old.datagrams);
+        if let Some(datagrams) = old.datagrams {
+            self.datagrams_mut().absorb(&datagrams);
+        }
         self.began = self.began.min(old.began);
         self.last = self.last.max(old.last);
         self.opened |= old.opened;
@@ -369,14 +428,22 @@ impl Connection {
     pub(super) fn turn_towards(&mut self, forward: Tuple) {
         if self.direction_guessed && self.orig.inverse() == forward {
             self.orig = forward;
-            self.progress.reverse();
+            if let Some(progress) = &mut self.progress {
+                progress.reverse();
+            }
         }
         self.direction_guessed = false;
     }
 
     /// Takes in how conntrack showed its entry.
     /// `told`: conntrack announced it as new; `begins`: it did not stand before.
-    pub(super) fn view(&mut self, ct: CtTuples, told: bool, begins: bool, at: (Time, Cite)) {
+    pub(super) fn view(
+        &mut self,
+        ct: Arc<CtTuples>,
+        told: bool,
+        begins: bool,
+        at: (Time, ShownBy),
+    ) {
         let view = CtView {
             ct,
             told,
@@ -389,24 +456,15 @@ impl Connection {
     }
 
     fn add_view(&mut self, view: CtView) {
-        let CtView {
-            ct,
-            told,
-            begins,
-            first,
-            last,
-        } = view;
         let room = self.views.len() < MAX_VIEWS;
-        match self
-            .views
-            .iter_mut()
-            .find(|v| (v.ct, v.told, v.begins) == (ct, told, begins))
-        {
+        let same =
+            |v: &&mut CtView| (&v.ct, v.told, v.begins) == (&view.ct, view.told, view.begins);
+        match self.views.iter_mut().find(same) {
             Some(known) => {
-                known.first = known.first.min(first);
-                known.last = known.last.max(last);
+                known.first = known.first.min(view.first);
+                known.last = known.last.max(view.last);
             }
-            None if room => push_tight(&mut self.views, view),
+            None if room => self.views.push(view),
             None => {}
         }
     }
@@ -414,21 +472,20 @@ impl Connection {
     /// What all views together say. A later view of the same entry knows more: confirmed, reply seen.
     fn retell(&mut self) {
         let mut latest = self.events.iter().rev();
-        self.ipvs = latest.find_map(|e| sent_by_ipvs(&e.record));
+        self.ipvs = latest.find_map(|e| sent_by_ipvs(&e.record)).map(Box::new);
         self.views.sort_by_key(|v| v.first);
         self.ct = None;
         for CtView { ct, .. } in &self.views {
-            let known = self.ct.map_or(0, |known| known.status.0);
+            let known = self.ct.as_ref().map_or(0, |known| known.status.0);
             if known & ct.status.0 == known {
-                self.ct = Some(*ct);
+                self.ct = Some(Arc::clone(ct));
             }
         }
-        self.ct_cite = self.views.first().map(|v| v.first.1);
         self.ct_new = self.views.iter().any(|v| v.told);
         let begun = self.views.iter().filter(|v| v.begins);
         self.new = begun.map(|v| v.first.0).min();
         self.began = self.new.map_or(self.began, |new| new.min(self.began));
-        match self.ct {
+        match &self.ct {
             Some(ct) => {
                 self.orig = ct.orig;
                 self.direction_guessed = false;
@@ -462,9 +519,9 @@ impl Connection {
         let is_later = |t: Time| t + GRAIN >= start;
         let is_earlier = |t: Time| t + GRAIN < start && t + GRAIN >= from;
         let leaves = |v: &CtView| later.claims(&v.ct) && is_later(v.first.0);
-        let (left, kept): (Vec<CtView>, _) = self.views.iter().partition(|v| leaves(v));
+        let (left, kept): (Views, Views) = self.views.iter().cloned().partition(leaves);
         let comes = |v: &CtView| self.claims(&v.ct) && is_earlier(v.last.0);
-        let (came, stayed): (Vec<CtView>, _) = later.views.iter().partition(|v| comes(v));
+        let (came, stayed): (Views, Views) = later.views.iter().cloned().partition(comes);
         // One connection has one entry: what would be a second one stays where it is.
         if alike(&kept, &came) && alike(&stayed, &left) {
             self.views = kept.into_iter().chain(came).collect();
@@ -480,15 +537,13 @@ impl Connection {
     /// A view that was told before and after the later connection began is of both.
     fn share(&mut self, later: &mut Connection, is_later: impl Fn(Time) -> bool) {
         for view in &mut self.views {
-            let CtView {
-                ct, first, last, ..
-            } = *view;
-            if is_later(last.0) && !is_later(first.0) && later.claims(&ct) {
+            let (first, last) = (view.first, view.last);
+            if is_later(last.0) && !is_later(first.0) && later.claims(&view.ct) {
                 view.last = first;
                 later.add_view(CtView {
                     first: last,
                     last,
-                    ..*view
+                    ..view.clone()
                 });
             }
         }
@@ -504,7 +559,7 @@ impl Connection {
         let concerns = |t: &Tuple| other.leg(t).is_some();
         // A sequence number, or conntrack, can say that it is not theirs.
         let same_isn = |isn: Option<u32>| isn.is_none() || other.isn.is_none() || isn == other.isn;
-        let same_ct = |ct: Option<CtTuples>| match (ct, other.ct) {
+        let same_ct = |ct: Option<&CtTuples>| match (ct, &other.ct) {
             (Some(ct), Some(own)) => (ct.orig, ct.reply) == (own.orig, own.reply),
             _ => true,
         };
@@ -526,11 +581,11 @@ impl Connection {
             return;
         }
         // A view goes with the record that showed it.
-        let is_moved = |v: &CtView| events.iter().any(|e| e.cite == v.first.1);
-        let (views, kept): (Vec<CtView>, _) = self.views.iter().partition(|v| is_moved(v));
+        let is_moved = |v: &CtView| events.iter().any(|e| ShownBy::Record(e.cite) == v.first.1);
+        let (views, kept): (Views, Views) = self.views.drain(..).partition(is_moved);
         self.views = kept;
         for view in views {
-            if alike(&other.views, &[view]) {
+            if alike(&other.views, std::slice::from_ref(&view)) {
                 other.add_view(view);
             }
         }
@@ -544,7 +599,7 @@ impl Connection {
             other.push(event);
         }
         for conn in [&mut *self, other] {
-            conn.progress = Default::default();
+            conn.progress = None;
             conn.take_stock(conn.last);
         }
         self.recount();
@@ -642,11 +697,11 @@ pub(super) fn tuples_of(record: &Record) -> [Option<Tuple>; 3] {
     }
 }
 
-fn ct_of(record: &Record) -> Option<CtTuples> {
+fn ct_of(record: &Record) -> Option<&CtTuples> {
     match &record.event {
-        Event::Drop(drop) => drop.ct,
-        Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => *ct,
-        Event::Nat { ct, by: _ } => Some(*ct),
+        Event::Drop(drop) => drop.ct.as_ref(),
+        Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => ct.as_deref(),
+        Event::Nat { ct, by: _ } => Some(ct),
         _ => None,
     }
 }

@@ -30,20 +30,23 @@ pub struct Datagrams {
 
 impl Default for Datagrams {
     fn default() -> Self {
-        Datagrams {
-            attempts: 1,
-            answered: 0,
-            sent: None,
-            answer: None,
-            answer_before: None,
-            swept: Time::default(),
-            began: Time::default(),
-            begun: Time::default(),
-        }
+        Datagrams::NONE
     }
 }
 
 impl Datagrams {
+    /// Nothing was seen of the first attempt yet.
+    pub(super) const NONE: Datagrams = Datagrams {
+        attempts: 1,
+        answered: 0,
+        sent: None,
+        answer: None,
+        answer_before: None,
+        swept: Time(0),
+        began: Time(0),
+        begun: Time(0),
+    };
+
     /// The client's latest datagram, as a sweep at `at` found it.
     pub(super) fn sent(&mut self, at: Time, last: Time) {
         self.sweep(at);

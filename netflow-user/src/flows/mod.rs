@@ -9,7 +9,7 @@ mod datagrams;
 mod progress;
 mod table;
 
-pub use connection::{Cite, ConnEvent, Connection, Leg, Sight};
+pub use connection::{Cite, ConnEvent, Connection, Leg, RecordId, Sight};
 pub use datagrams::{Datagrams, SILENCE};
 pub use progress::Hanging;
 pub use table::{Table, TableLimits};

@@ -75,10 +75,21 @@ struct Stock {
 }
 
 impl Progress {
+    /// Nothing was sent yet.
+    pub(super) const NONE: Progress = Progress {
+        swept: Time(0),
+        resent_before: 0,
+        resent: 0,
+        ack: None,
+        acked_after: None,
+        hanging: None,
+        astray: false,
+    };
+
     /// Takes in the counters after a sweep.
     pub(super) fn take_stock(conn: &Connection, forward: bool, at: Time) -> Option<Progress> {
         let stock = Stock::of(conn, forward)?;
-        let mut progress = conn.progress[usize::from(forward)].clone();
+        let mut progress = conn.progress(forward).clone();
         progress.update(at, &stock);
         Some(progress)
     }

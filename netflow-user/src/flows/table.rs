@@ -1,7 +1,7 @@
 //! The join: every record and every sweep finds its connection.
 
 use super::connection::{
-    Cite, ConnEvent, Connection, GRAIN, Leg, Sight, moment, sent_by_ipvs, tuples_of,
+    ConnEvent, Connection, GRAIN, Leg, RecordId, ShownBy, Sight, moment, sent_by_ipvs, tuples_of,
 };
 use crate::model::flow::FlowSnapshot;
 use crate::model::record::{Event, IcmpError, Record};
@@ -10,6 +10,7 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Joins tolerate any order within this time: conntrack netlink carries no kernel time and CPUs have their own
@@ -60,14 +61,15 @@ pub struct Table {
     /// Boxed: what is gone leaves a hole, which shall cost little.
     connections: Vec<Option<Box<Connection>>>,
     live: usize,
+    /// By canonical tuple: whoever has a tuple has its inverse.
     by_tuple: HashMap<Tuple, Ids, RandomState>,
     /// Addresses and ports that serve, to tell the client's side where neither SYN nor conntrack does.
     servers: HashSet<(IpAddr, u16)>,
     /// Addresses whose connections are the last to be evicted.
     watched: HashSet<IpAddr>,
     evicted: u64,
-    /// ICMP errors about packets of connections that nothing has told of yet.
-    waiting: HashMap<Tuple, Vec<(Cite, Record)>>,
+    /// ICMP errors about packets of connections that nothing has told of yet, by canonical tuple.
+    waiting: HashMap<Tuple, Vec<(RecordId, Record)>>,
     /// Records of connections that nothing else told of, those that wait included.
     unjoined: u64,
 }
@@ -105,11 +107,11 @@ impl Table {
     }
 
     /// Takes in one record.
-    pub fn record(&mut self, cite: Cite, record: &Record) {
+    pub fn record(&mut self, cite: RecordId, record: &Record) {
         self.compact();
         match &record.event {
             Event::FlowEnd { flow } => self.flow(record.time, flow),
-            Event::Nat { ct, by } => self.nat(cite, record, *ct, *by),
+            Event::Nat { ct, by } => self.nat(cite, record, ct, *by),
             Event::CtEnd { .. }
             | Event::FibError { .. }
             | Event::NeighborFailed { .. }
@@ -124,7 +126,7 @@ impl Table {
             }
             Event::Drop(drop) => {
                 if let Some(ct) = drop.ct {
-                    self.learn_ct(cite, (record.time, record.time), ct, Age::of(&ct));
+                    self.shown(cite, record, &Arc::new(ct));
                 }
                 self.attach(
                     cite,
@@ -134,9 +136,10 @@ impl Table {
             }
             Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => {
                 if let Some(ct) = ct {
-                    self.learn_ct(cite, (record.time, record.time), *ct, Age::of(ct));
+                    self.shown(cite, record, ct);
                 }
-                self.attach(cite, record, &[record.tuple, ct.map(|c| c.orig)]);
+                let orig = ct.as_ref().map(|c| c.orig);
+                self.attach(cite, record, &[record.tuple, orig]);
             }
             Event::IcmpError(IcmpError { quoted, .. }) | Event::PmtuReceived { quoted, .. } => {
                 if let Some(quoted) = quoted.filter(is_followed) {
@@ -198,8 +201,8 @@ impl Table {
         conn.last = conn.last.max(stats.last);
         if key.tuple.proto == Proto::UDP {
             match conn.leg(&key.tuple) {
-                Some(Leg::Orig) => conn.datagrams.sent(at, stats.last),
-                Some(leg) if !leg.is_forward() => conn.datagrams.got(at, stats.last),
+                Some(Leg::Orig) => conn.datagrams_mut().sent(at, stats.last),
+                Some(leg) if !leg.is_forward() => conn.datagrams_mut().got(at, stats.last),
                 _ => {}
             }
         }
@@ -209,13 +212,15 @@ impl Table {
 
     /// Takes in a row of the conntrack table: tells the direction and the backend of connections seen mid-flow.
     pub fn conntrack(&mut self, time: Time, ct: CtTuples) {
-        let known = [ct.orig, ct.orig.inverse(), ct.translated(), ct.reply];
-        if known.iter().any(|t| self.by_tuple.contains_key(t)) {
-            self.learn_ct(Cite::Conntrack(ct.orig), (time, time), ct, Age::Any);
+        let known = [ct.orig, ct.reply]
+            .iter()
+            .any(|t| self.using(t).next().is_some());
+        if known {
+            self.learn_ct(ShownBy::Table, (time, time), &Arc::new(ct), Age::Any);
         }
     }
 
-    fn syn(&mut self, cite: Cite, record: &Record, tuple: Tuple, isn: u32) {
+    fn syn(&mut self, cite: RecordId, record: &Record, tuple: Tuple, isn: u32) {
         let id = self.open(tuple, isn, record.time);
         self.push(Some(id), cite, record);
     }
@@ -246,24 +251,36 @@ impl Table {
         id
     }
 
-    fn nat(&mut self, cite: Cite, record: &Record, ct: CtTuples, by: Option<Time>) {
+    /// A record shows the entry of its packet.
+    fn shown(&mut self, cite: RecordId, record: &Record, ct: &Arc<CtTuples>) {
+        let time = (record.time, record.time);
+        self.learn_ct(ShownBy::Record(cite), time, ct, Age::of(ct));
+    }
+
+    fn nat(&mut self, cite: RecordId, record: &Record, ct: &Arc<CtTuples>, by: Option<Time>) {
         let time = (record.time, by.unwrap_or(record.time));
-        let id = self.learn_ct(cite, time, ct, Age::New { told: true });
+        let id = self.learn_ct(ShownBy::Record(cite), time, ct, Age::New { told: true });
         self.push(Some(id), cite, record);
     }
 
     /// Gives the connection of `ct.orig` its tuples, creating it if need be, and takes over what was filed under the
     /// translated form alone. What is told was so at the time, or came to be until `by`.
-    fn learn_ct(&mut self, cite: Cite, (time, by): (Time, Time), ct: CtTuples, age: Age) -> usize {
+    fn learn_ct(
+        &mut self,
+        shown: ShownBy,
+        (time, by): (Time, Time),
+        ct: &Arc<CtTuples>,
+        age: Age,
+    ) -> usize {
         // Who was seen after NAT just now with another sequence number is another connection.
         let opened =
-            |c: &Connection| c.ct.is_none() && c.isn.is_some() && c.place() + TOLERANCE >= time;
+            |c: &Connection| !c.is_tracked() && c.isn.is_some() && c.place() + TOLERANCE >= time;
         let isn = age
             .is_new()
             .then(|| self.find_where(&ct.translated(), by, opened))
             .flatten()
             .and_then(|id| self.connections[id].as_deref()?.isn);
-        let fits = |c: &Connection| match c.ct {
+        let fits = |c: &Connection| match c.ct() {
             None => {
                 let is_it =
                     c.orig == ct.orig || (c.direction_guessed && c.orig.inverse() == ct.orig);
@@ -278,11 +295,11 @@ impl Table {
             Some(id) => id,
             None => self.create((ct.orig, false), time),
         };
-        let strays = self.strays(id, (time, by), &ct, age);
+        let strays = self.strays(id, (time, by), ct, age);
         if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(ct.orig);
             let told = age == Age::New { told: true };
-            conn.view(ct, told, age.is_new(), (time, cite));
+            conn.view(Arc::clone(ct), told, age.is_new(), (time, shown));
             let tuples = conn.tuples();
             self.index(id, &tuples);
         }
@@ -294,7 +311,7 @@ impl Table {
     }
 
     /// IPVS chose where a connection goes. It tells of old ones, too: of each that it has not told of for a while.
-    fn ipvs(&mut self, cite: Cite, record: &Record, nat: &CtTuples) {
+    fn ipvs(&mut self, cite: RecordId, record: &Record, nat: &CtTuples) {
         let time = record.time;
         // Who was seen after NAT just now with another sequence number is another connection.
         let opened =
@@ -356,7 +373,7 @@ impl Table {
         for t in [ct.translated(), ct.reply] {
             let begun = |c: &Connection| c.isn.is_some() && fits(c);
             let opened = self.find_where(&t, by, begun);
-            for &other in self.by_tuple.get(&t).into_iter().flatten() {
+            for other in self.using(&t) {
                 let stray = other != id
                     && self.connections[other]
                         .as_deref()
@@ -399,10 +416,10 @@ impl Table {
             return;
         };
         let tuples = own.tuples();
-        let others = tuples.iter().filter_map(|t| self.by_tuple.get(t)).flatten();
+        let others = tuples.iter().flat_map(|t| self.using(t));
         let mut siblings: Vec<(Time, usize)> = others
-            .filter(|other| **other != id)
-            .filter_map(|other| Some((self.connections[*other].as_deref()?.place(), *other)))
+            .filter(|other| *other != id)
+            .filter_map(|other| Some((self.connections[other].as_deref()?.place(), other)))
             .collect();
         siblings.sort_unstable();
         siblings.dedup();
@@ -475,7 +492,7 @@ impl Table {
     }
 
     /// An ICMP error goes to the connection of the packet that it quotes, as soon as there is one.
-    fn complaint(&mut self, cite: Cite, record: &Record, quoted: Tuple) {
+    fn complaint(&mut self, cite: RecordId, record: &Record, quoted: Tuple) {
         let id = self.find(&quoted, record.time);
         if id.is_some() {
             return self.push(id, cite, record);
@@ -483,12 +500,12 @@ impl Table {
         self.unjoined += 1;
         let waiting: usize = self.waiting.values().map(Vec::len).sum();
         if waiting < WAITING {
-            let queue = self.waiting.entry(quoted).or_default();
+            let queue = self.waiting.entry(quoted.canonical()).or_default();
             queue.push((cite, record.clone()));
         }
     }
 
-    fn attach(&mut self, cite: Cite, record: &Record, candidates: &[Option<Tuple>]) {
+    fn attach(&mut self, cite: RecordId, record: &Record, candidates: &[Option<Tuple>]) {
         let id = self.home(record, candidates);
         if let (Some(id), Event::FirstPacket(_)) = (id, &record.event)
             && let Some(conn) = self.connections[id].as_deref_mut()
@@ -517,7 +534,7 @@ impl Table {
         })
     }
 
-    fn push(&mut self, id: Option<usize>, cite: Cite, record: &Record) {
+    fn push(&mut self, id: Option<usize>, cite: RecordId, record: &Record) {
         if let Some(conn) = id.and_then(|id| self.connections[id].as_deref_mut()) {
             conn.push(ConnEvent {
                 cite,
@@ -540,7 +557,7 @@ impl Table {
         time: Time,
         fits: impl Fn(&Connection) -> bool,
     ) -> Option<usize> {
-        let fitting = self.by_tuple.get(tuple)?.iter().filter_map(|&id| {
+        let fitting = self.using(tuple).filter_map(|id| {
             let conn = self.connections[id].as_deref().filter(|c| fits(c))?;
             // Its SYN says exactly when it began.
             let early = if conn.syn.is_some() { GRAIN } else { TOLERANCE };
@@ -551,11 +568,15 @@ impl Table {
         begun.max().or_else(|| soon.min()).map(|(.., id)| id)
     }
 
+    /// Connections that used `tuple`, in either direction, in the order in which they were first seen.
+    fn using(&self, tuple: &Tuple) -> impl DoubleEndedIterator<Item = usize> + Clone {
+        let ids = self.by_tuple.get(&tuple.canonical());
+        ids.into_iter().flatten().copied()
+    }
+
     fn newest(&self, tuple: &Tuple, fits: impl Fn(&Connection) -> bool) -> Option<usize> {
-        let ids = self.by_tuple.get(tuple)?;
-        ids.iter()
+        self.using(tuple)
             .rev()
-            .copied()
             .find(|&id| self.connections[id].as_deref().is_some_and(&fits))
     }
 
@@ -577,7 +598,7 @@ impl Table {
         self.connections.push(Some(Box::new(conn)));
         self.live += 1;
         self.index(id, &tuples);
-        if let Some(ids) = self.by_tuple.get(&orig)
+        if let Some(ids) = self.by_tuple.get(&orig.canonical())
             && ids.len() > SAME_TUPLE
             && let Some(oldest) = ids.first().copied()
         {

@@ -2,11 +2,12 @@
 
 mod histories;
 
-use super::{Cite, Connection, Leg, Table, TableLimits};
+use super::{Connection, Leg, RecordId, Table, TableLimits};
 use crate::model::conntrack::CtStatus;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
 use crate::model::record::{Event, IpvsMethod, Record, Segment};
 use crate::model::{CtTuples, Proto, Time, Tuple};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn tuple(text: &str) -> Tuple {
@@ -66,7 +67,10 @@ fn nat(orig: Tuple, reply: Tuple, ms: u64) -> Fact {
         netns: 1,
         ifindex: 0,
         tuple: None,
-        event: Event::Nat { ct, by: None },
+        event: Event::Nat {
+            ct: Arc::new(ct),
+            by: None,
+        },
     })
 }
 
@@ -95,7 +99,7 @@ fn join(facts: &[Fact]) -> Table {
     for (i, fact) in facts.iter().enumerate() {
         match fact {
             Fact::Record(r) => table.record(
-                Cite::Record {
+                RecordId {
                     input: 0,
                     item: i as u32,
                 },
@@ -237,7 +241,7 @@ fn ipvs_alone_gives_one_connection_in_any_order() {
             "{order:?}"
         );
         assert_eq!(
-            (conn.ct, conn.isn, conn.orig),
+            (conn.ct(), conn.isn, conn.orig),
             (None, Some(7), orig),
             "{order:?}"
         );
@@ -387,7 +391,7 @@ fn a_datagram_after_a_second_of_silence_is_an_attempt() {
         other @ Fact::Record(_) => other,
     };
     let table = join(&[seen(0), seen(400), seen(2000), seen(2100)]);
-    assert_eq!(only(&table).datagrams.attempts, 2);
+    assert_eq!(only(&table).datagrams().attempts, 2);
 }
 
 #[test]
@@ -396,7 +400,7 @@ fn memory_is_bounded_and_watched_connections_stay() {
     table.watch([("10.96.0.1".parse().unwrap_or_else(|_| panic!()), 80)]);
     let mut feed = |t: Tuple, n: u64| {
         if let Fact::Record(r) = syn(t, 1, n) {
-            table.record(Cite::Record { input: 0, item: 0 }, &r);
+            table.record(RecordId { input: 0, item: 0 }, &r);
         }
     };
     feed(tuple("10.1.0.5:4000>10.96.0.1:80"), 0);

@@ -10,6 +10,7 @@ use crate::model::record::{Event, Record};
 use crate::model::{CtStatus, CtTuples, Proto, Time, Tuple};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 const NFNLGRP_CONNTRACK_NEW: u32 = 1;
 const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
@@ -87,10 +88,11 @@ impl CtEvents {
             if kind != CT_NEW && kind != CT_DELETE {
                 return;
             }
-            let Some(ct) = decode(message) else {
+            let Some(ct) = decode(message).map(Arc::new) else {
                 announced.garbled += 1;
                 return;
             };
+            let tuple = Some(ct.orig);
             let (time, event) = if kind == CT_NEW {
                 (before, Event::Nat { ct, by: Some(now) })
             } else {
@@ -100,7 +102,7 @@ impl CtEvents {
                 time,
                 netns,
                 ifindex: 0,
-                tuple: Some(ct.orig),
+                tuple,
                 event,
             });
         });

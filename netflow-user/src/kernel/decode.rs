@@ -17,6 +17,7 @@ use netflow_ebpf::{
     VERSION,
 };
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +97,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
         Kind::Nat => {
             let NatRecord { ct, .. } = read(bytes)?;
             Event::Nat {
-                ct: conntrack(&ct)?.ok_or(DecodeError::Family(0))?,
+                ct: Arc::new(conntrack(&ct)?.ok_or(DecodeError::Family(0))?),
                 by: None,
             }
         }
@@ -106,7 +107,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
                 icmp_type: record.icmp_type,
                 code: record.code,
                 mtu: record.mtu,
-                ct: conntrack(&record.ct)?,
+                ct: conntrack(&record.ct)?.map(Arc::new),
             }
         }
         Kind::TcpRetransmit => {
@@ -131,7 +132,7 @@ pub fn record(bytes: &[u8], names: Names<'_>) -> Result<Record, DecodeError> {
             let NeighborWaitRecord { ip, ct, .. } = read(bytes)?;
             Event::NeighborWait {
                 ip: canonical(ip),
-                ct: conntrack(&ct)?,
+                ct: conntrack(&ct)?.map(Arc::new),
             }
         }
         Kind::CtEnd | Kind::CtInsertFailed | Kind::CtClash => entry(kind, &read(bytes)?)?,
@@ -234,7 +235,7 @@ fn conntrack(ct: &Ct) -> Result<Option<CtTuples>, DecodeError> {
 
 /// What befell a conntrack entry.
 fn entry(kind: Kind, record: &CtRecord) -> Result<Event, DecodeError> {
-    let ct = conntrack(&record.ct)?.ok_or(DecodeError::Family(0))?;
+    let ct = Arc::new(conntrack(&record.ct)?.ok_or(DecodeError::Family(0))?);
     Ok(match kind {
         Kind::CtEnd => Event::CtEnd {
             ct,

@@ -4,6 +4,7 @@ use super::flow::{Direction, FlowSnapshot, TcpFlags};
 use super::{CtTuples, Time, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// Something the kernel told us through the ring, with where and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,8 @@ pub struct Record {
     pub event: Event,
 }
 
-/// What happened. Adjacently tagged in recordings, so that a later version can add kinds.
+/// What happened. Adjacently tagged in recordings, so that a later version can add kinds. Conntrack's tuples are shared with the
+/// connection that a record becomes part of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Event {
@@ -50,7 +52,7 @@ pub enum Event {
     /// `__nf_conntrack_confirm`, or ctnetlink NEW).
     Nat {
         /// Both tuples.
-        ct: CtTuples,
+        ct: Arc<CtTuples>,
         /// Of ctnetlink, which tells no time: it was by then, and after the record's time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Time>,
@@ -58,7 +60,7 @@ pub enum Event {
     /// A conntrack entry ended (ctnetlink DESTROY or `nf_ct_delete`).
     CtEnd {
         /// Both tuples.
-        ct: CtTuples,
+        ct: Arc<CtTuples>,
         /// It had to make room for another, in a table that was full (`early_drop`).
         #[serde(default)]
         evicted: bool,
@@ -67,7 +69,7 @@ pub enum Event {
     /// a record of its own.
     CtInsertFailed {
         /// The entry that was not inserted.
-        ct: CtTuples,
+        ct: Arc<CtTuples>,
         /// Another entry had one of its tuples, and they could not be made one.
         #[serde(default)]
         clash: bool,
@@ -75,7 +77,7 @@ pub enum Event {
     /// Two packets of one connection raced for an entry, and the kernel sorted it out (`nf_ct_resolve_clash`).
     CtClash {
         /// The entry that the packet goes on with.
-        ct: CtTuples,
+        ct: Arc<CtTuples>,
     },
     /// No conntrack entry could be had for the packet of `Record::tuple`: the table is full and nothing in it may be evicted
     /// (`__nf_conntrack_alloc` says `-ENOMEM`). The packet is dropped.
@@ -91,7 +93,7 @@ pub enum Event {
         mtu: u32,
         /// Conntrack of the packet complained about.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ct: Option<CtTuples>,
+        ct: Option<Arc<CtTuples>>,
     },
     /// A local socket retransmitted (`tcp_retransmit_skb`); tuple as the socket has it (local → remote).
     TcpRetransmit {
@@ -118,7 +120,7 @@ pub enum Event {
         ip: IpAddr,
         /// Conntrack of the packet, its NAT decided.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        ct: Option<CtTuples>,
+        ct: Option<Arc<CtTuples>>,
     },
     /// A neighbour entry went to `NUD_FAILED`.
     NeighborFailed {

@@ -97,6 +97,16 @@ impl Tuple {
         }
     }
 
+    /// Of a tuple and its inverse always the same one: what both directions are found by.
+    #[must_use]
+    pub fn canonical(self) -> Tuple {
+        if (self.src, self.sport) <= (self.dst, self.dport) {
+            self
+        } else {
+            self.inverse()
+        }
+    }
+
     /// Source as address and port.
     pub fn source(&self) -> SocketAddr {
         SocketAddr::new(self.src, self.sport)

@@ -201,7 +201,7 @@ fn a_translation_is_told_once() {
             let told = seen
                 .records
                 .iter()
-                .filter(|r| matches!(r.event, Event::Nat { ct, .. } if ct.orig.dport == 80))
+                .filter(|r| matches!(&r.event, Event::Nat { ct, .. } if ct.orig.dport == 80))
                 .count();
             assert_eq!(told, 1, "without kprobes: {without_kprobes}");
         });
@@ -220,7 +220,7 @@ fn an_entry_ends() {
         let end = seen.record(
             &mut kernel,
             "the end of the entry",
-            |r| matches!(r.event, Event::CtEnd { ct, .. } if ct.orig.dport == 80),
+            |r| matches!(&r.event, Event::CtEnd { ct, .. } if ct.orig.dport == 80),
         );
         let Event::CtEnd { ct, evicted } = end.event else {
             unreachable!()

@@ -16,7 +16,7 @@ pub fn on_node(case: &Case<'_>, index: usize, view: &View, proved: bool) -> Opti
     let tables: Vec<&Flowtable> = view.facts.iter().flat_map(|f| &f.flowtables).collect();
     let count = |is: fn(CtStatus) -> bool| {
         let parts = case.attempts.iter().flat_map(|a| &a.parts);
-        let held = parts.filter(|p| p.view == index && p.conn.ct.is_some_and(|ct| is(ct.status)));
+        let held = parts.filter(|p| p.view == index && p.conn.ct().is_some_and(|ct| is(ct.status)));
         held.count()
     };
     let (held, in_hardware) = (

@@ -6,7 +6,7 @@ use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Report, Saying};
-use crate::flows::{Leg, Sight};
+use crate::flows::{Connection, Leg, Sight};
 use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Link;
@@ -341,7 +341,7 @@ pub fn snat_exhausted(case: &Case<'_>, report: &mut Report) {
 fn taken_ports(part: Part<'_>, ct: &CtTuples) -> BTreeSet<u16> {
     let of_facts = part.node.facts.iter().chain(&part.node.before);
     let entries = of_facts.flat_map(|f| f.conntrack.entries.iter().map(|e| e.tuples));
-    let seen = part.node.connections().filter_map(|c| c.ct);
+    let seen = part.node.connections().filter_map(Connection::ct);
     let rivals = entries
         .chain(seen)
         .filter(|t| t.status.confirmed() && t.orig != ct.orig && same_ends(t.reply, ct.reply));

@@ -9,6 +9,7 @@ use crate::model::query::Target;
 use crate::model::record::Event;
 use crate::model::{CtTuples, Input, Proto, Tuple};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub(super) fn top(answer: &Answer) -> &'static str {
     answer.findings.first().map_or("none", |f| f.code)
@@ -396,7 +397,7 @@ fn waiting(left: bool, answered: bool) -> Answer {
     let ct = unconfirmed(o, r);
     let wait = Event::NeighborWait {
         ip: gone.ip(),
-        ct: Some(ct),
+        ct: Some(Arc::new(ct)),
     };
     s.record(ms(10), NETNS, UPLINK, Some(r.inverse()), wait);
     if left {
@@ -415,9 +416,9 @@ fn waiting(left: bool, answered: bool) -> Answer {
 fn a_packet_that_waits_before_masquerade_is_sent_on() {
     let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
     let (o, r) = (vip(4001), reply(4001, backend()));
-    let ct = unconfirmed(o, r);
+    let ct = Some(Arc::new(unconfirmed(o, r)));
     let ip = backend().ip();
-    let wait = Event::NeighborWait { ip, ct: Some(ct) };
+    let wait = Event::NeighborWait { ip, ct };
     s.record(ms(10), NETNS, BACKEND_VETH, Some(r.inverse()), wait);
     let masked = tuple(Proto::TCP, BACKEND, 8080, NODE_A, 61_000);
     s.syn(o, CLIENT_VETH, ms(10), 7, 1);

@@ -7,6 +7,7 @@ use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{FirewallRule, NodeFacts};
 use crate::model::record::{Event, IcmpError};
 use crate::model::{Input, Proto, Time};
+use std::sync::Arc;
 
 /// The translated packet is dropped on node A; the node's facts are read again afterwards.
 fn dropped(reason: &str, before: NodeFacts, after: Option<NodeFacts>) -> Answer {
@@ -140,7 +141,7 @@ fn refused(answer: Option<(u8, u8)>, rule: Option<&str>) -> Answer {
             icmp_type,
             code,
             mtu: 0,
-            ct: Some(ct),
+            ct: Some(Arc::new(ct)),
         };
         s.record(ms(10), NETNS, CLIENT_VETH, Some(sent), event);
     }

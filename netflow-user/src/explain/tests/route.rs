@@ -8,6 +8,7 @@ use crate::model::node::{Neighbor, NodeFacts, Route, TcpSocket};
 use crate::model::record::Event;
 use crate::model::{Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 const GATEWAY: &str = "192.0.2.254";
 const MAC: &str = "02:00:00:00:00:07";
@@ -137,7 +138,7 @@ fn waited(neighbor: &str, left: bool, end: Time) -> Answer {
     let ct = s.nat(o, r, ms(10));
     let wait = Event::NeighborWait {
         ip: ip(neighbor),
-        ct: Some(ct),
+        ct: Some(Arc::new(ct)),
     };
     s.record(ms(10), NETNS, UPLINK, Some(r.inverse()), wait);
     if left {

@@ -17,6 +17,7 @@ use crate::model::query::{Query, Target};
 use crate::model::record::{Drop, Event, IcmpError, IpvsMethod, NfHook, Record, Segment};
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub const CLIENT: &str = "10.9.1.5";
@@ -385,7 +386,10 @@ impl Story {
             self.netns,
             0,
             Some(ct.translated()),
-            Event::Nat { ct, by: None },
+            Event::Nat {
+                ct: Arc::new(ct),
+                by: None,
+            },
         );
         ct
     }

@@ -123,7 +123,7 @@ impl Talk {
     /// Every tuple that its packets can have; while one of them is in use nobody else gets it.
     fn forms(&self, id: u32) -> BTreeSet<Tuple> {
         let mut conn = Connection::new(self.orig(id), at(0));
-        conn.ct = Some(self.ct(id, 0));
+        conn.ct = Some(Arc::new(self.ct(id, 0)));
         conn.tuples().into_iter().collect()
     }
 }
@@ -240,7 +240,7 @@ impl History {
                     0,
                     Some(reply.inverse()),
                     Event::Nat {
-                        ct: ct(0x1a8),
+                        ct: Arc::new(ct(0x1a8)),
                         by: None,
                     },
                 );
@@ -253,14 +253,14 @@ impl History {
             Ending::Unreachable => {
                 let wait = Event::NeighborWait {
                     ip: reply.src,
-                    ct: Some(ct(0x120)),
+                    ct: Some(Arc::new(ct(0x120))),
                 };
                 self.event(id, start + 1, BACKEND_IF, Some(reply.inverse()), wait);
                 let sent = Event::IcmpSent {
                     icmp_type: 3,
                     code: 1,
                     mtu: 0,
-                    ct: Some(ct(0x120)),
+                    ct: Some(Arc::new(ct(0x120))),
                 };
                 self.event(id, end, BACKEND_IF, Some(half), sent);
                 let error = Event::IcmpError(IcmpError {
@@ -412,7 +412,7 @@ fn feed(facts: &[Told]) -> Table {
     for (item, Told { id, ms, what }) in facts.iter().enumerate() {
         match what {
             What::Record(record) => {
-                let cite = Cite::Record {
+                let cite = RecordId {
                     input: *id,
                     item: item as u32,
                 };
@@ -427,13 +427,10 @@ fn feed(facts: &[Told]) -> Table {
 
 /// Whose facts a connection of the table carries.
 fn numbers(conn: &Connection) -> BTreeSet<u32> {
-    let events = conn.events.iter().filter_map(|e| match e.cite {
-        Cite::Record { input, .. } => Some(input),
-        _ => None,
-    });
+    let events = conn.events.iter().map(|e| e.cite.input);
     let sights = conn.sights.iter().map(|s| s.stats.bytes as u32 - 1);
     let isn = conn.isn.map(|isn| isn - 1000);
-    let ct = conn.ct.map(|ct| ct.mark - 1);
+    let ct = conn.ct().map(|ct| ct.mark - 1);
     events.chain(sights).chain(isn).chain(ct).collect()
 }
 
