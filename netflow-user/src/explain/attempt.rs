@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::flows::{ConnEvent, Connection, Hanging, Leg, Sight};
 use crate::model::answer::Via;
-use crate::model::flow::Direction;
+use crate::model::flow::{Direction, TcpFlags};
 use crate::model::record::{Drop, Event, IcmpError};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
@@ -504,8 +504,8 @@ fn is_complete(part: Part<'_>) -> bool {
 }
 
 /// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
-/// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen may be one that
-/// is sent again, and its client long gone.
+/// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen, or not just before
+/// it, may be one that is sent again, and its client long gone.
 pub fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
     let stats = &answer.stats;
@@ -513,9 +513,27 @@ pub fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     stats.data.is_some()
         || stats.fin.is_some()
         || match stats.syn_ack {
-            Some(_) => acked() || (stats.syn_retrans == 0 && !is_running(part)),
+            Some(at) => {
+                let first = stats.syn_retrans == 0 && !is_running(part) && is_prompt(part, at);
+                acked() || first
+            }
             None => stats.flags.ack() && !stats.flags.rst(),
         }
+}
+
+/// A SYN-ACK at this time came less than a second after a SYN. The kernel answers at once, and again a second later at the earliest
+/// (`TCP_TIMEOUT_INIT`, <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>).
+fn is_prompt(part: Part<'_>, at: Time) -> bool {
+    let told = part.conn.events.iter().filter_map(|e| {
+        let is_syn = matches!(e.record.event, Event::Syn(_));
+        is_syn.then_some(e.record.time)
+    });
+    let counted = part.conn.sights_towards(true).flat_map(|s| {
+        let repeated = (s.stats.flags == TcpFlags::SYN).then_some(s.stats.last);
+        [s.stats.syn, repeated].into_iter().flatten()
+    });
+    let mut before = told.chain(counted).filter(|syn| *syn <= at).peekable();
+    before.peek().is_none() || before.any(|syn| at.since(syn) < UNANSWERED)
 }
 
 /// Whether the connection carries data cannot be told: one side's is being sent again without progress, none of it is

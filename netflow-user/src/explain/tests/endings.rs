@@ -85,6 +85,23 @@ fn an_answer_again_to_a_syn_that_was_not_seen_is_no_success() {
     assert_eq!(outcomes(true).ok, 1);
 }
 
+/// Its SYN was seen, the answer to it was not: some interfaces were watched before others. What is seen is sent again.
+#[test]
+fn an_answer_that_comes_a_second_late_is_no_success() {
+    let outcomes = |answered: u64| {
+        let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+        let (orig, back) = (vip(4001), reply(4001, backend()));
+        s.nat(orig, back, ms(10));
+        s.syn(orig, CLIENT_VETH, ms(10), 1, 1);
+        s.syn_ack(back, BACKEND_VETH, Direction::Ingress, ms(answered));
+        s.syn_ack(orig.inverse(), CLIENT_VETH, Direction::Egress, ms(answered));
+        explain(&[s.told(ms(8000))]).paths[0].outcomes
+    };
+    let late = outcomes(4270);
+    assert_eq!((late.ok, late.timeout), (0, 1), "{late:?}");
+    assert_eq!(outcomes(900).ok, 1);
+}
+
 /// The answer passed the client's interface before that was attached to; the client acknowledged it and says nothing yet.
 #[test]
 fn an_answer_that_was_not_seen_delivered_is_no_timeout() {
