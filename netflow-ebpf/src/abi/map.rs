@@ -146,15 +146,26 @@ pub struct DropTail {
     pub pad: [u8; 3],
 }
 
-/// A conntrack entry that a NAT record was sent for. Entries are reused by the kernel at once: it counts as the same
-/// connection only with the same ports and hash of addresses, seen again within three seconds.
+/// A conntrack entry that a NAT record was sent for, or a connection of IPVS that was told of. Entries are reused by the kernel at once:
+/// it counts as the same connection only with the same hash of addresses and ports, seen again within three seconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtSeen {
     /// Hash of both tuples.
     pub hash: u64,
-    /// Latest packet.
-    pub time: u64,
+    /// Low half of `jiffies` at the latest packet.
+    pub tick: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+impl CtSeen {
+    /// One seen at a tick.
+    #[inline]
+    #[must_use]
+    pub fn new(hash: u64, tick: u32) -> Self {
+        Self { hash, tick, pad: 0 }
+    }
 }
 
 plain!(

@@ -1,5 +1,6 @@
 //! Two clocks.
 
+use super::layout::layout;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 
 /// For events: `CLOCK_MONOTONIC`.
@@ -15,4 +16,10 @@ pub fn now() -> u64 {
 pub fn tick() -> u32 {
     // SAFETY: has no preconditions.
     unsafe { bpf_jiffies64() as u32 }
+}
+
+/// Nanoseconds since a tick, as far as ticks tell.
+#[inline(always)]
+pub fn since(earlier: u32) -> u64 {
+    u64::from(tick().wrapping_sub(earlier)) * u64::from(layout!(tick_ns))
 }

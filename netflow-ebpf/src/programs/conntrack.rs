@@ -165,19 +165,21 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
     if nfct & INFO_MASK != IP_CT_NEW {
         return None;
     }
+    // One-way traffic comes here with every packet: what is known is asked first.
+    let hash = hash(entry(nfct))?;
+    if is_seen(nfct & !INFO_MASK, hash) {
+        return None;
+    }
     let netns = Netns::of_device::<R>(dev)?;
     let ct = read(nfct)?;
     // Not confirmed: not through POSTROUTING yet (a bridge may send a packet with its first NAT round once more).
     if ct.status & IPS_CONFIRMED == 0 {
         return None;
     }
-    let now = clock::now();
-    if is_seen(nfct & !INFO_MASK, &ct, now) {
-        return None;
-    }
+    see(nfct & !INFO_MASK, hash);
     let leaving = leaving(&ct);
     let place = Place {
-        time: now,
+        time: clock::now(),
         netns,
         ifindex: field!(R, dev, dev_ifindex: u32),
         tuple: Some(&leaving),
@@ -209,22 +211,50 @@ pub fn leaving(ct: &Ct) -> Tuple {
     }
 }
 
-/// Whether a record was sent for this entry already; notes that it is seen. Another connection passes for the same one only
+/// `struct nf_conntrack_tuple`, which has no padding
+/// (<https://elixir.bootlin.com/linux/v6.18/source/include/net/netfilter/nf_conntrack_tuple.h>).
+type RawTuple = [u64; 5];
+
+/// Hash of both tuples of the entry at `ct`.
+#[inline(always)]
+fn hash(ct: *const c_void) -> Option<u64> {
+    if ct.is_null() || layout!(ct_orig) == ABSENT {
+        return None;
+    }
+    let (orig, reply) = (field_address!(ct, ct_orig), field_address!(ct, ct_reply));
+    // SAFETY: integers.
+    let (orig, reply): (RawTuple, RawTuple) = unsafe { (Probe::read(orig), Probe::read(reply)) };
+    let mut hash = 0;
+    for word in orig {
+        hash = fold(hash, word);
+    }
+    for word in reply {
+        hash = fold(hash, word);
+    }
+    Some(hash)
+}
+
+/// Whether a record was sent for this entry already; notes that it is seen again. Another connection passes for the same one only
 /// with the same conntrack entry and hash within three seconds.
 #[inline(always)]
-fn is_seen(address: u64, ct: &Ct, now: u64) -> bool {
-    let hash = mix(mix(0, &ct.orig), &ct.reply);
-    if let Some(seen) = CT_SEEN.get_ptr_mut(&address) {
-        // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.
-        let seen = unsafe { &mut *seen };
-        let again = seen.hash == hash && now.wrapping_sub(seen.time) < AGAIN_AFTER;
-        seen.hash = hash;
-        seen.time = now;
-        return again;
+fn is_seen(address: u64, hash: u64) -> bool {
+    let Some(seen) = CT_SEEN.get_ptr_mut(&address) else {
+        return false;
+    };
+    // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.
+    let seen = unsafe { &mut *seen };
+    let again = seen.hash == hash && clock::since(seen.tick) < AGAIN_AFTER;
+    if again {
+        seen.tick = clock::tick();
     }
+    again
+}
+
+/// Notes that a record is sent for this entry.
+#[inline(always)]
+fn see(address: u64, hash: u64) {
     // A full map only means a record more.
-    let _ = CT_SEEN.insert(&address, &CtSeen { hash, time: now }, 0);
-    false
+    let _ = CT_SEEN.insert(&address, &CtSeen::new(hash, clock::tick()), 0);
 }
 
 /// Folds a tuple into a hash.

@@ -259,8 +259,7 @@ fn turn(skb: *mut __sk_buff, sight: &Sight, value: &mut FlowValue) {
             value.syn_retrans += 1;
             return;
         }
-        let idle = clock::tick().wrapping_sub(value.last_tick);
-        if u64::from(idle) * u64::from(layout!(tick_ns)) < FLOW_END_WITHIN {
+        if clock::since(value.last_tick) < FLOW_END_WITHIN {
             flow_end(sight, value, now);
         }
         // SAFETY: a valid reference.

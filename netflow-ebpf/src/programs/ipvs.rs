@@ -53,10 +53,9 @@ fn sent(ctx: &ProbeContext) -> Option<()> {
             u16::from_be(Probe::read(at::<u16>(cp, modules.vs_dport))),
         )
     };
-    let now = clock::now();
     // Every packet comes here: look no further than to what is known already.
     let hash = u64::from(cport) << 16 | u64::from(dport);
-    if is_known(cp as u64, hash, now) {
+    if is_known(cp as u64, hash) {
         return None;
     }
     let skb = Skb::watched::<Probe>(ctx.arg(0)?)?;
@@ -81,7 +80,7 @@ fn sent(ctx: &ProbeContext) -> Option<()> {
     } else {
         (dst, dport, 6)
     };
-    send(&skb, &tuple, method, to, now)
+    send(&skb, &tuple, method, to, clock::now())
 }
 
 #[kprobe]
@@ -131,14 +130,14 @@ fn send(skb: &Skb, tuple: &Tuple, method: u8, to: (Addr, u16, u8), now: u64) -> 
 
 /// Whether the connection was told of already; notes that it is in use.
 #[inline(always)]
-fn is_known(cp: u64, hash: u64, now: u64) -> bool {
+fn is_known(cp: u64, hash: u64) -> bool {
     if let Some(seen) = IPVS_SEEN.get_ptr_mut(&cp) {
         // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.
         let seen = unsafe { &mut *seen };
-        let known = seen.hash == hash && now.wrapping_sub(seen.time) < AGAIN_AFTER;
-        *seen = CtSeen { hash, time: now };
+        let known = seen.hash == hash && clock::since(seen.tick) < AGAIN_AFTER;
+        *seen = CtSeen::new(hash, clock::tick());
         return known;
     }
-    let _ = IPVS_SEEN.insert(&cp, &CtSeen { hash, time: now }, 0);
+    let _ = IPVS_SEEN.insert(&cp, &CtSeen::new(hash, clock::tick()), 0);
     false
 }

@@ -128,7 +128,7 @@ fn ip<R: Read>(neigh: *const c_void) -> Option<Addr> {
     match field!(R, table, neigh_family: i32) {
         // SAFETY: an integer.
         AF_INET => Some(Addr::v4(unsafe { Probe::read(key) })),
-        AF_INET6 => Some(address::<Probe>(key)),
+        AF_INET6 => Some(address::<Probe>(key.cast())),
         _ => None,
     }
 }

@@ -14,6 +14,9 @@ pub trait Read {
     /// # Safety
     /// Any bytes are a valid `T`.
     unsafe fn read<T: Copy>(address: *const T) -> T;
+
+    /// The IPv6 address at `at`.
+    fn address(at: *const [u32; 4]) -> Addr;
 }
 
 /// By a plain load: the address is a pointer that the verifier knows plus an offset from BTF.
@@ -25,6 +28,21 @@ impl Read for Direct {
         // Volatile, so that each field is one load of its own size: the verifier does not take two fields in one.
         // SAFETY: the verifier has checked the field, and a bad pointer reads as zero.
         unsafe { address.read_volatile() }
+    }
+
+    /// Word by word: a plain load takes eight bytes at most.
+    #[inline(always)]
+    fn address(at: *const [u32; 4]) -> Addr {
+        let word = |n| at.cast::<u32>().wrapping_add(n);
+        // SAFETY: integers.
+        unsafe {
+            Addr([
+                Self::read(word(0)),
+                Self::read(word(1)),
+                Self::read(word(2)),
+                Self::read(word(3)),
+            ])
+        }
     }
 }
 
@@ -45,6 +63,12 @@ impl Read for Probe {
             );
             value.assume_init()
         }
+    }
+
+    #[inline(always)]
+    fn address(at: *const [u32; 4]) -> Addr {
+        // SAFETY: integers.
+        Addr(unsafe { Self::read(at) })
     }
 }
 
@@ -67,18 +91,10 @@ pub fn forgotten<T: Copy>(mut value: T) -> T {
     value
 }
 
-/// The IPv6 address at `at`, word by word: a plain load takes eight bytes at most.
+/// The IPv6 address at `at`.
 #[inline(always)]
-pub fn address<R: Read>(at: *const u32) -> Addr {
-    // SAFETY: integers.
-    unsafe {
-        Addr([
-            R::read(at),
-            R::read(at.wrapping_add(1)),
-            R::read(at.wrapping_add(2)),
-            R::read(at.wrapping_add(3)),
-        ])
-    }
+pub fn address<R: Read>(at: *const [u32; 4]) -> Addr {
+    R::address(at)
 }
 
 /// `field_address!(base, name)`: the address of the field of [`netflow_ebpf::Layout`] called `name` of the struct at `base`.
