@@ -133,29 +133,31 @@ impl Ratios {
     }
 
     /// The mean of each.
-    pub fn figures(&self, what: &str, unit: &'static str) -> Vec<Figure> {
-        let of = |how: &str, values: &[f64]| {
-            let (mean, interval) = mean(values);
-            Figure {
-                interval: Some(interval),
-                ..Figure::new(format!("{what}, {how}"), mean, unit)
-            }
-        };
-        vec![
-            of("without netflow", &self.without),
-            of("with it", &self.with),
+    pub fn figures(&self, what: &str, unit: &'static str) -> [Figure; 2] {
+        [
+            mean_of(format!("{what}, without netflow"), &self.without, unit),
+            self.with(&format!("{what}, with it"), unit),
         ]
+    }
+
+    /// The mean with netflow.
+    pub fn with(&self, what: &str, unit: &'static str) -> Figure {
+        mean_of(what.to_owned(), &self.with, unit)
     }
 
     /// Each round with netflow to the round before it without: the mean.
     pub fn ratio(&self, what: &str) -> Figure {
         let pairs = self.without.iter().zip(&self.with);
         let ratios: Vec<f64> = pairs.map(|(without, with)| with / without).collect();
-        let (mean, interval) = mean(&ratios);
-        Figure {
-            interval: Some(interval),
-            ..Figure::new(format!("{what}, with to without"), mean, "×")
-        }
+        mean_of(format!("{what}, with to without"), &ratios, "×")
+    }
+}
+
+fn mean_of(what: String, values: &[f64], unit: &'static str) -> Figure {
+    let (mean, interval) = mean(values);
+    Figure {
+        interval: Some(interval),
+        ..Figure::new(what, mean, unit)
     }
 }
 

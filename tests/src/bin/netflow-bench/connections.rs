@@ -24,21 +24,26 @@ const ANSWER: u32 = 200;
 pub struct Cost {
     /// CPU time of the whole machine for one connection, microseconds.
     pub cpu: f64,
+    /// Of that, netflow's own process.
+    pub own: f64,
     /// Connections in a second, one after the other.
     pub rate: f64,
 }
 
-/// Dials in a round.
-pub fn cost(lab: &Lab, world: &World) -> Result<Cost> {
+/// Dials in a round, beside netflow or without it.
+pub fn cost(lab: &Lab, world: &World, netflow: Option<&Netflow>) -> Result<Cost> {
+    let own = || netflow.map_or(Ok(0.0), Netflow::cpu);
     let cpus = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)?;
     let cpus = cpus.context("no number of CPUs")? as f64;
-    let (idle, began) = (idle()?, Instant::now());
+    let (idle, own_before, began) = (idle()?, own()?, Instant::now());
     connect(lab, world, CONNECTIONS)?;
     let seconds = began.elapsed().as_secs_f64();
     let busy = seconds * 1e6 * cpus - (self::idle()? - idle);
+    let own = own()? - own_before;
     let count = f64::from(CONNECTIONS);
     Ok(Cost {
         cpu: busy / count,
+        own: own / count,
         rate: count / seconds,
     })
 }
@@ -74,9 +79,9 @@ fn request(to: SocketAddr) -> Result<()> {
 /// Records of the ring per connection: all that the recording holds of what was dialled.
 pub fn records(lab: &Lab, world: &World) -> Result<Figure> {
     connect(lab, world, COUNTED)?;
-    let netflow = Netflow::start(lab, world)?;
+    let (netflow, _) = Netflow::recording(lab, world)?;
     connect(lab, world, COUNTED)?;
-    let recording = netflow.stop()?;
+    let recording = netflow.stop()?.context("no recording")?;
     let records = f64::from(count(&recording)?) / f64::from(COUNTED);
     ensure!(
         records >= 1.0,

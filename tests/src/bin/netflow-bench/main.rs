@@ -68,23 +68,28 @@ fn measure(lab: &Lab, world: &World) -> Result<Figures> {
     connections::open_ports(lab)?;
     progress("records per connection");
     let mut figures = vec![connections::records(lab, world)?];
-    let mut with = Vec::new();
     let mut without = Vec::new();
+    let mut with = Vec::new();
+    let mut recording = Vec::new();
     for round in 1..=ROUNDS {
         progress(&format!("round {round} of {ROUNDS}"));
-        without.push(load(lab, world)?);
+        without.push(load(lab, world, None)?);
         let netflow = Netflow::start(lab, world)?;
-        with.push(load(lab, world)?);
+        with.push(load(lab, world, Some(&netflow))?);
         if round == ROUNDS {
             figures.extend(footprint::of(&netflow)?);
         }
         netflow.stop()?;
+        let (netflow, _) = Netflow::recording(lab, world)?;
+        recording.push(connections::cost(lab, world, Some(&netflow))?);
+        netflow.stop()?;
     }
     figures.extend(compare(&without, &with));
+    figures.extend(compare_recording(&without, &recording));
     progress("start beside 100 veths");
     figures.push(footprint::start(lab, world)?);
     progress("programs");
-    figures.extend(programs::per_connection(lab, world)?);
+    figures.extend(programs::spent(lab, world)?);
     progress("");
     Ok(Figures::new(figures))
 }
@@ -97,9 +102,9 @@ struct Load {
     datagrams: f64,
 }
 
-fn load(lab: &Lab, world: &World) -> Result<Load> {
+fn load(lab: &Lab, world: &World, netflow: Option<&Netflow>) -> Result<Load> {
     Ok(Load {
-        connections: connections::cost(lab, world)?,
+        connections: connections::cost(lab, world, netflow)?,
         bulk: throughput::bulk(lab, world)?,
         segments: throughput::segments(lab, world)?,
         datagrams: throughput::datagrams(lab)?,
@@ -114,8 +119,10 @@ fn compare(without: &[Load], with: &[Load]) -> Vec<Figure> {
     let bulk = ratios(|l| l.bulk);
     let segments = ratios(|l| l.segments);
     let datagrams = ratios(|l| l.datagrams);
-    let mut figures = cpu.figures("CPU of a VIP connection", "µs");
+    let mut figures = Vec::from(cpu.figures("CPU of a VIP connection", "µs"));
     figures.push(cpu.ratio("CPU of a VIP connection").at_most(1.08));
+    let own = ratios(|l| l.connections.own);
+    figures.push(own.with("CPU of a VIP connection, netflow's process", "µs"));
     figures.extend(rate.figures("VIP connections, one after the other", "/s"));
     figures.push(rate.ratio("VIP connections"));
     figures.extend(bulk.figures("bulk through the VIP", "MB/s"));
@@ -125,6 +132,14 @@ fn compare(without: &[Load], with: &[Load]) -> Vec<Figure> {
     figures.extend(datagrams.figures("UDP in frames of 64 bytes", "/s"));
     figures.push(datagrams.ratio("UDP in frames of 64 bytes").at_least(0.88));
     figures
+}
+
+/// Each round with a recording, too, beside the round without netflow before.
+fn compare_recording(without: &[Load], recording: &[connections::Cost]) -> [Figure; 2] {
+    let without = without.iter().map(|l| l.connections.cpu);
+    let cpu = Ratios::new(without, recording.iter().map(|c| c.cpu));
+    let what = "CPU of a VIP connection, netflow recording";
+    [cpu.with(what, "µs"), cpu.ratio(what)]
 }
 
 /// It takes minutes: somebody who waits is told what for.

@@ -1,12 +1,17 @@
 //! netflow on the client's node, as it ships.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netflow_tests::lab::Lab;
-use netflow_tests::netflow::Running;
+use netflow_tests::netflow::{Ended, Running};
 use netflow_tests::world::World;
+use netflow_user::model::Input;
+use netflow_user::model::recording::Reader;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::path::PathBuf;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long netflow may take to attach, and to go.
@@ -15,14 +20,30 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A run that goes on.
 pub struct Netflow {
     running: Running,
-    recording: PathBuf,
-    /// From its start until everything was attached.
-    pub attached_after: Duration,
+    recording: Option<PathBuf>,
 }
 
 impl Netflow {
-    /// Starts it and waits until it is attached.
+    /// Starts it without a recording, and waits until it has attached and read the node. What shows that is a recording all the same:
+    /// it goes into a pipe, which is closed then, so that netflow gives it up.
     pub fn start(lab: &Lab, world: &World) -> Result<Netflow> {
+        let pipe = lab.dir().join("bench.fifo");
+        let _ = std::fs::remove_file(&pipe);
+        mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).context("no pipe for the recording")?;
+        let running = Running::start(lab, 0, &world.asked, &[], 600, pipe.clone())?;
+        let (told, hear) = channel();
+        // Nothing comes where netflow does not start.
+        thread::spawn(move || told.send(has_node(&pipe)));
+        let read = hear.recv_timeout(PATIENCE).unwrap_or(false);
+        ensure!(read, "netflow did not read the node in time");
+        Ok(Netflow {
+            running,
+            recording: None,
+        })
+    }
+
+    /// Starts it with a recording, and waits until it has attached and read the node. Says how long it took to attach.
+    pub fn recording(lab: &Lab, world: &World) -> Result<(Netflow, Duration)> {
         let recording = lab.dir().join("bench.nfrec");
         let _ = std::fs::remove_file(&recording);
         let began = Instant::now();
@@ -37,11 +58,11 @@ impl Netflow {
             running.wait_node_read(PATIENCE),
             "netflow did not read the node in time"
         );
-        Ok(Netflow {
+        let netflow = Netflow {
             running,
-            recording,
-            attached_after,
-        })
+            recording: Some(recording),
+        };
+        Ok((netflow, attached_after))
     }
 
     /// Its process.
@@ -49,18 +70,43 @@ impl Netflow {
         self.running.id()
     }
 
-    /// Has it answer from what it has seen, and go.
-    pub fn stop(self) -> Result<PathBuf> {
+    /// CPU time of its process so far, microseconds (`/proc/PID/task/TID/schedstat`: of each thread first what it ran).
+    pub fn cpu(&self) -> Result<f64> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        tasks
+            .map(|task| {
+                let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+                let ran = stat.split_whitespace().next().context("empty schedstat")?;
+                Ok(ran.parse::<f64>()? / 1e3)
+            })
+            .sum()
+    }
+
+    /// Has it answer from what it has seen, and go; gives its recording, if it wrote one.
+    pub fn stop(self) -> Result<Option<PathBuf>> {
         let pid = Pid::from_raw(self.pid().cast_signed());
         let Netflow {
             mut running,
             recording,
-            ..
         } = self;
         // What was measured without it would pass for measured with it.
         ensure!(running.is_running(), "netflow ended while it was measured");
         kill(pid, Signal::SIGINT)?;
-        running.finish(PATIENCE)?.answer()?;
+        let ended = running.finish(PATIENCE)?;
+        ended.answer()?;
+        ensure!(
+            recording.is_some() || gave_up(&ended),
+            "netflow went on recording"
+        );
         Ok(recording)
     }
+}
+
+fn has_node(recording: &Path) -> bool {
+    Reader::open(recording).is_ok_and(|mut inputs| inputs.any(|i| matches!(i, Input::Node(_))))
+}
+
+/// Whether it said that its recording has stopped.
+fn gave_up(ended: &Ended) -> bool {
+    ended.stderr.contains("recording into") && ended.stderr.contains("stopped")
 }

@@ -60,6 +60,16 @@ fn transfer(lab: &Lab, world: &World, bytes: u32) -> Result<f64> {
 
 /// Datagrams that arrive in a second at a backend's own address.
 pub fn datagrams(lab: &Lab) -> Result<f64> {
+    let (arrived, took) = datagrams_sent(lab)?;
+    Ok(arrived / took.as_secs_f64())
+}
+
+/// How many of a round arrive.
+pub fn datagrams_of_a_round(lab: &Lab) -> Result<f64> {
+    Ok(datagrams_sent(lab)?.0)
+}
+
+fn datagrams_sent(lab: &Lab) -> Result<(f64, Duration)> {
     let pod = lab.plan.backends.first().context("no backend")?;
     let to = SocketAddr::new(pod.ip, PORT);
     let socket = netns::within(&lab.pod(pod), || Ok(UdpSocket::bind(to)?))?;
@@ -74,7 +84,7 @@ pub fn datagrams(lab: &Lab) -> Result<f64> {
             .map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
         let took = sent?;
         ensure!(arrived > 0, "no datagram arrived at {to}");
-        Ok(arrived as f64 / took.as_secs_f64())
+        Ok((arrived as f64, took))
     })
 }
 
