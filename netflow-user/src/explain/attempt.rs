@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::flows::{ConnEvent, Connection, Hanging, Leg, Sight};
 use crate::model::answer::Via;
-use crate::model::flow::{Direction, TcpFlags};
+use crate::model::flow::Direction;
 use crate::model::record::{Drop, Event, IcmpError};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
@@ -455,6 +455,7 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
             Some(_) if running && speaks(part) => Outcome::Reset,
             Some(_) => Outcome::Refused,
             None if running && stalled => Outcome::Stalled,
+            None if answers.iter().any(|s| is_just_answered(part, s)) => Outcome::Pending,
             None => match unanswered(attempt, part, attempt.began()) {
                 // One packet of what was open before anybody looked: the answer to it may be on its way.
                 Outcome::Timeout if running && attempt.sends() == 1 => Outcome::Pending,
@@ -504,8 +505,8 @@ fn is_complete(part: Part<'_>) -> bool {
 }
 
 /// The answer shows an open connection: a SYN-ACK that need not be sent again because the client took it up, or (where
-/// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen, or not just before
-/// it, may be one that is sent again, and its client long gone.
+/// the SYN-ACK passed before everything was attached) anything that follows one. A SYN-ACK whose SYN was not seen, or long before it,
+/// may be one that is sent again, and its client long gone.
 pub fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
     let acked = || part.conn.sights_towards(true).any(|s| s.stats.flags.ack());
     let stats = &answer.stats;
@@ -521,19 +522,18 @@ pub fn is_taken_up(part: Part<'_>, answer: &Sight) -> bool {
         }
 }
 
-/// A SYN-ACK at this time came less than a second after a SYN. The kernel answers at once, and again a second later at the earliest
-/// (`TCP_TIMEOUT_INIT`, <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>).
+/// A SYN-ACK at this time came less than a second after its connection's first SYN. The kernel answers at once, and repeats itself a
+/// second later (`TCP_TIMEOUT_INIT`, <https://elixir.bootlin.com/linux/v6.18/source/include/net/tcp.h>), as a client does whom no answer
+/// reached: a later one may answer a SYN that is sent again, as in vain as the first.
 fn is_prompt(part: Part<'_>, at: Time) -> bool {
-    let told = part.conn.events.iter().filter_map(|e| {
-        let is_syn = matches!(e.record.event, Event::Syn(_));
-        is_syn.then_some(e.record.time)
-    });
-    let counted = part.conn.sights_towards(true).flat_map(|s| {
-        let repeated = (s.stats.flags == TcpFlags::SYN).then_some(s.stats.last);
-        [s.stats.syn, repeated].into_iter().flatten()
-    });
-    let mut before = told.chain(counted).filter(|syn| *syn <= at).peekable();
-    before.peek().is_none() || before.any(|syn| at.since(syn) < UNANSWERED)
+    let is_answer = |syn: Time| syn <= at && at.since(syn) < UNANSWERED;
+    part.conn.syn().is_none_or(is_answer)
+}
+
+/// Its only SYN-ACK so far came a moment ago: the client may take it up yet.
+fn is_just_answered(part: Part<'_>, answer: &Sight) -> bool {
+    let young = |at: Time| part.node.now.since(at) < SERVED;
+    answer.stats.syn_retrans == 0 && answer.stats.syn_ack.is_some_and(young)
 }
 
 /// Whether the connection carries data cannot be told: one side's is being sent again without progress, none of it is

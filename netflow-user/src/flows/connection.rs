@@ -365,7 +365,7 @@ impl Connection {
             }
             let own = self.progress.get_or_insert_default();
             for (own, other) in own.iter_mut().zip(*progress) {
-                if own.hanging.is_none() {
+                if own.hanging.is_none() && other != Progress::NONE {
                     *own = other;
                 }
             }
@@ -401,6 +401,11 @@ impl Connection {
                 push_tight(&mut self.sights, Sight { key, stats });
             }
         }
+    }
+
+    /// When its first SYN was sent, of those that were seen.
+    pub fn syn(&self) -> Option<Time> {
+        self.syn
     }
 
     /// When it began, where that is known: what came before is of whoever had its tuples then.

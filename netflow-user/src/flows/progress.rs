@@ -50,7 +50,7 @@ enum Mark {
 }
 
 /// One direction of a TCP connection.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
     /// Latest sweep that told something, and retransmissions known before it.
     swept: Time,
@@ -72,6 +72,12 @@ struct Stock {
     resent: u32,
     /// What is not acknowledged was under way at this time.
     since: Time,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress::NONE
+    }
 }
 
 impl Progress {

@@ -369,21 +369,16 @@ impl Table {
             };
             c.nat().is_none() && same_isn && in_time
         };
-        let mut strays = Vec::new();
-        for t in [ct.translated(), ct.reply] {
-            let begun = |c: &Connection| c.isn.is_some() && fits(c);
-            let opened = self.find_where(&t, by, begun);
-            for other in self.using(&t) {
-                let stray = other != id
-                    && self.connections[other]
-                        .as_deref()
-                        .is_some_and(|c| fits(c) && (c.isn.is_none() || Some(other) == opened));
-                if stray && !strays.contains(&other) {
-                    strays.push(other);
-                }
-            }
-        }
-        strays
+        let begun = |c: &Connection| c.isn.is_some() && fits(c);
+        let opened = self.find_where(&ct.reply, by, begun);
+        let is_stray = |c: &Connection, id| fits(c) && (c.isn.is_none() || Some(id) == opened);
+        self.using(&ct.reply)
+            .filter(|&other| other != id)
+            .filter(|&other| {
+                let conn = self.connections[other].as_deref();
+                conn.is_some_and(|c| is_stray(c, other))
+            })
+            .collect()
     }
 
     /// Takes over a stray: all of it, or, where nothing but its tuple says whose it is, what came after the start.

@@ -19,9 +19,6 @@ pub enum Direction {
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// SYN and nothing else.
-    pub const SYN: TcpFlags = TcpFlags(2);
-
     /// FIN was seen.
     pub fn fin(self) -> bool {
         self.0 & 1 != 0

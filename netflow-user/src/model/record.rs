@@ -24,7 +24,7 @@ pub struct Record {
 }
 
 /// What happened. Adjacently tagged in recordings, so that a later version can add kinds. Conntrack's tuples are shared with the
-/// connection that a record becomes part of.
+/// connection that a record becomes part of (a drop's are not: few records are drops).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Event {

@@ -102,6 +102,43 @@ fn an_answer_that_comes_a_second_late_is_no_success() {
     assert_eq!(outcomes(900).ok, 1);
 }
 
+/// The Pod's interface is watched from the moment on at which the client repeats its SYN: each is answered, none is taken up.
+#[test]
+fn an_answer_to_a_repeated_syn_is_no_success() {
+    let outcomes = |end: u64, takes_it_up: bool| {
+        let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+        let (orig, back) = (vip(4001), reply(4001, backend()));
+        s.nat(orig, back, ms(10));
+        s.syn(orig, CLIENT_VETH, ms(10), 1, 2);
+        s.syn_at(
+            back.inverse(),
+            BACKEND_VETH,
+            Direction::Egress,
+            ms(1020),
+            1,
+            1,
+        );
+        s.syn_ack(back, BACKEND_VETH, Direction::Ingress, ms(1021));
+        s.syn_ack(orig.inverse(), CLIENT_VETH, Direction::Egress, ms(1021));
+        if takes_it_up {
+            s.flow(orig, CLIENT_VETH, Direction::Ingress, ms(10), |f| {
+                f.flags = TcpFlags(18);
+                f.syn = Some(ms(10));
+                f.isn = 1;
+                f.syn_retrans = 1;
+                f.last = ms(1022);
+                f.ack = 1;
+            });
+        }
+        explain(&[s.told(ms(end))]).paths[0].outcomes
+    };
+    let in_vain = outcomes(8000, false);
+    assert_eq!((in_vain.ok, in_vain.timeout), (0, 1), "{in_vain:?}");
+    let young = outcomes(1100, false);
+    assert_eq!((young.timeout, young.pending), (0, 1), "{young:?}");
+    assert_eq!(outcomes(8000, true).ok, 1);
+}
+
 /// The answer passed the client's interface before that was attached to; the client acknowledged it and says nothing yet.
 #[test]
 fn an_answer_that_was_not_seen_delivered_is_no_timeout() {
