@@ -42,8 +42,8 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// A node with and without netflow, in turn: records and CPU time of a connection through a VIP, and what each
-    /// program takes of it (root; a quiet machine)
+    /// A node without netflow, with it, and with it recording, in turn: records and CPU time of a connection through a
+    /// VIP, and what each program takes of it and of a packet (root; a quiet machine)
     Live {
         /// How to print the result
         #[arg(short, long, value_enum, default_value_t = Output::Text)]

@@ -147,11 +147,11 @@ pub struct DropTail {
 }
 
 /// A conntrack entry that a NAT record was sent for, or a connection of IPVS that was told of. Entries are reused by the kernel at once:
-/// it counts as the same connection only with the same hash of addresses and ports, seen again within three seconds.
+/// it counts as the same connection only with the same hash, seen again within three seconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CtSeen {
-    /// Hash of both tuples.
+    /// Hash of what tells it from others: both tuples; of IPVS two ports.
     pub hash: u64,
     /// Low half of `jiffies` at the latest packet.
     pub tick: u32,

@@ -166,7 +166,7 @@ fn xmit<R: Read>(skb: *const c_void, dev: *const c_void) -> Option<()> {
         return None;
     }
     // One-way traffic comes here with every packet: what is known is asked first.
-    let hash = hash(entry(nfct))?;
+    let hash = hash_of(entry(nfct))?;
     if is_seen(nfct & !INFO_MASK, hash) {
         return None;
     }
@@ -217,7 +217,7 @@ type RawTuple = [u64; 5];
 
 /// Hash of both tuples of the entry at `ct`.
 #[inline(always)]
-fn hash(ct: *const c_void) -> Option<u64> {
+fn hash_of(ct: *const c_void) -> Option<u64> {
     if ct.is_null() || layout!(ct_orig) == ABSENT {
         return None;
     }
@@ -244,7 +244,8 @@ fn is_seen(address: u64, hash: u64) -> bool {
     // SAFETY: an element of a preallocated map stays valid memory for as long as the program runs.
     let seen = unsafe { &mut *seen };
     let again = seen.hash == hash && clock::since(seen.tick) < AGAIN_AFTER;
-    if again {
+    // Once a tick: what is written goes from CPU to CPU.
+    if again && seen.tick != clock::tick() {
         seen.tick = clock::tick();
     }
     again

@@ -32,7 +32,7 @@ const AF_INET: u8 = 2;
 /// A connection is told again when it was quiet for so long: its address may be another's by then.
 const AGAIN_AFTER: u64 = 3_000_000_000;
 
-/// By address of the `struct ip_vs_conn`; the hash is of its ends.
+/// By address of the `struct ip_vs_conn`; the hash is of its ports.
 #[map]
 static IPVS_SEEN: LruHashMap<u64, CtSeen> = LruHashMap::with_max_entries(IPVS_SEEN_ENTRIES, 0);
 

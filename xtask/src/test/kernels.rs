@@ -18,8 +18,8 @@ const GUESTS: usize = 2;
 const JOBS_OF_TWO: &str = "2";
 const JOBS_ALONE: &str = "3";
 
-/// How many times as long everything may take in a guest: an emulated CPU is about ten times slower, and each has a
-/// few labs to serve. What must be said is not loosened.
+/// How many times as long everything may take in a guest: an emulated CPU is about ten times slower, two
+/// take turns, and each has a few labs to serve. What must be said is not loosened.
 const PACE: &str = "6";
 
 /// How long one kernel may take beside another.

@@ -22,7 +22,7 @@ use netflow_tests::world::World;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// Rounds without netflow and with it, in turn.
+/// Rounds without netflow, with it, and with it recording, in turn.
 const ROUNDS: usize = 7;
 
 /// Measures what netflow costs a node; exit 1 if a budget is missed. Needs root, and a machine on which nothing else runs.

@@ -1,5 +1,5 @@
-//! What the programs take of a connection and of a packet, as the kernel counts it. It keeps 15 characters of a name: programs whose names begin alike
-//! are one line.
+//! What the programs take of a connection and of a packet, as the kernel counts it. It keeps 15 characters of a name: programs whose
+//! names begin alike are one line.
 
 use crate::budget::Figure;
 use crate::netflow::Netflow;

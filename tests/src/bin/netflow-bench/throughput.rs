@@ -60,16 +60,23 @@ fn transfer(lab: &Lab, world: &World, bytes: u32) -> Result<f64> {
 
 /// Datagrams that arrive in a second at a backend's own address.
 pub fn datagrams(lab: &Lab) -> Result<f64> {
-    let (arrived, took) = datagrams_sent(lab)?;
-    Ok(arrived / took.as_secs_f64())
+    let Datagrams { arrived, took, .. } = send_datagrams(lab)?;
+    Ok(arrived as f64 / took.as_secs_f64())
 }
 
-/// How many of a round arrive.
+/// How many a round sends.
 pub fn datagrams_of_a_round(lab: &Lab) -> Result<f64> {
-    Ok(datagrams_sent(lab)?.0)
+    Ok(send_datagrams(lab)?.sent as f64)
 }
 
-fn datagrams_sent(lab: &Lab) -> Result<(f64, Duration)> {
+/// A round of them.
+struct Datagrams {
+    sent: u64,
+    arrived: u64,
+    took: Duration,
+}
+
+fn send_datagrams(lab: &Lab) -> Result<Datagrams> {
     let pod = lab.plan.backends.first().context("no backend")?;
     let to = SocketAddr::new(pod.ip, PORT);
     let socket = netns::within(&lab.pod(pod), || Ok(UdpSocket::bind(to)?))?;
@@ -82,22 +89,29 @@ fn datagrams_sent(lab: &Lab) -> Result<(f64, Duration)> {
         let arrived = arrived
             .join()
             .map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
-        let took = sent?;
+        let (sent, took) = sent?;
         ensure!(arrived > 0, "no datagram arrived at {to}");
-        Ok((arrived as f64, took))
+        Ok(Datagrams {
+            sent,
+            arrived,
+            took,
+        })
     })
 }
 
-fn send(to: SocketAddr) -> Result<Duration> {
+/// How many were sent, and how long that took.
+fn send(to: SocketAddr) -> Result<(u64, Duration)> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;
+    let mut sent = 0;
     let began = Instant::now();
     while began.elapsed() < SENDING {
         for _ in 0..64 {
             socket.send(&[0; DATAGRAM])?;
+            sent += 1;
         }
     }
-    Ok(began.elapsed())
+    Ok((sent, began.elapsed()))
 }
 
 fn arrived(socket: &UdpSocket, sent_all: &AtomicBool) -> u64 {
