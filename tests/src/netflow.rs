@@ -133,9 +133,7 @@ impl Running {
 
     /// Waits until the node was read and that is recorded; false when that does not come.
     pub fn wait_node_read(&mut self, limit: Duration) -> bool {
-        self.wait_record(limit, |path| {
-            Reader::open(path).is_ok_and(|mut inputs| inputs.any(|i| matches!(i, Input::Node(_))))
-        })
+        self.wait_record(limit, has_node)
     }
 
     fn wait_record(&mut self, limit: Duration, holds: impl Fn(&Path) -> bool) -> bool {
@@ -176,6 +174,11 @@ impl Running {
             answered: stdout.first.unwrap_or_else(now),
         })
     }
+}
+
+/// Whether a recording says that the node was read.
+pub fn has_node(recording: &Path) -> bool {
+    Reader::open(recording).is_ok_and(|mut inputs| inputs.any(|i| matches!(i, Input::Node(_))))
 }
 
 /// All that came through a pipe, and when it began.

@@ -2,15 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use netflow_tests::lab::Lab;
-use netflow_tests::netflow::Running;
+use netflow_tests::netflow::{Running, has_node};
 use netflow_tests::world::World;
-use netflow_user::model::Input;
-use netflow_user::model::recording::Reader;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, mkfifo};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,17 +33,16 @@ impl Netflow {
         let _ = std::fs::remove_file(&pipe);
         mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).context("no pipe for the recording")?;
         let running = Running::start(lab, 0, &world.asked, &[], 600, pipe.clone())?;
+        let closed = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        closed.add_watch(&pipe, AddWatchFlags::IN_CLOSE_WRITE)?;
         let (told, hear) = channel();
-        let reader = pipe.clone();
         // Nothing comes where netflow does not start.
-        thread::spawn(move || told.send(has_node(&reader)));
+        thread::spawn(move || told.send(has_node(&pipe)));
         let read = hear.recv_timeout(PATIENCE).unwrap_or(false);
         ensure!(read, "netflow did not read the node in time");
-        let end = Instant::now() + PATIENCE;
-        while holds_open(running.id(), &pipe)? {
-            ensure!(Instant::now() < end, "netflow goes on recording");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let mut closed = [PollFd::new(closed.as_fd(), PollFlags::POLLIN)];
+        let events = poll(&mut closed, PollTimeout::try_from(PATIENCE)?)?;
+        ensure!(events > 0, "netflow goes on recording");
         Ok(Netflow {
             running,
             recording: None,
@@ -96,19 +96,4 @@ impl Netflow {
         running.finish(PATIENCE)?.answer()?;
         Ok(recording)
     }
-}
-
-fn has_node(recording: &Path) -> bool {
-    Reader::open(recording).is_ok_and(|mut inputs| inputs.any(|i| matches!(i, Input::Node(_))))
-}
-
-/// Whether a process holds this file open.
-fn holds_open(pid: u32, file: &Path) -> Result<bool> {
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        // One that was closed since it was listed is none.
-        if std::fs::read_link(entry?.path()).is_ok_and(|path| path == file) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
