@@ -32,13 +32,14 @@ const OBJECT_LICENCE: &str = "Dual MIT/GPL";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that may be there in more than one version, and why.
-const DUPLICATES: [(&str, &str); 4] = [
+const DUPLICATES: [(&str, &str); 5] = [
     ("base64", "serde-saphyr is ahead of kube"),
     ("derive_more", "netlink-packet-netfilter still uses 0.99"),
     (
         "getrandom",
-        "ahash, of jsonschema, has not moved to 0.4; only tests use it",
+        "ring stays with 0.2, and ahash, of jsonschema, which only tests use, with 0.3",
     ),
+    ("hashbrown", "kube-runtime has not moved to 0.17"),
     (
         "syn",
         "procedural macros are moving from 2 to 3; none is in a binary",

@@ -65,14 +65,14 @@ pub struct TargetArgs {
     /// Only these clients: pod/NAME, deploy/NAME, ns/NAME, node/NAME, external or an address
     #[arg(long, value_name = "CLIENT")]
     pub from: Option<String>,
-    /// Namespace, where the target names none [default: default]
+    /// Namespace, where the target names none [default: the context's, with --manifests `default`]
     #[arg(short, long)]
     pub namespace: Option<String>,
 }
 
 impl TargetArgs {
-    /// The query; `None` if no target was named.
-    pub fn query(&self) -> Result<Option<Query>, Failure> {
+    /// The query; `None` if no target was named. `namespace` is meant where nothing names one.
+    pub fn query(&self, namespace: &str) -> Result<Option<Query>, Failure> {
         let named = match (&self.target, &self.svc) {
             (Some(typed), _) => target::parse(typed)?,
             (None, Some(typed)) => target::parse_svc(typed)?,
@@ -81,10 +81,15 @@ impl TargetArgs {
         let from = self.from.as_deref().map(target::parse_from).transpose()?;
         Ok(Some(target::query(
             named,
-            self.namespace.as_deref(),
+            self.namespace.as_deref().unwrap_or(namespace),
             self.port,
             from,
         )?))
+    }
+
+    /// Whether a Service was named.
+    pub fn is_named(&self) -> bool {
+        self.target.is_some() || self.svc.is_some()
     }
 
     /// `--from`, parsed.
@@ -102,6 +107,37 @@ pub struct ObjectArgs {
     /// Use what can be read of the manifests where a part is broken
     #[arg(long)]
     pub lenient: bool,
+    /// The API server, where no manifests are given.
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
+/// Which API server is asked, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Kubeconfig of the cluster, instead of $KUBECONFIG or ~/.kube/config; in a Pod its service account is used
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, instead of the current one
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// User to act as
+    #[arg(long = "as", value_name = "USER")]
+    pub act_as: Option<String>,
+    /// How long the API server may take to answer
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub request_timeout: Duration,
+}
+
+impl Default for ApiArgs {
+    fn default() -> ApiArgs {
+        ApiArgs {
+            kubeconfig: None,
+            context: None,
+            act_as: None,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// How the node is looked at.

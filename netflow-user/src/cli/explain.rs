@@ -3,10 +3,11 @@
 use super::args::{CaptureArgs, Format, ObjectArgs, TargetArgs, WindowArgs};
 use super::failure::Failure;
 use super::live::{self, Request};
+use super::objects::{self, Place};
 use super::output::Output;
 use super::render::{self, Layout};
+use super::replay;
 use super::session::{End, Observer};
-use super::{objects, replay};
 use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
 use crate::model::answer::Answer;
@@ -27,10 +28,10 @@ const CHECK_PERIOD: Duration = Duration::from_millis(250);
 /// Look at the packets to a Service and say which hop is broken, why, and what proves it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  netflow explain --svc app/web-api --manifests objects.yaml
-      watch the packets to the Service on this node (root) and name the broken hop
-  kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml | netflow explain web-api.app --manifests -
-      the same with objects fresh from the cluster
+  netflow explain --svc app/web-api
+      watch the packets to the Service on this node (root), with names from the cluster of the current context, and name the broken hop
+  netflow explain web-api.app --manifests objects.yaml
+      the same without an API server: kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml > objects.yaml
   netflow explain 10.96.12.7:8080 --manifests objects/ --from deploy/frontend --for 30s -o json
       by address, one client only, as JSON
   netflow explain --svc app/web-api --manifests objects.yaml --record worker-1.nfr
@@ -52,7 +53,7 @@ pub struct Explain {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["manifests", "lenient", "standalone", "record", "tc", "btf", "window"]
+        conflicts_with_all = ["manifests", "lenient", "kubeconfig", "context", "act_as", "standalone", "record", "tc", "btf", "window"]
     )]
     replay: Vec<PathBuf>,
 }
@@ -62,15 +63,15 @@ pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failur
     let mut target = args.target.clone();
     let mut files = args.objects.clone();
     objects::target_among_files(&mut target, &mut files);
-    let query = target.query()?;
     let mut explainer = Explainer::new(Box::new(Identities::new()));
     let query = if args.replay.is_empty() {
-        let query = query.ok_or_else(no_target)?;
-        match watch_node(args, &files, query.clone(), &mut explainer, output, format)? {
+        let (query, place) = objects::query(&target, &files)?;
+        match watch_node(args, &files, &query, &place, &mut explainer, output, format)? {
             End::Closed => query,
             End::Quit => return Ok(EXIT_INTERRUPTED),
         }
     } else {
+        let query = target.query(objects::FILES_NAMESPACE)?;
         replay::feed(&args.replay, query.as_ref(), &mut explainer, output)?
     };
     let answer = explainer.answer();
@@ -90,18 +91,22 @@ pub fn no_target() -> Failure {
 fn watch_node(
     args: &Explain,
     files: &ObjectArgs,
-    mut query: Query,
+    query: &Query,
+    place: &Place,
     explainer: &mut Explainer,
     output: &Output,
     format: Format,
 ) -> Result<End, Failure> {
-    query.for_ms = u64::try_from(args.window.window.as_millis()).unwrap_or(u64::MAX);
-    let (mut source, objects) = objects::read(files, output)?;
+    let (mut source, objects) = place.read(files, query, output)?;
     let request = Request {
-        query,
+        query: Query {
+            for_ms: u64::try_from(args.window.window.as_millis()).unwrap_or(u64::MAX),
+            ..query.clone()
+        },
+        cluster: place.cluster(),
         window: Some(args.window.window),
         capture: &args.capture,
-        source: &mut source,
+        source: &mut *source,
         objects,
     };
     let mut observer = Waiting {

@@ -29,6 +29,8 @@ use std::time::Duration;
 pub struct Request<'a> {
     /// What was asked.
     pub query: Query,
+    /// Kube context and API server; empty with files.
+    pub cluster: (&'a str, &'a str),
     /// Longest look; `None` = until somebody ends it.
     pub window: Option<Duration>,
     /// How to look.
@@ -47,14 +49,14 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<End, Failure> {
     check_services(&request.objects)?;
-    let decided = decided_by_objects(&request.query, &request.objects);
+    let decided = decided_by_objects(&request);
     if !decided {
         check_rights()?;
     }
     let recording = request.capture.record.as_deref().map(Writer::create);
     let mut feed = Feed::new(explainer, recording.transpose()?, output);
     if decided {
-        let start = start(&request.query, &request.objects, 0, Vec::new());
+        let start = start(&request, 0, Vec::new());
         feed.give(&Input::Start(Box::new(start)));
         feed.give(&Input::Objects(Box::new(request.objects)));
         feed.give(&Input::End { time: now() });
@@ -74,7 +76,7 @@ pub fn run(
         ask: Ask::default(),
     };
     let tiers = node.kernel.tiers();
-    let start = start(&request.query, &request.objects, own.inum, tiers);
+    let start = start(&request, own.inum, tiers);
     for tier in start.tiers.iter().filter(|t| !t.best) {
         output.detail(format_args!(
             "{}: {} ({})",
@@ -155,6 +157,13 @@ fn check_services(objects: &Objects) -> Result<(), Failure> {
     if !objects.is_unknown("Service") {
         return Ok(());
     }
+    if let Some(limit) = objects.limits.iter().find(|l| l.kind == "Service") {
+        return Err(Failure::new(
+            "no-services",
+            format!("Services may not be read: {}", limit.why),
+            "get, list and watch of services, endpointslices and pods are the least: `kubectl auth can-i list services -n NAMESPACE`",
+        ));
+    }
     Err(Failure::new(
         "no-services",
         format!("no Service is among the objects given ({})", objects.source),
@@ -164,26 +173,27 @@ fn check_services(objects: &Objects) -> Result<(), Failure> {
 }
 
 /// A Service that does not exist needs neither rights nor a look at packets.
-fn decided_by_objects(query: &Query, objects: &Objects) -> bool {
+fn decided_by_objects(request: &Request<'_>) -> bool {
     let mut trial = Explainer::new(Box::new(Identities::new()));
-    let start = start(query, objects, 0, Vec::new());
+    let start = start(request, 0, Vec::new());
     trial.feed(0, &Input::Start(Box::new(start)));
-    trial.feed(0, &Input::Objects(Box::new(objects.clone())));
+    trial.feed(0, &Input::Objects(Box::new(request.objects.clone())));
     trial.answer().service.is_none()
 }
 
-fn start(query: &Query, objects: &Objects, netns: u32, tiers: Vec<TierStatus>) -> Start {
+fn start(request: &Request<'_>, netns: u32, tiers: Vec<TierStatus>) -> Start {
+    let (context, server) = request.cluster;
     Start {
         time: now(),
-        node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
+        node: this_node(&request.objects, &host::addresses()).unwrap_or_else(host::name),
         netns,
         kernel: host::kernel(),
         version: env!("CARGO_PKG_VERSION").into(),
         commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
         tiers,
-        query: query.clone(),
-        context: String::new(),
-        server: String::new(),
+        query: request.query.clone(),
+        context: context.to_owned(),
+        server: server.to_owned(),
     }
 }
 

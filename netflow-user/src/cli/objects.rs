@@ -1,15 +1,18 @@
-//! `--manifests`: where objects come from.
+//! Where objects come from: the API, or files (`--manifests`).
 
-use super::args::{ObjectArgs, TargetArgs};
+use super::args::{ApiArgs, ObjectArgs, TargetArgs};
 use super::failure::Failure;
 use super::output::Output;
 use super::target;
+use crate::cluster::access::{Access, AccessError, Wish};
+use crate::cluster::live::LiveSource;
 use crate::cluster::manifests::ManifestSource;
 use crate::model::objects::Objects;
+use crate::model::query::{From, Query};
 use crate::model::source::{ObjectSource, SourceError};
 
 /// Manifests that say on stderr what of them cannot be used.
-pub struct Manifests<'a> {
+struct Manifests<'a> {
     source: ManifestSource,
     output: &'a Output,
 }
@@ -24,23 +27,108 @@ impl ObjectSource for Manifests<'_> {
     }
 }
 
-/// Opens the source and reads it once.
-pub fn read<'a>(
-    args: &ObjectArgs,
-    output: &'a Output,
-) -> Result<(Manifests<'a>, Objects), Failure> {
-    if args.manifests.is_empty() {
-        return Err(Failure::new(
-            "no-objects",
-            "nothing says what the cluster looks like",
-            "give --manifests a file or directory, for example the output of `kubectl get \
-             svc,endpointslices,pods,nodes,namespaces,networkpolicies -A -o yaml`",
-        ));
+/// The namespace that is meant where files tell nothing of a context.
+pub const FILES_NAMESPACE: &str = "default";
+
+/// What is asked, and where the objects come from that decide it.
+pub fn query(target: &TargetArgs, files: &ObjectArgs) -> Result<(Query, Place), Failure> {
+    if !target.is_named() {
+        return Err(super::explain::no_target());
     }
-    let source = ManifestSource::open(&args.manifests, args.lenient).map_err(SourceError::from)?;
-    let mut source = Manifests { source, output };
-    let objects = source.poll()?.unwrap_or_default();
-    Ok((source, objects))
+    // What is mistyped is said before anything is looked for.
+    target.query(FILES_NAMESPACE)?;
+    let place = Place::of(files)?;
+    let query = target.query(place.namespace())?;
+    Ok((query.ok_or_else(super::explain::no_target)?, place))
+}
+
+/// Where objects are to come from.
+pub enum Place {
+    /// From files.
+    Files,
+    /// From the API.
+    Api(Box<Access>),
+}
+
+impl Place {
+    /// As the options say.
+    pub fn of(args: &ObjectArgs) -> Result<Place, Failure> {
+        if !args.manifests.is_empty() {
+            return Ok(Place::Files);
+        }
+        let ApiArgs {
+            kubeconfig,
+            context,
+            act_as,
+            request_timeout,
+        } = args.api.clone();
+        let access = Access::find(&Wish {
+            kubeconfig,
+            context,
+            act_as,
+            timeout: request_timeout,
+        });
+        match access {
+            Ok(access) => Ok(Place::Api(Box::new(access))),
+            Err(e @ AccessError::Nothing) => Err(Failure::new(
+                "no-objects",
+                format!("nothing says what the cluster looks like: {e}"),
+                e.hint(),
+            )),
+            Err(e) => Err(SourceError::from(e).into()),
+        }
+    }
+
+    /// The namespace that is meant where none is named.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Place::Files => FILES_NAMESPACE,
+            Place::Api(access) => access.namespace(),
+        }
+    }
+
+    /// Kube context and API server; empty with files.
+    pub fn cluster(&self) -> (&str, &str) {
+        match self {
+            Place::Files => ("", ""),
+            Place::Api(access) => (&access.context, &access.server),
+        }
+    }
+
+    /// Opens the source and reads it once.
+    pub fn read<'a>(
+        &self,
+        args: &ObjectArgs,
+        query: &Query,
+        output: &'a Output,
+    ) -> Result<(Box<dyn ObjectSource + 'a>, Objects), Failure> {
+        let mut source: Box<dyn ObjectSource + 'a> = match self {
+            Place::Files => {
+                let source = ManifestSource::open(&args.manifests, args.lenient);
+                let source = source.map_err(SourceError::from)?;
+                Box::new(Manifests { source, output })
+            }
+            Place::Api(access) => {
+                output.progress(&format!("reading the objects of {}", access.title()));
+                let source = LiveSource::open(access, &namespaces(query));
+                output.progress("");
+                Box::new(source?)
+            }
+        };
+        let objects = source.poll()?.unwrap_or_default();
+        Ok((source, objects))
+    }
+}
+
+/// Those that a query cannot be answered without.
+fn namespaces(query: &Query) -> Vec<String> {
+    let mut all = vec![query.namespace.clone()];
+    let other = match &query.from {
+        Some(From::Pod(Some(n), _) | From::Deploy(Some(n), _) | From::Namespace(n)) => Some(n),
+        _ => None,
+    };
+    all.extend(other.filter(|n| **n != query.namespace).cloned());
+    all
 }
 
 /// `--manifests` takes every word up to the next option. A last one that is no file but reads as a target is the target.
@@ -78,7 +166,7 @@ mod tests {
             };
             let mut files = ObjectArgs {
                 manifests: words.iter().map(Into::into).collect(),
-                lenient: false,
+                ..ObjectArgs::default()
             };
             target_among_files(&mut named, &mut files);
             assert_eq!(named.target.as_deref(), want, "{words:?}");

@@ -89,10 +89,10 @@ pub fn parse_from(typed: &str) -> Result<From, TargetError> {
     }
 }
 
-/// Puts the words together: the namespace is the target's, else `-n`, else `default`.
+/// Puts the words together: the namespace is the target's, else the one given.
 pub fn query(
     named: Named,
-    namespace: Option<&str>,
+    namespace: &str,
     port: Option<u16>,
     from: Option<From>,
 ) -> Result<Query, TargetError> {
@@ -104,14 +104,9 @@ pub fn query(
             why: format!("the target already names port {a}"),
         });
     }
-    if let Some(namespace) = namespace {
-        check_label(namespace, namespace)?;
-    }
+    check_label(namespace, namespace)?;
     Ok(Query {
-        namespace: named
-            .namespace
-            .or_else(|| namespace.map(str::to_owned))
-            .unwrap_or_else(|| "default".into()),
+        namespace: named.namespace.unwrap_or_else(|| namespace.to_owned()),
         target: named.target,
         port: named.port.or(port),
         from,
@@ -352,11 +347,11 @@ mod tests {
     #[test]
     fn namespace_and_port_come_from_the_target_first() {
         let q = |typed: &str, ns, port| query(parse(typed).unwrap(), ns, port, None);
-        let got = q("web.app:80", Some("other"), Some(80)).unwrap();
+        let got = q("web.app:80", "other", Some(80)).unwrap();
         assert_eq!((got.namespace.as_str(), got.port), ("app", Some(80)));
-        assert_eq!(q("web", Some("other"), None).unwrap().namespace, "other");
-        assert_eq!(q("web", None, Some(9)).unwrap().namespace, "default");
-        assert!(q("web:80", None, Some(81)).is_err());
-        assert!(q("web", Some("Other"), None).is_err());
+        assert_eq!(q("web", "other", None).unwrap().namespace, "other");
+        assert_eq!(q("web", "default", Some(9)).unwrap().namespace, "default");
+        assert!(q("web:80", "default", Some(81)).is_err());
+        assert!(q("web", "Other", None).is_err());
     }
 }

@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Report paths and findings of a Service as they change
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  netflow watch --svc app/web-api --manifests objects.yaml
+  netflow watch --svc app/web-api
   netflow watch web-api.app --manifests objects.yaml --from ns/shop --for 10m -o jsonl
 
 It ends with --for or Ctrl-C. Exit status: 0, or 2 if it could not run")]
@@ -41,17 +41,18 @@ pub fn run(args: &Watch, output: &Output, format: Format) -> Result<u8, Failure>
     let mut target = args.target.clone();
     let mut files = args.objects.clone();
     objects::target_among_files(&mut target, &mut files);
-    let mut query = target.query()?.ok_or_else(super::explain::no_target)?;
+    let (mut query, place) = objects::query(&target, &files)?;
     query.for_ms = args
         .window
         .map_or(0, |w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
-    let (mut source, objects) = objects::read(&files, output)?;
+    let (mut source, objects) = place.read(&files, &query, output)?;
     let mut explainer = Explainer::new(Box::new(Identities::new()));
     let request = Request {
         query,
+        cluster: place.cluster(),
         window: args.window,
         capture: &args.capture,
-        source: &mut source,
+        source: &mut *source,
         objects,
     };
     let mut lines = Lines {

@@ -3,7 +3,6 @@
 
 mod collect;
 mod document;
-mod object;
 mod problem;
 mod text;
 

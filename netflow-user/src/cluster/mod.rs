@@ -1,6 +1,9 @@
-//! Kubernetes objects: read from files, and what they say about addresses and Services.
+//! Kubernetes objects: watched in the API or read from files, and what they say about addresses and Services.
 
+pub mod access;
 pub mod ask;
 pub mod identity;
+pub mod live;
 pub mod manifests;
+mod object;
 pub mod reduce;

@@ -10,6 +10,7 @@ use super::view::View;
 use crate::model::Proto;
 use crate::model::answer::{Blind, Via};
 use crate::model::capability::{Capability, TierStatus};
+use crate::model::objects::{Away, Limit};
 
 /// Blind spots of the nodes, and of this case where a Service was found. Where the cause is `proved` on packets, a better
 /// tier would not change it, so the tiers are left to `doctor`.
@@ -160,12 +161,47 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
         }
         all.push(blind("node-not-asked", "flow", text));
     }
-    for kind in &case.objects.unknown_kinds {
-        all.push(blind(
-            "objects-unknown",
-            kind,
-            format!("No object of kind {kind} was given: none can be told from unknown"),
-        ));
+    all.extend(objects_unknown(case));
+    all
+}
+
+/// What the source of the objects could not tell, and since when it tells nothing.
+fn objects_unknown(case: &Case<'_>) -> Vec<Blind> {
+    let of_kind = |code: &str, kind: &str, text: String| Blind {
+        code: code.to_owned(),
+        node: String::new(),
+        capability: kind.to_owned(),
+        text,
+    };
+    let objects = &case.objects;
+    let limit = |kind: &str| objects.limits.iter().find(|l| l.kind == kind);
+    let mut all = Vec::new();
+    for kind in &objects.unknown_kinds {
+        let text = match limit(kind) {
+            Some(l) => format!("Objects of kind {kind} may not be read: {}", l.why),
+            None => format!("No object of kind {kind} was given: none can be told from unknown"),
+        };
+        all.push(of_kind("objects-unknown", kind, text));
+    }
+    for Limit {
+        kind,
+        namespaces,
+        why,
+    } in &objects.limits
+    {
+        if !namespaces.is_empty() {
+            let text = format!(
+                "Objects of kind {kind} may be read in {} alone: {why}",
+                namespaces.join(", ")
+            );
+            all.push(of_kind("objects-limited", kind, text));
+        }
+    }
+    if let Some(Away { since, why }) = &objects.away {
+        let text = format!(
+            "The API server has not answered since {since}: names and endpoints are as they were then ({why})"
+        );
+        all.push(of_kind("objects-old", "", text));
     }
     all
 }

@@ -30,6 +30,32 @@ pub struct Objects {
     /// Kinds of which this source could hold none because it cannot know them (for example a missing right).
     #[serde(default)]
     pub unknown_kinds: Vec<String>,
+    /// Kinds of which the source may read a part only, or nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
+    /// The source does not answer any more: everything is as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<Away>,
+}
+
+/// Of a kind not all objects may be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limit {
+    /// Kind.
+    pub kind: String,
+    /// Namespaces that are read; empty: none.
+    pub namespaces: Vec<String>,
+    /// Why no more, in the API's words.
+    pub why: String,
+}
+
+/// A source that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Away {
+    /// Since when.
+    pub since: Time,
+    /// Why.
+    pub why: String,
 }
 
 /// A Service.

@@ -3,7 +3,10 @@
 use crate::run::{BINARY, Run, error, finding, manifests, netflow, valid, without_rights};
 use serde_json::Value;
 use std::io::Write;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 #[test]
 fn nothing_named_says_what_to_name() {
@@ -35,11 +38,79 @@ fn bad_targets_and_options() {
         (&["explain", "app/web", "--port", "0"], "usage"),
         (&["explain", "--nonsense"], "usage"),
         (&["explain", "--replay", "a", "--manifests", "b"], "usage"),
+        (&["explain", "--replay", "a", "--context", "b"], "usage"),
         (&["nonsense"], "usage"),
         (&["codes", "healthy"], "unknown-code"),
     ];
     for (args, code) in table {
         netflow(args).expect_failure(code);
+    }
+}
+
+/// A kubeconfig whose one cluster is at `server`.
+fn kubeconfig(dir: &TempDir, server: &str) -> String {
+    let path = dir.path().join("kubeconfig");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: lost, users: [{{name: u, user: {{token: t}}}}],\n\
+         contexts: [{{name: lost, context: {{cluster: c, user: u}}}}],\n\
+         clusters: [{{name: c, cluster: {{server: '{server}'}}}}]}}\n"
+    );
+    std::fs::write(&path, text).expect("temporary file");
+    path.display().to_string()
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_is_said_in_time() {
+    let dir = TempDir::new().expect("a directory");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("its address").port();
+    let config = kubeconfig(&dir, &format!("https://127.0.0.1:{port}"));
+    let explain = |wait| {
+        let args = [
+            "explain",
+            "app/web",
+            "--kubeconfig",
+            &config,
+            "--request-timeout",
+            wait,
+        ];
+        let began = Instant::now();
+        let run = netflow(&args);
+        run.expect_failure("source-unreadable");
+        assert!(
+            run.stderr
+                .contains(&format!("lost https://127.0.0.1:{port}")),
+            "{run:?}"
+        );
+        assert!(run.stderr.contains("--manifests"), "{run:?}");
+        // It is run twice: for people and as JSON.
+        began.elapsed() / 2
+    };
+    let took = explain("1s");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop(silent);
+    let took = explain("20s");
+    assert!(took < Duration::from_secs(5), "refused at once: {took:?}");
+}
+
+#[test]
+fn a_kubeconfig_that_does_not_serve() {
+    let dir = TempDir::new().expect("a directory");
+    let config = kubeconfig(&dir, "https://127.0.0.1:1");
+    let table: [(&[&str], &str); 3] = [
+        (&["--kubeconfig", "/no/such/file"], "/no/such/file"),
+        (&["--kubeconfig", &config, "--context", "other"], "other"),
+        (&["--context", "other"], "no kubeconfig"),
+    ];
+    for (args, said) in table {
+        let run = netflow(&[&["explain", "app/web"], args].concat());
+        let code = if args.len() == 2 && args[0] == "--context" {
+            "no-objects"
+        } else {
+            "source-unreadable"
+        };
+        run.expect_failure(code);
+        assert!(run.stderr.contains(said), "{run:?}");
     }
 }
 

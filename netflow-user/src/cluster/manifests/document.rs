@@ -3,7 +3,7 @@
 //! A document is read in one pass, straight into the type of its kind: only fields that come before `kind` are held
 //! back. A list of 50,000 Pods so costs the memory of what is kept of them, and errors keep their place in the text.
 
-use super::object::{Kind, Object};
+use crate::cluster::object::{Kind, Object};
 use kube::core::TypeMeta;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{

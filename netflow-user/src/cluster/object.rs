@@ -1,12 +1,13 @@
-//! One object of a kind that matters.
+//! One object of a kind that matters, and what many of them are together.
 
 use crate::cluster::reduce;
-use crate::model::objects::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
+use crate::model::objects::{EndpointSlice, Namespace, NetworkPolicy, Node, Objects, Pod, Service};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use std::collections::{BTreeSet, HashSet};
 
 /// A reduced object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Object {
     Service(Service),
     Slice(EndpointSlice),
@@ -29,6 +30,16 @@ pub(super) enum Kind {
     Namespace,
     Policy,
 }
+
+/// Kinds without which part of an answer is a guess.
+pub(super) const WANTED: [Kind; 6] = [
+    Kind::Service,
+    Kind::Slice,
+    Kind::Pod,
+    Kind::Node,
+    Kind::Namespace,
+    Kind::Policy,
+];
 
 impl Kind {
     /// The kind of an object, or of the objects in a list of one kind (`PodList`).
@@ -87,6 +98,12 @@ fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
 }
 
 impl Object {
+    /// The same, to keep.
+    pub fn owned_key(&self) -> (Kind, String, String) {
+        let (kind, namespace, name) = self.key();
+        (kind, namespace.to_owned(), name.to_owned())
+    }
+
     /// What tells it from every other object: kind, namespace, name.
     pub fn key(&self) -> (Kind, &str, &str) {
         match self {
@@ -99,4 +116,47 @@ impl Object {
             Object::Policy(o) => (Kind::Policy, &o.namespace, &o.name),
         }
     }
+}
+
+/// One version of the cluster. What is of no kind in `known` may exist all the same.
+pub(super) fn version<'a>(
+    all: impl Iterator<Item = &'a Object>,
+    known: &BTreeSet<Kind>,
+) -> Objects {
+    let mut objects = Objects::default();
+    let mut endpoints = Vec::new();
+    for object in all.cloned() {
+        match object {
+            Object::Service(o) => objects.services.push(o),
+            Object::Slice(o) => objects.slices.push(o),
+            Object::Endpoints(_, _, slices) => endpoints.extend(slices),
+            Object::Pod(o) => objects.pods.push(o),
+            Object::Node(o) => objects.nodes.push(o),
+            Object::Namespace(o) => objects.namespaces.push(o),
+            Object::Policy(o) => objects.policies.push(o),
+        }
+    }
+    add_endpoints(&mut objects.slices, endpoints);
+    let is_known = |kind: &Kind| {
+        known.contains(kind) || *kind == Kind::Slice && known.contains(&Kind::Endpoints)
+    };
+    objects.unknown_kinds = WANTED
+        .iter()
+        .filter(|k| !is_known(k))
+        .map(|k| k.name().to_owned())
+        .collect();
+    objects
+}
+
+/// Legacy Endpoints stand for a Service only where it has no slice: the control plane mirrors them into slices.
+fn add_endpoints(slices: &mut Vec<EndpointSlice>, endpoints: Vec<EndpointSlice>) {
+    let sliced: HashSet<_> = slices
+        .iter()
+        .map(|s| (s.namespace.clone(), s.service.clone()))
+        .collect();
+    slices.extend(
+        endpoints
+            .into_iter()
+            .filter(|e| !sliced.contains(&(e.namespace.clone(), e.service.clone()))),
+    );
 }

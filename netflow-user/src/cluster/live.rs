@@ -1,0 +1,196 @@
+//! Kubernetes objects from the API: listed once, then watched.
+
+mod follow;
+mod store;
+
+use super::access::{Access, causes, runtime};
+use super::object::WANTED;
+use crate::model::Time;
+use crate::model::objects::Objects;
+use crate::model::source::{ObjectSource, SourceError};
+use follow::Told;
+use kube::Client;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use store::Store;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// How often it is asked whether the API still answers.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Least time between two versions of the objects.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// To put a version together takes at most one part in so many of the time.
+const REST: u32 = 10;
+
+/// Objects from the API.
+pub struct LiveSource {
+    told: Receiver<Told>,
+    store: Store,
+    title: String,
+    /// The version that `poll` has still to hand out is another than the one before.
+    changed: bool,
+    /// Not before then.
+    next: Instant,
+    /// Ends the thread when it is dropped.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LiveSource {
+    /// Lists everything that may be read. Where not all of a kind may be, these namespaces are tried.
+    ///
+    /// # Errors
+    /// The API cannot be reached, does not accept us, or is slower than the access allows.
+    pub fn open(access: &Access, namespaces: &[String]) -> Result<LiveSource, SourceError> {
+        let (to, told) = channel();
+        let (stop, stopped) = oneshot::channel();
+        let (config, timeout, namespaces) =
+            (access.config.clone(), access.timeout, namespaces.to_vec());
+        let thread = thread::Builder::new()
+            .name("kubernetes".into())
+            .spawn(move || {
+                let Ok(runtime) = runtime() else { return };
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = follow_all(config, timeout, namespaces, to) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .map_err(|e| failed(access, &e.to_string()))?;
+        let mut source = LiveSource {
+            told,
+            store: Store::new(),
+            title: access.title(),
+            changed: true,
+            next: Instant::now(),
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        source.list(access)?;
+        Ok(source)
+    }
+
+    /// Waits for the first list of each kind.
+    fn list(&mut self, access: &Access) -> Result<(), SourceError> {
+        let deadline = Instant::now() + access.timeout;
+        while !self.store.is_complete() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.told.recv_timeout(left) {
+                Ok(Told::Away(why)) => return Err(failed(access, &why)),
+                Ok(told) => {
+                    self.store.take(told, now());
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let missing: Vec<_> = self.store.missing().into_iter().collect();
+                    let why = format!(
+                        "no complete list of {} within {:?}",
+                        missing.join(", "),
+                        access.timeout
+                    );
+                    return Err(failed(access, &why));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(failed(access, "the client ended"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LiveSource {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // It cannot panic: what it does is the runtime's and kube's.
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+impl ObjectSource for LiveSource {
+    fn poll(&mut self) -> Result<Option<Objects>, SourceError> {
+        while let Ok(told) = self.told.try_recv() {
+            self.changed |= self.store.take(told, now());
+        }
+        let began = Instant::now();
+        if !self.changed || began < self.next {
+            return Ok(None);
+        }
+        self.changed = false;
+        let version = self.store.version(now(), &self.title);
+        self.next = Instant::now() + PERIOD.max(began.elapsed() * REST);
+        Ok(Some(version))
+    }
+}
+
+/// Follows every kind, and asks whether the API answers at all.
+async fn follow_all(
+    config: kube::Config,
+    timeout: Duration,
+    namespaces: Vec<String>,
+    to: Sender<Told>,
+) {
+    let client = match Client::try_from(config) {
+        Ok(client) => client,
+        Err(e) => {
+            drop(to.send(Told::Away(causes(&e))));
+            return;
+        }
+    };
+    let mut all = JoinSet::new();
+    for kind in WANTED {
+        all.spawn(follow::follow(
+            client.clone(),
+            kind,
+            namespaces.clone(),
+            to.clone(),
+        ));
+    }
+    all.spawn(listen(client, timeout, to));
+    all.join_all().await;
+}
+
+/// Says when the API ceases to answer and when it does again. A watch that fails says the first too, but is silent when it goes on.
+async fn listen(client: Client, timeout: Duration, to: Sender<Told>) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let told = match tokio::time::timeout(timeout, is_ready(&client)).await {
+            Ok(Ok(())) => Told::Back,
+            Ok(Err(why)) => Told::Away(why),
+            Err(_) => Told::Away(format!("no answer within {timeout:?}")),
+        };
+        if to.send(told).is_err() {
+            return;
+        }
+    }
+}
+
+/// `/readyz` may be read by everybody who is known (`system:public-info-viewer`); a server that refuses even that answers all the same.
+async fn is_ready(client: &Client) -> Result<(), String> {
+    let request = http::Request::get("/readyz").body(Vec::new());
+    let request = request.map_err(|e| e.to_string())?;
+    match client.request_text(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => Ok(()),
+        Err(e) => Err(causes(&e)),
+    }
+}
+
+fn failed(access: &Access, why: &str) -> SourceError {
+    SourceError {
+        what: format!("Kubernetes API ({})", access.title()),
+        why: why.to_owned(),
+        hint: "`kubectl get --raw /readyz` asks the same server; --context and --kubeconfig name another, \
+               --manifests takes the objects from files"
+            .into(),
+    }
+}
+
+fn now() -> Time {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time::default() + elapsed.unwrap_or_default()
+}

@@ -1,0 +1,191 @@
+//! One kind of objects: listed in pages, then watched, for as long as anybody listens.
+
+use super::store::Key;
+use crate::cluster::access::causes;
+use crate::cluster::object::{Kind, Object};
+use crate::cluster::reduce::{self, Invalid};
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::mpsc::Sender;
+
+/// Seconds after which a watch is begun anew: a connection that died without a word is noticed by then.
+const WATCH_SECONDS: u32 = 60;
+
+/// A kind, or its objects of one namespace.
+pub(super) type Part = (Kind, Option<String>);
+
+/// What is told of the API.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A list begins, which replaces what was known of the part.
+    Listing(Part),
+    /// An object of the list, or one that is new or changed.
+    There(Part, Box<Object>),
+    /// The list is whole.
+    Listed(Part),
+    /// An object was deleted.
+    Gone(Key),
+    /// It may not be read, and why; the namespaces that are read instead.
+    Refused(Part, String, Vec<String>),
+    /// The API does not answer, and why.
+    Away(String),
+    /// It does.
+    Back,
+}
+
+/// Follows one kind. Where not all of it may be read, these namespaces are.
+pub(super) async fn follow(client: Client, kind: Kind, namespaces: Vec<String>, to: Sender<Told>) {
+    let all = Follower { client, kind, to };
+    match kind {
+        Kind::Service => {
+            let reduce = |o| reduce::service(o).map(Object::Service);
+            all.spread::<v1::Service>(namespaces, reduce).await;
+        }
+        Kind::Slice => {
+            let reduce = |o| reduce::slice(o).map(Object::Slice);
+            all.spread::<discovery::EndpointSlice>(namespaces, reduce)
+                .await;
+        }
+        Kind::Pod => {
+            let reduce = |o| reduce::pod(o).map(Object::Pod);
+            all.spread::<v1::Pod>(namespaces, reduce).await;
+        }
+        Kind::Policy => {
+            let reduce = |o| reduce::policy(o).map(Object::Policy);
+            all.spread::<networking::NetworkPolicy>(namespaces, reduce)
+                .await;
+        }
+        Kind::Node => {
+            let reduce = |o| reduce::node(o).map(Object::Node);
+            all.whole::<v1::Node>(reduce).await;
+        }
+        Kind::Namespace => {
+            let reduce = |o| reduce::namespace(o).map(Object::Namespace);
+            all.whole::<v1::Namespace>(reduce).await;
+        }
+        // The control plane mirrors them into slices.
+        Kind::Endpoints => {}
+    }
+}
+
+/// How an object is reduced.
+type Reduce<K> = fn(K) -> Result<Object, Invalid>;
+
+#[derive(Clone)]
+struct Follower {
+    client: Client,
+    kind: Kind,
+    to: Sender<Told>,
+}
+
+/// The API does not let us read that.
+struct Forbidden(String);
+
+impl Follower {
+    /// A kind of the cluster as a whole.
+    async fn whole<K>(self, reduce: Reduce<K>)
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Kubernetes,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        if let Err(Forbidden(why)) = self.each(api, None, reduce).await {
+            self.tell(Told::Refused((self.kind, None), why, Vec::new()));
+        }
+    }
+
+    /// A kind of namespaces: all of them, else those that were named.
+    async fn spread<K>(self, namespaces: Vec<String>, reduce: Reduce<K>)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Kubernetes,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        let Err(Forbidden(why)) = self.each(api, None, reduce).await else {
+            return;
+        };
+        self.tell(Told::Refused((self.kind, None), why, namespaces.clone()));
+        let of_one = |namespace: String| {
+            let one = self.clone();
+            async move {
+                let api = Api::<K>::namespaced(one.client.clone(), &namespace);
+                let part = Some(namespace);
+                if let Err(Forbidden(why)) = one.each(api, part.clone(), reduce).await {
+                    one.tell(Told::Refused((one.kind, part), why, Vec::new()));
+                }
+            }
+        };
+        futures_util::future::join_all(namespaces.into_iter().map(of_one)).await;
+    }
+
+    /// Tells each event until nobody listens or it is forbidden to read on.
+    async fn each<K>(
+        &self,
+        api: Api<K>,
+        namespace: Option<String>,
+        reduce: Reduce<K>,
+    ) -> Result<(), Forbidden>
+    where
+        K: Resource<DynamicType = ()> + Kubernetes,
+    {
+        let part = (self.kind, namespace);
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        while let Some(event) = next(&mut events).await {
+            let told = match event {
+                Ok(Event::Init) => Some(Told::Listing(part.clone())),
+                Ok(Event::InitDone) => Some(Told::Listed(part.clone())),
+                Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                    let reduced = reduce(object);
+                    // An object that the API accepted and we do not is left out: one field is no reason to know nothing.
+                    let there = |object| Told::There(part.clone(), Box::new(object));
+                    reduced.ok().map(there)
+                }
+                Ok(Event::Delete(object)) => {
+                    let namespace = object.namespace().unwrap_or_default();
+                    Some(Told::Gone((self.kind, namespace, object.name_any())))
+                }
+                Err(error) => match refusal(&error) {
+                    Some(why) => return Err(Forbidden(why)),
+                    None => Some(Told::Away(causes(&error))),
+                },
+            };
+            if told.is_some_and(|told| !self.tell(told)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: nobody listens any more.
+    fn tell(&self, told: Told) -> bool {
+        self.to.send(told).is_ok()
+    }
+}
+
+/// What objects of the API are for the client.
+trait Kubernetes: Clone + Debug + DeserializeOwned + Send + 'static {}
+
+impl<K: Clone + Debug + DeserializeOwned + Send + 'static> Kubernetes for K {}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    stream.next().await
+}
+
+/// Why the API refuses, where it does: no right, or no such kind there.
+fn refusal(error: &watcher::Error) -> Option<String> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return None;
+    };
+    matches!(status.code, 403 | 404).then(|| status.message.clone())
+}
