@@ -73,6 +73,7 @@ pub fn run(
         query: request.query.clone(),
         local: host::addresses(),
         pods: Vec::new(),
+        aimed: None,
         ask: Ask::default(),
     };
     let tiers = node.kernel.tiers();
@@ -206,6 +207,9 @@ struct LiveNode<'a> {
     local: Vec<IpAddr>,
     /// Addresses of Pods placed on this node that have a namespace of their own; empty if no objects tell.
     pods: Vec<IpAddr>,
+    /// What the objects say should be asked.
+    aimed: Option<Ask>,
+    /// That, and clients that were met.
     ask: Ask,
 }
 
@@ -230,17 +234,24 @@ impl LiveNode<'_> {
 }
 
 impl Node for LiveNode<'_> {
-    fn aim(&mut self, objects: &Objects) {
+    fn aim(&mut self, objects: &Objects) -> bool {
         let node = this_node(objects, &self.local);
-        self.ask = ask(objects, &self.query, node.as_deref());
-        self.pods = node.map_or_else(Vec::new, |node| pods_of(objects, &node));
+        let ask = ask(objects, &self.query, node.as_deref());
+        let pods = node.map_or_else(Vec::new, |node| pods_of(objects, &node));
+        if self.aimed.as_ref() == Some(&ask) && self.pods == pods {
+            return false;
+        }
+        self.pods = pods;
         self.watch_pods();
-        let vips = self.ask.vips.iter().map(|(ip, _, _)| *ip);
-        let addresses: Vec<IpAddr> = vips.chain(self.ask.conntrack.iter().copied()).collect();
+        let vips = ask.vips.iter().map(|(ip, _, _)| *ip);
+        let addresses: Vec<IpAddr> = vips.chain(ask.conntrack.iter().copied()).collect();
         // For what does not fit into the map no room is kept.
         if let Err(e) = self.kernel.watch_addresses(&addresses) {
             self.output.detail(e);
         }
+        self.ask = ask.clone();
+        self.aimed = Some(ask);
+        true
     }
 
     fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool {
