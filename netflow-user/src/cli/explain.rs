@@ -159,7 +159,7 @@ impl Observer for Waiting<'_> {
             let began = Instant::now();
             let settled = explainer.settled();
             // The thread that looks also drains the ring: it looks a fifth of the time at most.
-            self.next_check = elapsed + CHECK_PERIOD.max(began.elapsed() * 4);
+            self.next_check = elapsed + CHECK_PERIOD.max(began.elapsed() * 5);
             if settled {
                 return ControlFlow::Break(());
             }
