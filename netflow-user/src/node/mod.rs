@@ -30,6 +30,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const ROUTES: usize = 4096;
 /// With more answers than this only those that tell something are kept: no route, a path MTU, the way to a VIP.
 const LOOKUPS: usize = 4096;
+/// Other ends of tunnels to which the ways are asked for: each costs a question, and a cluster may have thousands.
+const PEERS: usize = 512;
 
 /// Reads the node whose network namespace the calling thread is in.
 #[derive(Debug, Default)]
@@ -135,6 +137,7 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted, table: &mut connt
             facts.tunnel_peers = facts.note("tunnel peers", neighbors::tunnel_peers(&mut route));
             let lookups = wanted.lookups(&mut route, facts.netns, &[]);
             facts.lookups = facts.note("route lookups", lookups);
+            read_ways_to_peers(facts, &mut route);
         }
         Err(e) => facts.missing("links and routes", &e),
     }
@@ -155,6 +158,29 @@ fn read_own(facts: &mut NodeFacts, ask: &Ask, wanted: &Wanted, table: &mut connt
     facts.firewall = rules.firewall;
     facts.flowtables = rules.flowtables;
     facts.unread.extend(unread);
+}
+
+/// What the kernel knows of the ways to the other ends of tunnels: path MTUs that it learnt, and ends to which there is no way.
+fn read_ways_to_peers(facts: &mut NodeFacts, route: &mut Netlink) {
+    let of_links = facts.links.iter().filter_map(|l| l.tunnel.as_ref());
+    let fixed = of_links.flat_map(|t| {
+        let endpoints = t.peers.iter().filter_map(|p| p.endpoint);
+        t.remote.into_iter().chain(endpoints.map(|e| e.ip()))
+    });
+    let forwarded = facts.tunnel_peers.iter().map(|p| p.remote);
+    let mut peers: BTreeSet<IpAddr> = fixed.chain(forwarded).collect();
+    // The group of a VXLAN that floods, or an end that is not fixed, is no peer.
+    peers.retain(|ip| !ip.is_unspecified() && !ip.is_multicast());
+    if peers.len() > PEERS {
+        let why = format!("{} of them: only the first {PEERS}", peers.len());
+        facts.missing("ways to some tunnel peers", &why);
+    }
+    let netns = facts.netns;
+    let ways = peers.into_iter().take(PEERS);
+    let ways: Result<Vec<_>, _> = ways.map(|ip| routes::lookup(route, netns, ip)).collect();
+    let mut ways = facts.note("ways to tunnel peers", ways);
+    ways.retain(|l| l.errno.is_some() || l.learned_mtu().is_some());
+    facts.lookups.extend(ways);
 }
 
 fn read_conntrack(facts: &mut NodeFacts, wanted: &Wanted, table: &mut conntrack::Reader) {

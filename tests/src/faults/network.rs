@@ -1,6 +1,6 @@
 //! What lies between the nodes.
 
-use super::route::shapes;
+use super::route::{of_ipv4, shapes};
 use super::{At, Expect, Fault, Form, Vantage};
 use crate::lab::between::MUTE;
 use crate::lab::plan::{Network, Placement, Plan, Shape};
@@ -14,6 +14,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &MtuBlackholeReplies,
     &PmtuLearned,
     &PmtuIgnored,
+    &PmtuUntold,
     &MtuMismatch { told: true },
     &MtuMismatch { told: false },
     &Fragmentation,
@@ -33,6 +34,31 @@ fn transfer(world: &mut World, send: u32, receive: u32) {
             ..dial.clone()
         };
     }
+}
+
+/// The path between the nodes carries less than what Pods send, and nobody may cut it to fit.
+fn narrow(plan: &Plan, world: &mut World) {
+    world.between.path_mtu = Some(plan.small_mtu + plan.overhead());
+    for n in 0..plan.nodes.len() {
+        world.tweaks.extend(uncut(plan, n));
+    }
+}
+
+/// A tunnel's packets forbid to be cut, as in IPv6 all do: without it routers cut them, where they still do that.
+fn uncut(plan: &Plan, n: usize) -> Option<Tweak> {
+    let node = &plan.nodes[n];
+    let set = |df: &str| {
+        let tunnel = &node.tunnel;
+        vec![Step::Ip(format!(
+            "link set dev {tunnel} type vxlan df {df}"
+        ))]
+    };
+    let may = plan.shape.network == Network::Vxlan && node.ip.is_ipv4();
+    may.then(|| Tweak {
+        site: Site::Node(n),
+        done: set("set"),
+        undone: set("unset"),
+    })
 }
 
 /// Full-size segments.
@@ -66,7 +92,7 @@ impl Fault for MtuBlackhole {
         "the path between the nodes has a smaller MTU, and nobody is told: big requests vanish"
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        world.between.path_mtu = Some(plan.small_mtu);
+        narrow(plan, world);
         world.between.mute = true;
         transfer(world, BIG, SMALL);
         Ok(())
@@ -80,9 +106,6 @@ impl Fault for MtuBlackhole {
     fn placements(&self) -> &'static [Placement] {
         CROSS
     }
-    fn networks(&self) -> &'static [Network] {
-        &Network::ROUTED
-    }
 }
 
 struct MtuBlackholeReplies;
@@ -95,7 +118,7 @@ impl Fault for MtuBlackholeReplies {
         "the path between the nodes has a smaller MTU, and nobody is told: big replies vanish"
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        world.between.path_mtu = Some(plan.small_mtu);
+        narrow(plan, world);
         world.between.mute = true;
         transfer(world, SMALL, BIG);
         Ok(())
@@ -109,9 +132,6 @@ impl Fault for MtuBlackholeReplies {
     fn placements(&self) -> &'static [Placement] {
         CROSS
     }
-    fn networks(&self) -> &'static [Network] {
-        &Network::ROUTED
-    }
 }
 
 struct PmtuLearned;
@@ -124,7 +144,7 @@ impl Fault for PmtuLearned {
         "nothing: the path between the nodes has a smaller MTU and says so"
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        world.between.path_mtu = Some(plan.small_mtu);
+        narrow(plan, world);
         transfer(world, BIG, BIG);
         Ok(())
     }
@@ -159,7 +179,7 @@ impl Fault for PmtuIgnored {
         "the path between the nodes has a smaller MTU and says so, and the client's Pod drops the message"
     }
     fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
-        world.between.path_mtu = Some(plan.small_mtu);
+        narrow(plan, world);
         transfer(world, BIG, SMALL);
         world.tweaks.push(deaf(plan));
         Ok(())
@@ -173,6 +193,34 @@ impl Fault for PmtuIgnored {
     }
     fn shapes(&self) -> Vec<Shape> {
         shapes(CROSS, &[Network::Bridge])
+    }
+}
+
+struct PmtuUntold;
+
+impl Fault for PmtuUntold {
+    fn name(&self) -> &'static str {
+        "pmtu-untold"
+    }
+    fn breaks(&self) -> &'static str {
+        "the path between the nodes has a smaller MTU and says so to the nodes, whose tunnel tells no Pod"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        narrow(plan, world);
+        transfer(world, BIG, SMALL);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        let found = Expect::code("pmtu-ignored", &["flow"]);
+        stalls(at, Vantage::Client, found)
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Stalled]
+    }
+    /// IPv4 forwards by the MTU of the device, not by what was learned of the path, unless it is told to
+    /// (`ip_dst_mtu_maybe_forward`, <https://elixir.bootlin.com/linux/v6.18/source/include/net/ip.h>).
+    fn shapes(&self) -> Vec<Shape> {
+        of_ipv4(shapes(CROSS, &[Network::Vxlan]))
     }
 }
 
@@ -225,15 +273,11 @@ impl Fault for MtuMismatch {
             });
         }
         if !self.told {
-            let tunnel = &plan.nodes[0].tunnel;
-            let mut done = vec![Step::Nft(MUTE.to_owned())];
-            if plan.nodes[0].ip.is_ipv4() {
-                // Or the node would cut its own packets, as it may unless they forbid it.
-                done.push(Step::Ip(format!("link set dev {tunnel} type vxlan df set")));
-            }
+            // Or the node would cut its own packets, as it may unless they forbid it.
+            world.tweaks.extend(uncut(plan, 0));
             world.tweaks.push(Tweak {
                 site: Site::Node(0),
-                done,
+                done: vec![Step::Nft(MUTE.to_owned())],
                 undone: vec![Step::Nft("delete table inet mute\n".to_owned())],
             });
         }

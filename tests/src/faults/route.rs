@@ -2,6 +2,7 @@
 
 use super::{At, Expect, Fault, Form, Vantage, beyond};
 use crate::lab::between;
+use crate::lab::cidr::Cidr;
 use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
@@ -93,15 +94,21 @@ fn without_routes(plan: &Plan, n: usize) -> Tweak {
     }
 }
 
-/// The router knows no way to the Pods of node `n`, and says so.
+/// The router knows no way to node `n`, or to its Pods, and says so.
 fn router_without_route(plan: &Plan, n: usize) -> Tweak {
-    let pods = plan.nodes[n].pods;
+    let node = &plan.nodes[n];
+    // Through a tunnel the router sees only packets of nodes.
+    let to = if plan.shape.network.is_tunnelled() {
+        Cidr::host(node.ip)
+    } else {
+        node.pods
+    };
     let line = |verb: &str| {
         // Beside the right route: `ip -batch` takes no rules of IPv6, and IPv4 no second route without another metric.
-        ip(if plan.client.ip.is_ipv6() {
-            format!("route {verb} unreachable {pods} metric 1")
+        ip(if to.base.is_ipv6() {
+            format!("route {verb} unreachable {to} metric 1")
         } else {
-            format!("rule {verb} to {pods} unreachable pref 50")
+            format!("rule {verb} to {to} unreachable pref 50")
         })
     };
     Tweak {
@@ -359,6 +366,7 @@ impl Fault for Broken {
             Kind::NoRoute
             | Kind::NoRouteBack
             | Kind::Blackhole
+            | Kind::RouterHasNoRoute
             | Kind::ForwardingDisabled
             | Kind::ForwardingDisabledUplink
             | Kind::GatewaySilent => &Network::ALL,

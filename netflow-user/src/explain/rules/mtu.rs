@@ -317,6 +317,21 @@ impl Learned<'_> {
     }
 }
 
+/// A path MTU below `size` that the node keeps for the tunnel's peer, learned before we looked.
+fn kept_by_node(tunnel: Tunnelled<'_>, size: u32) -> Option<(u32, Draft)> {
+    let Part { view, node, .. } = tunnel.part;
+    let facts = node.facts.as_ref()?;
+    let mut ways = facts.lookups.iter();
+    let way = ways.find(|l| l.netns == facts.netns && l.dst == tunnel.peer)?;
+    let mtu = way.learned_mtu().filter(|mtu| *mtu < size)?;
+    let text = format!(
+        "the route to {} has a learned path MTU of {mtu} bytes",
+        way.dst
+    );
+    let kind = format!("learned {} {mtu}", way.dst);
+    Some((mtu, Draft::of_node(view, node, kind, text)))
+}
+
 /// The node at whose tunnel the packets end was told, or has learnt, that the way to its peer is narrower than they are.
 fn learned_by_node<'a>(case: &Case<'a>, a: &Attempt<'a>, stall: &Stall<'_>) -> Option<Learned<'a>> {
     let tunnel = Tunnelled::of(case, a, stall.forward)?;
@@ -353,7 +368,7 @@ fn learned_by_node<'a>(case: &Case<'a>, a: &Attempt<'a>, stall: &Stall<'_>) -> O
             found.get_or_insert((mtu, draft));
         }
     }
-    let (mtu, draft) = found?;
+    let (mtu, draft) = found.or_else(|| kept_by_node(tunnel, size))?;
     Some(Learned {
         tunnel,
         mtu,

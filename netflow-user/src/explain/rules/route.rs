@@ -2,6 +2,7 @@
 
 use super::beyond::{left, sent_draft};
 use super::neighbor::{forwards_for_no_pod, routes_for_no_pod};
+use super::overlay::silent;
 use super::service::{drop_draft, full_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -12,9 +13,9 @@ use crate::explain::view::View;
 use crate::flows::ConnEvent;
 use crate::model::answer::{Basis, Changes, Fix};
 use crate::model::node::RouteLookup;
-use crate::model::record::{Drop, IcmpError};
+use crate::model::record::{Drop, Event, IcmpError};
 use crate::model::{Time, Tuple};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// A packet of an attempt that a node or a Pod on it dropped for a reason of routing.
@@ -298,6 +299,36 @@ struct Said<'a> {
     draft: Draft,
 }
 
+/// ICMP errors about the packets of tunnels. An attempt's own packets are inside these, and no error comes back for them: a tunnel device hears
+/// only of packets that are too big (`__udp4_lib_err`, <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/udp.c>).
+#[derive(Default)]
+struct Outside<'a> {
+    /// By recording, device and peer: many attempts share a tunnel.
+    of: HashMap<(usize, u32, IpAddr), Vec<Heard<'a>>>,
+}
+
+type Heard<'a> = (Part<'a>, &'a ConnEvent, &'a IcmpError);
+
+impl<'a> Outside<'a> {
+    /// What came about the tunnel of a silent attempt since that began.
+    fn about(&mut self, case: &Case<'a>, a: &Attempt<'a>) -> Vec<Heard<'a>> {
+        let Some(t) = silent(case, a) else {
+            return Vec::new();
+        };
+        let key = (t.part.view, t.link.ifindex, t.peer);
+        let heard = self.of.entry(key).or_insert_with(|| {
+            let events = t.events(case).into_iter();
+            let errors = events.filter_map(|(part, event)| match &event.record.event {
+                Event::IcmpError(icmp) => Some((part, event, icmp)),
+                _ => None,
+            });
+            errors.collect()
+        });
+        let since = heard.iter().filter(|h| h.1.record.time >= a.began());
+        since.copied().collect()
+    }
+}
+
 /// Recording and interface.
 type Out = (usize, u32);
 
@@ -315,17 +346,19 @@ impl<'a> Reports<'a> {
         fits: impl Fn(&IcmpError, bool) -> bool,
     ) -> Reports<'a> {
         let mut said: Vec<Said<'a>> = Vec::new();
+        let mut outside = Outside::default();
         let open = report.open(case).into_iter().map(|(_, a)| a);
         for a in open.filter(|a| is_unserved(a)) {
             let ends = ends(a);
-            for (part, event, icmp) in a.icmp().filter(|(_, _, i)| fits(i, a.orig.dst.is_ipv6())) {
+            for (part, event, icmp) in a.icmp().chain(outside.about(case, a)) {
                 let Some(router) = event.record.tuple.map(|t| t.src) else {
                     continue;
                 };
                 // An address of a node that was asked: its own drops say more. A translated source is the one dialled.
                 let asked = case.views.iter().any(|v| v.is_own(router));
                 let to = icmp.quoted.map_or(a.translated().dst, |q| q.dst);
-                if asked || router == a.orig.dst || said.iter().any(|s| s.ends == ends) {
+                let known = asked || router == a.orig.dst || said.iter().any(|s| s.ends == ends);
+                if known || !fits(icmp, to.is_ipv6()) {
                     continue;
                 }
                 let (kind, code) = (icmp.icmp_type, icmp.code);
@@ -339,7 +372,7 @@ impl<'a> Reports<'a> {
                     ends,
                     router,
                     to,
-                    whole: is_no_route(icmp, a.orig.dst.is_ipv6()),
+                    whole: is_no_route(icmp, to.is_ipv6()),
                     node: case.placed_on(a.translated().dst, a.began()),
                     out: sent.map(|s| (part.view, s.key.ifindex)),
                     draft,

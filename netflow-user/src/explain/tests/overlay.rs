@@ -113,6 +113,37 @@ fn a_tunnel_whose_packets_wait_for_a_gateway_has_a_silent_gateway() {
     assert!(said.contains(gateway) && said.contains("in tunnel tun.7"));
 }
 
+/// An attempt goes into the tunnel, about whose packets a router between the nodes says at `at` that it knows no way for them.
+fn refused_beside_the_tunnel(quoted: Tuple, at: u64) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+    for sport in [4001, 4002] {
+        syn_through_tunnel(&mut s, sport);
+    }
+    let sent = outer(LOCAL, PEER, 50_001);
+    s.flow(sent, UPLINK, Direction::Egress, ms(11), |f| {
+        f.last = ms(3000);
+    });
+    s.unreachable("198.51.100.254", quoted, 0, 0, ms(at));
+    explain(&[s.told(ms(4000))])
+}
+
+#[test]
+fn what_a_router_says_of_a_tunnels_packets_holds_for_what_they_carry() {
+    let answer = refused_beside_the_tunnel(outer(LOCAL, PEER, 50_001), 30);
+    assert_cause(&answer, "no-route", Verdict::Failing);
+    let summary = &answer.findings[0].summary;
+    assert!(
+        summary.contains("198.51.100.254") && summary.contains(PEER),
+        "{summary}"
+    );
+    assert_eq!(answer.findings[0].affected.attempts, 2);
+    // Of what was sent before the attempts, or to somebody else, it says nothing of them.
+    let before = refused_beside_the_tunnel(outer(LOCAL, PEER, 50_001), 5);
+    assert_cause(&before, "overlay-peer-lost", Verdict::Failing);
+    let other = refused_beside_the_tunnel(outer(LOCAL, "198.51.100.9", 50_001), 30);
+    assert_cause(&other, "overlay-peer-lost", Verdict::Failing);
+}
+
 /// The same through a tunnel without a port of its own.
 fn sent_in(kind: &str, proto: Proto) -> Answer {
     let mut facts = tunnelled(1480);
@@ -290,7 +321,11 @@ fn a_filter_that_drops_the_tunnels_packets_is_named() {
 
 /// A long request through the tunnel of which nothing is acknowledged; `told`: a router asks the node for smaller packets.
 fn long_request(device_mtu: u16, told: bool) -> Answer {
-    let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(device_mtu.into()));
+    long_request_on(tunnelled(device_mtu.into()), device_mtu, told)
+}
+
+fn long_request_on(facts: NodeFacts, device_mtu: u16, told: bool) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
     let (o, r) = (vip(4001), reply(4001, remote()));
     s.served(4001, remote(), DEVICE, ms(10));
     for (tuple, ifindex, dir) in [
@@ -374,6 +409,28 @@ fn what_the_node_learns_of_its_tunnel_the_pod_is_not_told() {
         "{summary}"
     );
     assert_eq!(top(&long_request(1450, false)), "mtu-blackhole");
+}
+
+#[test]
+fn what_the_node_learned_of_its_tunnel_before_is_kept_with_its_route() {
+    let kept = |mtu| {
+        let mut facts = routed(tunnelled(1450), PEER, None);
+        for way in facts.lookups.iter_mut().filter(|l| l.dst == ip(PEER)) {
+            way.mtu = Some(mtu);
+            way.mtu_expires_secs = Some(500);
+        }
+        long_request_on(facts, 1450, false)
+    };
+    let answer = kept(1400);
+    assert_cause(&answer, "pmtu-ignored", Verdict::Degraded);
+    let evidence = &answer.evidence;
+    assert!(
+        evidence
+            .iter()
+            .any(|e| e.text.contains("learned path MTU of 1400"))
+    );
+    // What was sent fits into that.
+    assert_eq!(top(&kept(1500)), "mtu-blackhole");
 }
 
 #[test]
