@@ -77,7 +77,7 @@ impl Objects {
                     .iter()
                     .flat_map(|s| s.ip_families.iter().flatten());
                 families
-                    .map(|family| slice(service, family, &members))
+                    .flat_map(|family| slices(service, family, &members))
                     .collect::<Vec<_>>()
             })
             .collect();
@@ -89,6 +89,11 @@ impl Objects {
             .iter_mut()
             .find(|s| is(&s.metadata, &plan.namespace, &plan.name))
             .with_context(|| format!("no Service {}/{}", plan.namespace, plan.name))
+    }
+
+    /// What is wanted of a plan's Service.
+    pub fn spec_mut(&mut self, plan: &ServicePlan) -> Result<&mut ServiceSpec> {
+        self.service_mut(plan)?.spec.as_mut().context("no spec")
     }
 
     /// The Pod of a plan.
@@ -359,27 +364,41 @@ pub fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// A slice holds addresses of one family.
-fn slice(service: &Service, family: &str, pods: &[&Pod]) -> EndpointSlice {
+/// A slice holds addresses of one family, and endpoints whose ports have the same numbers.
+fn slices(service: &Service, family: &str, pods: &[&Pod]) -> Vec<EndpointSlice> {
+    let mut groups: Vec<(Vec<EndpointPort>, Vec<&Pod>)> = Vec::new();
+    for pod in pods {
+        let ports = endpoint_ports(service, pod);
+        match groups.iter_mut().find(|(known, _)| *known == ports) {
+            Some((_, members)) => members.push(pod),
+            None => groups.push((ports, vec![pod])),
+        }
+    }
+    // A Service without endpoints has an empty slice.
+    if groups.is_empty() {
+        groups.push((Vec::new(), Vec::new()));
+    }
+    let groups = groups.into_iter().enumerate();
+    groups
+        .map(|(n, (ports, pods))| slice(service, family, n, ports, &pods))
+        .collect()
+}
+
+fn slice(
+    service: &Service,
+    family: &str,
+    n: usize,
+    ports: Vec<EndpointPort>,
+    pods: &[&Pod],
+) -> EndpointSlice {
     let name = service.metadata.name.clone().unwrap_or_default();
     let namespace = service.metadata.namespace.clone().unwrap_or_default();
     let suffix = if family == "IPv4" { "x7k2p" } else { "q9w4z" };
-    let ports = service
-        .spec
-        .iter()
-        .filter_map(|s| s.ports.as_ref())
-        .flatten();
-    let ports = ports
-        .map(|p| EndpointPort {
-            name: Some(p.name.clone().unwrap_or_default()),
-            protocol: p.protocol.clone(),
-            port: match &p.target_port {
-                Some(IntOrString::Int(n)) => Some(*n),
-                _ => Some(p.port),
-            },
-            ..EndpointPort::default()
-        })
-        .collect();
+    let suffix = if n == 0 {
+        suffix.to_owned()
+    } else {
+        format!("{suffix}{n}")
+    };
     EndpointSlice {
         address_type: family.to_owned(),
         endpoints: pods.iter().map(|pod| endpoint(pod, family)).collect(),
@@ -395,6 +414,35 @@ fn slice(service: &Service, family: &str, pods: &[&Pod]) -> EndpointSlice {
         },
         ports: Some(ports),
     }
+}
+
+/// Ports of a Service on a Pod: one whose name the Pod does not have is left out.
+fn endpoint_ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            Some(EndpointPort {
+                name: Some(p.name.clone().unwrap_or_default()),
+                protocol: p.protocol.clone(),
+                port: Some(target(pod, p)?),
+                ..EndpointPort::default()
+            })
+        })
+        .collect()
+}
+
+/// The port of a Pod that a Service port leads to.
+fn target(pod: &Pod, port: &ServicePort) -> Option<i32> {
+    let name = match &port.target_port {
+        Some(IntOrString::Int(number)) => return Some(*number),
+        None => return Some(port.port),
+        Some(IntOrString::String(name)) => name,
+    };
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let mut declared = containers.flat_map(|c| c.ports.iter().flatten());
+    declared
+        .find(|c| c.name.as_ref() == Some(name) && c.protocol == port.protocol)
+        .map(|c| c.container_port)
 }
 
 fn endpoint(pod: &Pod, of: &str) -> Endpoint {

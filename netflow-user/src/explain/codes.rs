@@ -88,6 +88,7 @@ pub static ALL: &[&Code] = &[
     &service::PROTOCOL_MISMATCH,
     &service::NO_ENDPOINTS_SELECTOR,
     &service::NO_ENDPOINTS_NOT_READY,
+    &service::NAMED_PORT_UNRESOLVED,
     &proxy::ETP_LOCAL_NO_ENDPOINT,
     &proxy::VIP_NOT_TRANSLATED,
     &proxy::PROXY_RULES_STALE,
@@ -145,6 +146,10 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
         "the Service's selector, as `kubectl -l` takes it",
     ),
     ("target_port", "port on the Pod"),
+    (
+        "port_name",
+        "name that the Service gives the port on the Pod",
+    ),
     ("pod", "name of the backend Pod"),
     ("pod_ip", "address of the backend Pod"),
     ("node", "node of the backend"),

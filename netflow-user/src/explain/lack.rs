@@ -2,7 +2,7 @@
 
 use super::endpoints::{self, ChoiceRule, Entry};
 use super::pods;
-use crate::model::objects::{Objects, Pod, Service, ServicePort};
+use crate::model::objects::{ContainerPort, Objects, Pod, Service, ServicePort};
 use std::fmt;
 
 /// What is missing.
@@ -20,6 +20,13 @@ pub enum Lack {
         /// Each with its reason.
         pods: Vec<String>,
     },
+    /// Pods are ready, and none has a port of the name that targetPort gives.
+    PortName {
+        /// The name.
+        name: String,
+        /// What each declares instead.
+        pods: Vec<String>,
+    },
 }
 
 impl Lack {
@@ -30,6 +37,10 @@ impl Lack {
     /// Readiness is to blame.
     pub fn is_not_ready(&self) -> bool {
         matches!(self, Lack::NotReady { .. })
+    }
+    /// The name of the target port is to blame.
+    pub fn is_port_name(&self) -> bool {
+        matches!(self, Lack::PortName { .. })
     }
 }
 
@@ -47,6 +58,11 @@ impl fmt::Display for Lack {
                 nearest: None,
             } => write!(f, "no Pod matches its selector {selector}"),
             Lack::NotReady { pods } => write!(f, "no Pod is ready: {}", pods.join("; ")),
+            Lack::PortName { name, pods } => write!(
+                f,
+                "its targetPort {name} names no container port of its ready Pods: {}",
+                pods.join("; ")
+            ),
         }
     }
 }
@@ -69,8 +85,11 @@ pub fn lack(objects: &Objects, service: &Service, port: &ServicePort) -> Option<
     let selected = pods::selected(objects, service);
     if !selected.is_empty() {
         let not_ready: Vec<String> = selected.iter().filter_map(|p| reason(p)).collect();
-        // All ready and still no endpoint: the slices are behind or the port has no number, which is another matter.
-        return (not_ready.len() == selected.len()).then_some(Lack::NotReady { pods: not_ready });
+        if not_ready.len() == selected.len() {
+            return Some(Lack::NotReady { pods: not_ready });
+        }
+        // A port that they have and still no endpoint: the slices are behind, which is another matter.
+        return port_name(&selected, port);
     }
     let listed: Vec<String> = objects
         .slices_of(service)
@@ -107,6 +126,40 @@ pub fn lack(objects: &Objects, service: &Service, port: &ServicePort) -> Option<
         )
     });
     Some(Lack::Selector { selector, nearest })
+}
+
+/// Ready Pods of which none has the target port by its name. The endpoints controller leaves such a port out of the slice
+/// (`getEndpointPorts`, kubernetes/staging/src/k8s.io/endpointslice/utils.go).
+fn port_name(selected: &[&Pod], port: &ServicePort) -> Option<Lack> {
+    let ready = selected.iter().filter(|p| pods::not_ready(p).is_none());
+    let missing: Option<Vec<(&Pod, pods::Unresolved<'_>)>> = ready
+        .map(|p| Some((*p, pods::target(p, port).err()?)))
+        .collect();
+    let missing = missing.filter(|m| !m.is_empty())?;
+    Some(Lack::PortName {
+        name: missing[0].1.name.to_owned(),
+        pods: missing.iter().map(|(p, miss)| declares(p, miss)).collect(),
+    })
+}
+
+/// What a Pod declares in place of a name that it does not have.
+fn declares(pod: &Pod, miss: &pods::Unresolved<'_>) -> String {
+    let number = |p: &ContainerPort| format!("{}/{}", p.port, p.proto);
+    if let Some(other) = miss.other_proto {
+        return format!("{} has that name for {} only", pod.name, number(other));
+    }
+    let named: Vec<String> = miss
+        .named
+        .iter()
+        .map(|p| format!("{} ({})", p.name, number(p)))
+        .collect();
+    let nameless: Vec<String> = pod.ports.iter().map(number).collect();
+    let declared = match (named.is_empty(), nameless.is_empty()) {
+        (false, _) => format!("the names {}", named.join(", ")),
+        (true, false) => format!("{}, without a name", nameless.join(", ")),
+        (true, true) => "no port at all".to_owned(),
+    };
+    format!("{} declares {declared}", pod.name)
 }
 
 fn reason(pod: &Pod) -> Option<String> {

@@ -4,6 +4,7 @@ use super::selector::{self, LabelMiss};
 use crate::model::Proto;
 use crate::model::objects::{ContainerPort, Objects, Pod, Service, ServicePort, TargetPort};
 use crate::model::spelling::distance;
+use std::collections::BTreeSet;
 
 /// Pods that a Service's selector matches, finished ones left out as the endpoints controller does. A Service without
 /// selector has none.
@@ -164,6 +165,20 @@ pub fn declares(pod: &Pod, number: u16, proto: Proto) -> bool {
 /// Ports that the Pod's containers declare for a protocol.
 pub fn declared(pod: &Pod, proto: Proto) -> impl Iterator<Item = &ContainerPort> {
     pod.ports.iter().filter(move |p| p.proto == proto)
+}
+
+/// Ports of the Pod that something else leads to than a Service port: another port of the Service, or of another Service
+/// that selects the Pod, unless that one has the same number or name and so means the same.
+pub fn spoken_for(objects: &Objects, pod: &Pod, mine: &ServicePort) -> BTreeSet<u16> {
+    let is_else = |s: &Service, p: &ServicePort| {
+        let same = p.port == mine.port || (!p.name.is_empty() && p.name == mine.name);
+        p.proto == mine.proto && !same && s.selects(pod)
+    };
+    let services = objects.services.iter();
+    services
+        .flat_map(|s| s.ports.iter().filter(move |p| is_else(s, p)))
+        .filter_map(|p| target(pod, p).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Labs that work: plain, noisy, and with things that look like a fault but are none.
 
 use super::policy::{Denial, denying};
-use super::{At, Expect, Fault, Form, Vantage};
+use super::{At, Expect, Fault, Form, Vantage, service};
 use crate::lab::plan::{Placement, Plan};
 use crate::manifests::make_unready;
 use crate::proxy::Mode;
@@ -21,6 +21,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &Healthy(Kind::PolicyAdmits),
     &Healthy(Kind::UnrelatedDrop),
     &Healthy(Kind::UndeclaredPort),
+    &Healthy(Kind::NamedPort),
     &Healthy(Kind::OneUnready),
     &Healthy(Kind::OtherPodGone),
     &Healthy(Kind::SidecarOnLoopback),
@@ -40,6 +41,7 @@ enum Kind {
     PolicyAdmits,
     UnrelatedDrop,
     UndeclaredPort,
+    NamedPort,
     OneUnready,
     OtherPodGone,
     SidecarOnLoopback,
@@ -61,6 +63,7 @@ impl Fault for Healthy {
             Kind::PolicyAdmits => "near-policy-admits",
             Kind::UnrelatedDrop => "near-unrelated-drop",
             Kind::UndeclaredPort => "near-undeclared-port",
+            Kind::NamedPort => "near-named-port",
             Kind::OneUnready => "near-one-unready",
             Kind::OtherPodGone => "near-other-pod-gone",
             Kind::SidecarOnLoopback => "near-sidecar-on-loopback",
@@ -92,6 +95,7 @@ impl Fault for Healthy {
             Kind::UndeclaredPort => {
                 "nothing: the Pods listen on a targetPort that they do not declare"
             }
+            Kind::NamedPort => "nothing: targetPort is a name that the Pods' containers have",
             Kind::OneUnready => "nothing: one of the Pods is not Ready and gets no traffic",
             Kind::OtherPodGone => {
                 "nothing: a Pod of another workload is gone, and something still dials it"
@@ -136,6 +140,7 @@ impl Fault for Healthy {
                     spec.containers[0].ports = None;
                 }
             }
+            Kind::NamedPort => service::by_name(plan, world, service::DECLARED)?,
             Kind::OneUnready => {
                 make_unready(
                     world.objects.pod_mut(&plan.backends[0])?,

@@ -387,10 +387,11 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 41] = [
+pub const CODES: [&str; 42] = [
     "service-not-found",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
+    "named-port-unresolved",
     "target-port-mismatch",
     "listener-missing",
     "listener-loopback-only",

@@ -16,6 +16,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &NamespaceNotFound,
     &NoEndpointsSelector,
     &NoEndpointsNotReady,
+    &NamedPortUnresolved,
     &TargetPortMismatch,
     &ListenerMissing,
     &ListenerLoopbackOnly,
@@ -174,6 +175,55 @@ impl Fault for NoEndpointsNotReady {
     fn must_name(&self, plan: &Plan) -> Vec<String> {
         vec![plan.backends[0].name.clone()]
     }
+}
+
+struct NamedPortUnresolved;
+
+/// The name that targetPort gives.
+const WANTED: &str = "http-api";
+/// The name that the Pods have for it.
+pub(super) const DECLARED: &str = "serve-http";
+
+impl Fault for NamedPortUnresolved {
+    fn name(&self) -> &'static str {
+        "named-port-unresolved"
+    }
+    fn breaks(&self) -> &'static str {
+        "the Service's targetPort is a name that no container port of its Pods has"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        by_name(plan, world, WANTED)
+    }
+    fn expect(&self, at: At) -> Expect {
+        without_endpoints(at, "named-port-unresolved")
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        rejected()
+    }
+    fn forms(&self) -> &'static [Form] {
+        &WITH_IDLE
+    }
+    fn must_name(&self, _plan: &Plan) -> Vec<String> {
+        vec![WANTED.to_owned(), DECLARED.to_owned()]
+    }
+}
+
+/// Lets the Service's first port lead to a name; the Pods call it [`DECLARED`].
+pub(super) fn by_name(plan: &Plan, world: &mut World, target: &str) -> Result<()> {
+    for pod in &plan.backends {
+        let spec = world.objects.pod_mut(pod)?.spec.as_mut();
+        let containers = spec.into_iter().flat_map(|s| &mut s.containers);
+        let declared = containers.flat_map(|c| c.ports.iter_mut().flatten());
+        for port in declared.filter(|p| p.container_port == i32::from(plan.port().target)) {
+            port.name = Some(DECLARED.to_owned());
+        }
+    }
+    let spec = world.objects.spec_mut(&plan.service)?;
+    for port in spec.ports.iter_mut().flatten().take(1) {
+        port.target_port = Some(IntOrString::String(target.to_owned()));
+    }
+    world.objects.reconcile();
+    Ok(())
 }
 
 struct TargetPortMismatch;

@@ -165,6 +165,50 @@ pub(super) static NO_ENDPOINTS_NOT_READY: Code = Code {
     confusable: &["no-endpoints-selector", "listener-missing"],
 };
 
+pub(super) static NAMED_PORT_UNRESOLVED: Code = Code {
+    code: "named-port-unresolved",
+    title: "targetPort names a port that the Pods do not have",
+    severity: Severity::Critical,
+    hop: Hop::Dnat,
+    family: Family::Service,
+    meaning: "The Service's targetPort is a name, and no container of its ready Pods declares a port of that name and \
+              protocol. The name is resolved for each Pod, so the port has no number and is left out of the EndpointSlices: \
+              the proxy refuses every connection, though all Pods are ready and listed.",
+    looked_at: "targetPort against the names of the ready Pods' container ports, the ports of the EndpointSlices, and what \
+                happened to packets to the Service address.",
+    check: &[
+        CheckStep {
+            text: "targetPort of each port of the Service: a name",
+            command: "kubectl get svc {svc} -n {ns} -o jsonpath='{.spec.ports}'",
+        },
+        CheckStep {
+            text: "Names that the containers give their ports",
+            command: "kubectl get pod {pod} -n {ns} -o jsonpath='{.spec.containers[*].ports}'",
+        },
+        CheckStep {
+            text: "Ports of the slices: this one is missing or has no number",
+            command: "kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o jsonpath='{.items[*].ports}'",
+        },
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Set targetPort to a name that the containers declare, or to the number that the application listens on",
+            command: "kubectl edit svc {svc} -n {ns}",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "Or give the container's port the name {port_name} in the Pod template; its owner replaces the Pods",
+            command: "",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &[
+        "no-endpoints-not-ready",
+        "target-port-mismatch",
+        "service-port-undefined",
+    ],
+};
+
 pub(super) static TARGET_PORT_MISMATCH: Code = Code {
     code: "target-port-mismatch",
     title: "targetPort is not the port the app listens on",

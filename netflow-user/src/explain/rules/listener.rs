@@ -1,6 +1,6 @@
 //! The backend answers that nothing listens.
 
-use super::service::{dialled, drop_draft, full_name};
+use super::service::{dialled, drop_draft, full_name, patch_target};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
 use crate::explain::evidence::Draft;
@@ -8,10 +8,10 @@ use crate::explain::pods;
 use crate::explain::report::{Because, Report, Saying};
 use crate::flows::Sight;
 use crate::model::Proto;
-use crate::model::answer::{Basis, Changes, Fix, Via};
+use crate::model::answer::{Basis, Via};
 use crate::model::flow::Direction;
 use crate::model::node::Listener;
-use crate::model::objects::{Pod, Service, ServicePort, TargetPort};
+use crate::model::objects::{Pod, TargetPort};
 use crate::model::record::IcmpError;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -175,7 +175,8 @@ pub fn target_port_mismatch(case: &Case<'_>, report: &mut Report) {
             evidence.extend(case.backend_pod(backend.ip()).map(declared_draft));
             evidence.extend(sockets_drafts(case, of));
             evidence.extend(other.success);
-            let fixes = other.right.map_or_else(Vec::new, |port| fix_port(case, a, port));
+            let fix = |right| patch_target(case, case.port_of_attempt(a)?, &TargetPort::Number(right));
+            let fixes = other.right.and_then(fix).into_iter().collect();
             Saying { evidence, fixes, ..Saying::new(summary) }
         },
     );
@@ -208,7 +209,10 @@ fn other_ports(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Option<
     if declared.contains(&backend.port()) || is_accepted_now(case, proto, backend) {
         return None;
     }
-    let spoken_for = spoken_for(case, a, pod);
+    let spoken_for = pod
+        .zip(case.port_of_attempt(a))
+        .map(|(pod, mine)| pods::spoken_for(case.objects, pod, mine))
+        .unwrap_or_default();
     let is_other = |port: &u16| *port != backend.port() && !spoken_for.contains(port);
     let served = case.attempts.iter().find(|o| {
         let to = o.orig.destination();
@@ -282,23 +286,6 @@ fn namesake(case: &Case<'_>, a: &Attempt<'_>, pod: &Pod) -> Option<u16> {
     let mut named =
         pods::declared(pod, port.proto).filter(|c| !c.name.is_empty() && is_it(&c.name));
     named.next().map(|c| c.port)
-}
-
-/// Ports of the Pod that something else leads to: another port of the Service, or of another Service that selects the
-/// Pod, unless that one has the same number or name and so means the same.
-fn spoken_for(case: &Case<'_>, a: &Attempt<'_>, pod: Option<&Pod>) -> BTreeSet<u16> {
-    let (Some(pod), Some(mine)) = (pod, case.port_of_attempt(a)) else {
-        return BTreeSet::new();
-    };
-    let is_else = |s: &Service, p: &ServicePort| {
-        let same = p.port == mine.port || (!p.name.is_empty() && p.name == mine.name);
-        p.proto == mine.proto && !same && s.selects(pod)
-    };
-    let services = case.objects.services.iter();
-    services
-        .flat_map(|s| s.ports.iter().filter(move |p| is_else(s, p)))
-        .filter_map(|p| pods::target(pod, p).ok())
-        .collect()
 }
 
 /// What the containers of a Pod say of its ports.
@@ -398,26 +385,6 @@ fn declared_draft(pod: &Pod) -> Draft {
         format!("declared {}", pod.name),
         format!("Pod {}/{} declares {ports}", pod.namespace, pod.name),
     )
-}
-
-fn fix_port(case: &Case<'_>, a: &Attempt<'_>, port: u16) -> Vec<Fix> {
-    let Some(index) = case
-        .port_of_attempt(a)
-        .and_then(|p| case.service.ports.iter().position(|q| std::ptr::eq(p, q)))
-    else {
-        return Vec::new();
-    };
-    let patch =
-        format!(r#"[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":{port}}}]"#);
-    vec![Fix {
-        text: format!("Point the Service at port {port}"),
-        command: case.command(
-            "kubectl patch svc {svc} -n {ns} --type=json -p '",
-            &[("svc", &case.service.name), ("ns", &case.service.namespace)],
-        ) + &patch
-            + "'",
-        changes: Changes::Cluster,
-    }]
 }
 
 /// The right port, but no socket on it. Where one is there by now, that is a conclusion.

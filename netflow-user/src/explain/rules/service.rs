@@ -8,11 +8,12 @@ use crate::explain::lack::{Lack, lack};
 use crate::explain::pods;
 use crate::explain::report::{Because, Found, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
-use crate::model::answer::{Basis, Severity, Via};
-use crate::model::objects::{Objects, ServicePort};
+use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
+use crate::model::objects::{Objects, Pod, ServicePort, TargetPort};
 use crate::model::query::{Query, Target};
 use crate::model::record::{Event, Rejection, Rules};
 use crate::model::resolve::NotFound;
+use std::collections::BTreeSet;
 
 /// No Service has the name or address asked about.
 pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut Report) {
@@ -144,6 +145,7 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
             Lack::is_selector as fn(&Lack) -> bool,
         ),
         ("no-endpoints-not-ready", Lack::is_not_ready),
+        ("named-port-unresolved", Lack::is_port_name),
     ] {
         report.explain(
             case,
@@ -200,17 +202,77 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
 }
 
 fn lack_saying(case: &Case<'_>, port: Option<&ServicePort>, lack: Option<&Lack>) -> Saying {
-    let port = port.map_or(String::new(), |p| format!(" port {}", p.port));
-    let unready = pods::selected(case.objects, case.service)
-        .into_iter()
-        .next();
+    let number = port.map_or(String::new(), |p| format!(" port {}", p.port));
+    let pods = pods::selected(case.objects, case.service);
+    let named = lack.is_some_and(Lack::is_port_name);
+    let fixes = port
+        .filter(|_| named)
+        .and_then(|p| other_target(case, p, &pods));
     let lack = lack.map(ToString::to_string).unwrap_or_default();
-    let summary = format!("Service {}{port} has no endpoint: {lack}", full_name(case));
+    let summary = format!(
+        "Service {}{number} has no endpoint: {lack}",
+        full_name(case)
+    );
+    let mut values: Vec<(&'static str, String)> = Vec::new();
+    values.extend(pods.first().map(|p| ("pod", p.name.clone())));
+    if let Some(TargetPort::Name(name)) = port.map(|p| &p.target) {
+        values.push(("port_name", name.clone()));
+    }
     Saying {
         evidence: vec![Draft::objects("lack", lack)],
-        values: unready.map_or_else(Vec::new, |p| vec![("pod", p.name.clone())]),
+        values,
+        fixes: fixes.into_iter().collect(),
         ..Saying::new(summary)
     }
+}
+
+/// The way out where a target port's name is nobody's: the one port that all Pods declare, and nothing else leads to.
+fn other_target(case: &Case<'_>, port: &ServicePort, pods: &[&Pod]) -> Option<Fix> {
+    let free = |pod: &Pod| -> BTreeSet<(String, u16)> {
+        let taken = pods::spoken_for(case.objects, pod, port);
+        pods::declared(pod, port.proto)
+            .filter(|c| !taken.contains(&c.port))
+            .map(|c| (c.name.clone(), c.port))
+            .collect()
+    };
+    let (first, others) = pods.split_first()?;
+    let ports = free(first);
+    let only = ports.iter().next().filter(|_| ports.len() == 1)?;
+    if others.iter().any(|p| free(p) != ports) {
+        return None;
+    }
+    patch_target(
+        case,
+        port,
+        &match only {
+            (name, number) if name.is_empty() => TargetPort::Number(*number),
+            (name, _) => TargetPort::Name(name.clone()),
+        },
+    )
+}
+
+/// The way out that points a Service port at another port of its Pods.
+pub(super) fn patch_target(
+    case: &Case<'_>,
+    port: &ServicePort,
+    target: &TargetPort,
+) -> Option<Fix> {
+    let index = case.service.ports.iter().position(|p| p == port)?;
+    let (shown, value) = match target {
+        TargetPort::Number(n) => (n.to_string(), n.to_string()),
+        TargetPort::Name(n) => (n.clone(), format!("\"{n}\"")),
+    };
+    let patch =
+        format!(r#"[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":{value}}}]"#);
+    Some(Fix {
+        text: format!("Point the Service at port {shown}"),
+        command: case.command(
+            "kubectl patch svc {svc} -n {ns} --type=json -p '",
+            &[("svc", &case.service.name), ("ns", &case.service.namespace)],
+        ) + &patch
+            + "'",
+        changes: Changes::Cluster,
+    })
 }
 
 /// `namespace/name` of the Service.

@@ -194,7 +194,7 @@ fn target_port_fix_names_the_port_that_serves() {
 }
 
 /// VIP attempts that the node rejects without translating them.
-fn rejected(objects: Objects) -> Answer {
+pub(super) fn rejected(objects: Objects) -> Answer {
     let mut s = Story::new("a", objects, facts_a());
     for n in 0..3 {
         let o = vip(4001 + n);

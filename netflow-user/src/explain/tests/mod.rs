@@ -9,6 +9,7 @@ mod flowtable;
 mod foreign;
 mod ipvs;
 mod listener;
+mod named_port;
 mod nat;
 mod overlay;
 mod proxy;
