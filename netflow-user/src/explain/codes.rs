@@ -6,6 +6,7 @@
 use crate::model::answer::{Changes, Hop, Severity};
 
 mod conntrack;
+mod kind;
 mod policy;
 mod proxy;
 mod route;
@@ -84,6 +85,9 @@ pub struct Code {
 /// All codes, in the order of the path.
 pub static ALL: &[&Code] = &[
     &service::SERVICE_NOT_FOUND,
+    &kind::EXTERNAL_NAME_IS_DNS,
+    &kind::LOAD_BALANCER_PENDING,
+    &kind::HEADLESS_NOT_READY,
     &service::SERVICE_PORT_UNDEFINED,
     &service::PROTOCOL_MISMATCH,
     &service::NO_ENDPOINTS_SELECTOR,
@@ -149,6 +153,10 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
     (
         "port_name",
         "name that the Service gives the port on the Pod",
+    ),
+    (
+        "external_name",
+        "DNS name that an ExternalName Service stands for",
     ),
     ("pod", "name of the backend Pod"),
     ("pod_ip", "address of the backend Pod"),

@@ -83,8 +83,13 @@ pub fn lack(objects: &Objects, service: &Service, port: &ServicePort) -> Option<
     }
     let wanted = service.selector.as_ref().filter(|s| !s.is_empty())?;
     let selected = pods::selected(objects, service);
+    let mut endpoints = objects.slices_of(service).flat_map(|s| &s.endpoints);
+    // No proxy but DNS leads to the Pods of a headless Service: whether they are ready matters there.
+    if service.headless && (!selected.is_empty() || endpoints.next().is_some()) {
+        return None;
+    }
     if !selected.is_empty() {
-        let not_ready: Vec<String> = selected.iter().filter_map(|p| reason(p)).collect();
+        let not_ready: Vec<String> = selected.iter().filter_map(|p| unready(p)).collect();
         if not_ready.len() == selected.len() {
             return Some(Lack::NotReady { pods: not_ready });
         }
@@ -162,7 +167,8 @@ fn declares(pod: &Pod, miss: &pods::Unresolved<'_>) -> String {
     format!("{} declares {declared}", pod.name)
 }
 
-fn reason(pod: &Pod) -> Option<String> {
+/// Why a Pod is not ready, in words; `None` = it is.
+pub fn unready(pod: &Pod) -> Option<String> {
     let why = pods::not_ready(pod)?;
     let mut text = format!("{} ({}", pod.name, why.condition);
     if why.condition != "Deleting" {

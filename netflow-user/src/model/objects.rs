@@ -82,6 +82,9 @@ pub struct Service {
     /// Load-balancer addresses whose `ipMode` is VIP (or not said).
     #[serde(default)]
     pub lb_ips: Vec<IpAddr>,
+    /// What is known of its load balancer; `None` = it is of another type, or its status was not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<LoadBalancer>,
     /// Ports.
     pub ports: Vec<ServicePort>,
     /// Selector; `None` = none (endpoints are somebody else's).
@@ -105,6 +108,16 @@ pub struct Service {
     /// Its labels.
     #[serde(default)]
     pub labels: Labels,
+}
+
+/// The load balancer of a Service of type `LoadBalancer`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LoadBalancer {
+    /// `loadBalancerClass`; `None` = the cluster's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// An address or a name was assigned, of whatever kind.
+    pub assigned: bool,
 }
 
 /// `targetPort` of a Service port.

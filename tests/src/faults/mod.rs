@@ -4,6 +4,7 @@
 
 mod conntrack;
 mod healthy;
+mod kind;
 mod network;
 mod nodeport;
 mod passing;
@@ -303,6 +304,7 @@ pub trait Fault: Sync {
 pub fn all() -> Vec<&'static dyn Fault> {
     [
         service::ALL,
+        kind::ALL,
         proxy::ALL,
         conntrack::ALL,
         policy::ALL,
@@ -387,8 +389,11 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 42] = [
+pub const CODES: [&str; 45] = [
     "service-not-found",
+    "external-name-is-dns",
+    "load-balancer-pending",
+    "headless-not-ready",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
     "named-port-unresolved",

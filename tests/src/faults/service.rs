@@ -27,10 +27,10 @@ pub(super) const ALL: &[&dyn Fault] = &[
 ];
 
 /// Objects suffice, with or without traffic.
-const WITH_IDLE: [Form; 4] = [Form::Fresh, Form::Retrying, Form::VipOnly, Form::Idle];
+pub(super) const WITH_IDLE: [Form; 4] = [Form::Fresh, Form::Retrying, Form::VipOnly, Form::Idle];
 
 /// What objects alone may say of a fault that has `code`.
-fn idle(code: &'static str) -> Expect {
+pub(super) fn idle(code: &'static str) -> Expect {
     Expect {
         codes: vec![code],
         verdicts: vec![Verdict::Suspected],

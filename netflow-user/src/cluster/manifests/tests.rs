@@ -95,6 +95,8 @@ fn what_kubectl_prints_is_read() -> Outcome {
     assert_eq!(web.cluster_ips, [ip("10.96.40.7"), ip("fd00:96::7")]);
     assert_eq!(web.external_ips, [ip("198.51.100.20")]);
     assert_eq!(web.lb_ips, [ip("203.0.113.80")]);
+    let balancer = web.load_balancer.as_ref().ok_or("no load balancer")?;
+    assert!(balancer.assigned && balancer.class.is_none());
     assert_eq!(web.affinity_secs, Some(10_800));
     assert!(web.external_local && !web.internal_local && !web.headless);
     let ports: Vec<_> = web

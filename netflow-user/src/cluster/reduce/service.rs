@@ -1,7 +1,7 @@
 //! Service.
 
 use super::{Invalid, Subject};
-use crate::model::objects::{Service, ServicePort, TargetPort};
+use crate::model::objects::{LoadBalancer, Service, ServicePort, TargetPort};
 use k8s_openapi::api::core::v1;
 use std::net::IpAddr;
 
@@ -15,10 +15,9 @@ pub fn service(mut object: v1::Service) -> Result<Service, Invalid> {
     let kind = spec.type_.clone().unwrap_or_else(|| "ClusterIP".into());
     let cluster_ips = cluster_ips(&spec);
     let headless = cluster_ips.iter().any(|ip| *ip == "None");
-    let lb_ips = match kind.as_str() {
-        "LoadBalancer" => lb_ips(&subject, object.status.unwrap_or_default())?,
-        _ => Vec::new(),
-    };
+    let status = object.status.filter(|_| kind == "LoadBalancer");
+    let load_balancer = status.as_ref().map(|s| load_balancer(&spec, s));
+    let lb_ips = lb_ips(&subject, status.unwrap_or_default())?;
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     Ok(Service {
         cluster_ips: if headless || kind == "ExternalName" {
@@ -29,6 +28,7 @@ pub fn service(mut object: v1::Service) -> Result<Service, Invalid> {
         headless,
         external_ips: subject.ips("spec.externalIPs", spec.external_ips.iter().flatten())?,
         lb_ips,
+        load_balancer,
         internal_local: local(&spec.internal_traffic_policy),
         external_local: local(&spec.external_traffic_policy),
         affinity_secs: affinity(&spec),
@@ -39,7 +39,10 @@ pub fn service(mut object: v1::Service) -> Result<Service, Invalid> {
             .into_iter()
             .map(|p| port(&subject, p))
             .collect::<Result<_, _>>()?,
-        selector: spec.selector.filter(|s| !s.is_empty()),
+        // No controller looks for the endpoints of an ExternalName.
+        selector: spec
+            .selector
+            .filter(|s| !s.is_empty() && kind != "ExternalName"),
         external_name: spec.external_name.filter(|_| kind == "ExternalName"),
         kind,
         labels: object.metadata.labels.unwrap_or_default(),
@@ -66,6 +69,15 @@ fn lb_ips(subject: &Subject, status: v1::ServiceStatus) -> Result<Vec<IpAddr>, I
         .filter_map(|i| i.ip.as_deref().filter(|ip| !ip.is_empty()))
         .map(|ip| subject.ip("status.loadBalancer.ingress", ip))
         .collect()
+}
+
+fn load_balancer(spec: &v1::ServiceSpec, status: &v1::ServiceStatus) -> LoadBalancer {
+    let balancer = status.load_balancer.as_ref();
+    let ingress = balancer.and_then(|lb| lb.ingress.as_ref());
+    LoadBalancer {
+        class: spec.load_balancer_class.clone().filter(|c| !c.is_empty()),
+        assigned: ingress.is_some_and(|all| !all.is_empty()),
+    }
 }
 
 fn affinity(spec: &v1::ServiceSpec) -> Option<u32> {

@@ -3,12 +3,12 @@
 use super::{CheckStep, Code, Family, FixStep};
 use crate::model::answer::{Changes, Hop, Severity};
 
-const SHOW_SERVICE: CheckStep = CheckStep {
+pub(super) const SHOW_SERVICE: CheckStep = CheckStep {
     text: "The Service: type, cluster IP, ports, selector",
     command: "kubectl get svc {svc} -n {ns} -o wide",
 };
 
-const SHOW_SLICES: CheckStep = CheckStep {
+pub(super) const SHOW_SLICES: CheckStep = CheckStep {
     text: "The addresses that the Service stands for now",
     command: "kubectl get endpointslice -n {ns} -l kubernetes.io/service-name={svc} -o wide",
 };

@@ -10,6 +10,7 @@ mod beyond;
 mod checksum;
 mod conntrack;
 mod filter;
+mod kind;
 mod listener;
 mod mtu;
 mod nat;
@@ -25,6 +26,7 @@ type Rule = fn(&Case<'_>, &mut Report);
 
 /// In order of precedence.
 const RULES: &[Rule] = &[
+    kind::external_name,
     service::port_undefined,
     service::no_endpoints,
     proxy::no_local_endpoint,
@@ -60,6 +62,8 @@ const RULES: &[Rule] = &[
     beyond::lost_beyond_node,
     mtu::pmtu_learned,
     mtu::fragmentation,
+    kind::headless_not_ready,
+    kind::load_balancer_pending,
     conntrack::pressure,
     nat::source_masqueraded,
     proxy::mode,

@@ -8,6 +8,7 @@ mod filter;
 mod flowtable;
 mod foreign;
 mod ipvs;
+mod kind;
 mod listener;
 mod named_port;
 mod nat;
