@@ -298,6 +298,13 @@ pub fn make_unready(pod: &mut Pod, reason: &str, message: &str) {
     }
 }
 
+/// Marks a Pod as being deleted.
+pub fn delete(pod: &mut Pod) -> Result<()> {
+    let time = serde_json::from_value(json!("2026-03-01T08:12:44Z"))?;
+    pod.metadata.deletion_timestamp = Some(time);
+    Ok(())
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
@@ -401,7 +408,7 @@ fn slice(
     };
     EndpointSlice {
         address_type: family.to_owned(),
-        endpoints: pods.iter().map(|pod| endpoint(pod, family)).collect(),
+        endpoints: pods.iter().map(|p| endpoint(service, p, family)).collect(),
         metadata: ObjectMeta {
             labels: Some(BTreeMap::from([
                 ("kubernetes.io/service-name".to_owned(), name.clone()),
@@ -445,8 +452,11 @@ fn target(pod: &Pod, port: &ServicePort) -> Option<i32> {
         .map(|c| c.container_port)
 }
 
-fn endpoint(pod: &Pod, of: &str) -> Endpoint {
-    let ready = is_ready(pod);
+fn endpoint(service: &Service, pod: &Pod, of: &str) -> Endpoint {
+    let serving = is_ready(pod);
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let spec = service.spec.as_ref();
+    let published = spec.and_then(|s| s.publish_not_ready_addresses);
     let own = |ip: &IpAddr| family(*ip) == of;
     Endpoint {
         addresses: pod_ips(pod)
@@ -455,9 +465,9 @@ fn endpoint(pod: &Pod, of: &str) -> Endpoint {
             .map(|ip| ip.to_string())
             .collect(),
         conditions: Some(EndpointConditions {
-            ready: Some(ready),
-            serving: Some(ready),
-            terminating: Some(false),
+            ready: Some(published == Some(true) || serving && !terminating),
+            serving: Some(serving),
+            terminating: Some(terminating),
         }),
         node_name: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
         target_ref: Some(ObjectReference {

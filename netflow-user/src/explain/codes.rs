@@ -9,6 +9,7 @@ mod conntrack;
 mod kind;
 mod policy;
 mod proxy;
+mod readiness;
 mod route;
 mod service;
 
@@ -127,6 +128,8 @@ pub static ALL: &[&Code] = &[
     &route::NEVER_ARRIVED,
     &service::LISTENER_LOOPBACK_ONLY,
     &service::TARGET_PORT_MISMATCH,
+    &readiness::TERMINATING_BACKEND,
+    &readiness::PUBLISH_NOT_READY,
     &service::LISTENER_MISSING,
     &service::ONE_BAD_ENDPOINT,
 ];

@@ -10,6 +10,7 @@ mod nodeport;
 mod passing;
 mod policy;
 mod proxy;
+mod readiness;
 mod route;
 mod service;
 mod two;
@@ -305,6 +306,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
     [
         service::ALL,
         kind::ALL,
+        readiness::ALL,
         proxy::ALL,
         conntrack::ALL,
         policy::ALL,
@@ -389,11 +391,13 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 45] = [
+pub const CODES: [&str; 47] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
     "headless-not-ready",
+    "terminating-backend",
+    "publish-not-ready",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
     "named-port-unresolved",

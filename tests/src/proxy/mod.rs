@@ -6,7 +6,7 @@ pub mod nftables;
 
 use crate::manifests::{Objects, family, port_number};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -157,10 +157,8 @@ fn ports_of(service: &Service, slices: &[EndpointSlice], v6: bool, node: &str) -
         .map(|port| {
             let port_name = port.name.clone().unwrap_or_default();
             let slices = slices.iter().filter(own);
-            let endpoints: Vec<(SocketAddr, bool)> = slices
-                .flat_map(|slice| endpoints_of(slice, &port_name, node))
-                .collect();
-            let local = endpoints.iter().filter(|(_, local)| *local);
+            let all: Vec<Candidate> = slices.flat_map(|s| candidates(s, &port_name)).collect();
+            let local = all.iter().filter(|c| c.node.as_deref() == Some(node));
             ServicePort {
                 namespace: service.metadata.namespace.clone().unwrap_or_default(),
                 service: name.clone(),
@@ -170,8 +168,8 @@ fn ports_of(service: &Service, slices: &[EndpointSlice], v6: bool, node: &str) -
                     .unwrap_or("TCP")
                     .to_ascii_lowercase(),
                 vip: SocketAddr::new(vip, port_number(port.port)),
-                local: local.map(|(to, _)| *to).collect(),
-                endpoints: endpoints.iter().map(|(to, _)| *to).collect(),
+                local: usable(local),
+                endpoints: usable(all.iter()),
                 node_port: port.node_port.map(port_number),
                 external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
                 port_name,
@@ -180,8 +178,16 @@ fn ports_of(service: &Service, slices: &[EndpointSlice], v6: bool, node: &str) -
         .collect()
 }
 
-/// Endpoints that get traffic, and whether they are on `node`.
-fn endpoints_of(slice: &EndpointSlice, port_name: &str, node: &str) -> Vec<(SocketAddr, bool)> {
+/// An endpoint of one port.
+struct Candidate {
+    to: SocketAddr,
+    node: Option<String>,
+    ready: bool,
+    /// It still serves while it shuts down.
+    drains: bool,
+}
+
+fn candidates(slice: &EndpointSlice, port_name: &str) -> Vec<Candidate> {
     let mut ports = slice.ports.iter().flatten();
     let Some(port) = ports
         .find(|p| p.name.as_deref().unwrap_or_default() == port_name)
@@ -189,17 +195,34 @@ fn endpoints_of(slice: &EndpointSlice, port_name: &str, node: &str) -> Vec<(Sock
     else {
         return Vec::new();
     };
-    let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-    slice
-        .endpoints
-        .iter()
-        .filter(ready)
+    let endpoints = slice.endpoints.iter();
+    endpoints
         .filter_map(|e| {
             let ip = e.addresses.first()?.parse().ok()?;
-            let local = e.node_name.as_deref() == Some(node);
-            Some((SocketAddr::new(ip, port_number(port)), local))
+            let conditions = e.conditions.clone().unwrap_or_default();
+            let ready = conditions.ready.unwrap_or(true);
+            let drains =
+                conditions.serving.unwrap_or(ready) && conditions.terminating == Some(true);
+            Some(Candidate {
+                to: SocketAddr::new(ip, port_number(port)),
+                node: e.node_name.clone(),
+                ready,
+                drains,
+            })
         })
         .collect()
+}
+
+/// The ready ones; where there are none, those that still serve while they shut down
+/// (`CategorizeEndpoints`, kubernetes/pkg/proxy/topology.go).
+fn usable<'a>(all: impl Iterator<Item = &'a Candidate> + Clone) -> Vec<SocketAddr> {
+    let ready = all.clone().filter(|c| c.ready);
+    let ready: Vec<SocketAddr> = ready.map(|c| c.to).collect();
+    if ready.is_empty() {
+        all.filter(|c| c.drains).map(|c| c.to).collect()
+    } else {
+        ready
+    }
 }
 
 /// Base32 (RFC 4648) of the SHA-256 of `text`, cut to `len` characters: what kube-proxy makes chain names of.

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// The backend refused: its RST or ICMP port unreachable came, or its kernel found no socket. `None` = it did not.
-fn refusal(case: &Case<'_>, a: &Attempt<'_>) -> Option<(SocketAddr, Vec<Draft>)> {
+pub(super) fn refusal(case: &Case<'_>, a: &Attempt<'_>) -> Option<(SocketAddr, Vec<Draft>)> {
     let backend = a.backend()?;
     if !matches!(a.outcome, Outcome::Refused | Outcome::Timeout) {
         return None;

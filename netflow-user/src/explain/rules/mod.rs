@@ -17,6 +17,7 @@ mod nat;
 mod neighbor;
 mod overlay;
 mod proxy;
+mod readiness;
 mod route;
 mod scope;
 mod service;
@@ -51,6 +52,8 @@ const RULES: &[Rule] = &[
     conntrack::invalid,
     listener::loopback_only,
     listener::target_port_mismatch,
+    readiness::terminating,
+    readiness::published,
     listener::missing,
     mtu::ignored,
     mtu::mismatch,

@@ -66,7 +66,7 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
         |a| {
             let is_bad = |b: &SocketAddr| is_bad(b) && comparable(a, *b) && is_its_doing(a);
             let backend = a.backend().filter(is_bad)?;
-            let mut evidence: Vec<Draft> = sight_of(case, a).into_iter().collect();
+            let mut evidence: Vec<Draft> = last_sight(case, a).into_iter().collect();
             evidence.extend(case.translation(a));
             Some(Because {
                 key: backend.to_string(),
@@ -107,7 +107,7 @@ fn answered(a: &Attempt<'_>) -> bool {
 }
 
 /// Evidence: the last that was seen of a failing attempt.
-fn sight_of(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
+pub(super) fn last_sight(case: &Case<'_>, a: &Attempt<'_>) -> Option<Draft> {
     let part = a
         .parts
         .iter()

@@ -14,6 +14,7 @@ mod named_port;
 mod nat;
 mod overlay;
 mod proxy;
+mod readiness;
 mod rewriting;
 mod route;
 mod seed;
