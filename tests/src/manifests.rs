@@ -104,6 +104,16 @@ impl Objects {
             .with_context(|| format!("no Pod {}/{}", plan.namespace, plan.name))
     }
 
+    /// The Node at an index, which is no longer Ready.
+    pub fn node_down(&mut self, n: usize) {
+        let status = self.nodes.get_mut(n).and_then(|n| n.status.as_mut());
+        let conditions = status.and_then(|s| s.conditions.as_mut());
+        for c in conditions.into_iter().flatten() {
+            "Unknown".clone_into(&mut c.status);
+            c.reason = Some("NodeStatusUnknown".to_owned());
+        }
+    }
+
     /// Every object as JSON, by kind.
     fn documents(&self) -> Result<Vec<(&'static str, Vec<Value>)>> {
         fn values<T: Serialize>(items: &[T]) -> Result<Vec<Value>> {

@@ -124,6 +124,7 @@ pub static ALL: &[&Code] = &[
     &route::FRAGMENTATION,
     &route::OVERLAY_PEER_LOST,
     &route::TUNNEL_PORT_BLOCKED,
+    &route::BACKEND_NODE_DOWN,
     &route::LOST_BEYOND_NODE,
     &route::NEVER_ARRIVED,
     &service::LISTENER_LOOPBACK_ONLY,

@@ -391,13 +391,14 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 47] = [
+pub const CODES: [&str; 48] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
     "headless-not-ready",
     "terminating-backend",
     "publish-not-ready",
+    "backend-node-down",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
     "named-port-unresolved",

@@ -19,6 +19,8 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &MtuMismatch { told: false },
     &Fragmentation,
     &LostBeyondNode,
+    &NodeDown { silent: true },
+    &NodeDown { silent: false },
     &NeverArrived,
     &LostMidTransfer,
 ];
@@ -383,6 +385,61 @@ impl Fault for LostBeyondNode {
     }
     fn is_node_wide(&self) -> bool {
         true
+    }
+}
+
+/// The API says that the other node is not Ready.
+struct NodeDown {
+    /// And nothing comes back from it.
+    silent: bool,
+}
+
+impl Fault for NodeDown {
+    fn name(&self) -> &'static str {
+        if self.silent {
+            "backend-node-down"
+        } else {
+            "near-node-not-ready"
+        }
+    }
+    fn breaks(&self) -> &'static str {
+        if self.silent {
+            "the backends' node is not Ready, and nothing comes back from it"
+        } else {
+            "nothing: the backends' node is not Ready, and its Pods serve"
+        }
+    }
+    fn inflict(&self, _plan: &Plan, world: &mut World) -> Result<()> {
+        world.objects.node_down(1);
+        if self.silent {
+            world.between.lost = Some(Lost::Node(1));
+        }
+        Ok(())
+    }
+    /// A node that answers itself runs: then it is the network that is cut.
+    fn expect(&self, at: At) -> Expect {
+        match (self.silent, at.vantage) {
+            (true, Vantage::Client) => Expect::code("backend-node-down", &["flow"]).and(&["k8s"]),
+            (true, _) => LostBeyondNode.expect(at),
+            (false, Vantage::Backend) => Expect::unharmed(),
+            (false, _) => Expect::healthy(),
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![if self.silent {
+            Outcome::Timeout
+        } else {
+            Outcome::Ok
+        }]
+    }
+    fn placements(&self) -> &'static [Placement] {
+        CROSS
+    }
+    fn is_node_wide(&self) -> bool {
+        self.silent
+    }
+    fn must_name(&self, plan: &Plan) -> Vec<String> {
+        vec![plan.nodes[1].name.clone()]
     }
 }
 

@@ -65,6 +65,47 @@ pub(super) static PMTU_LEARNED: Code = Code {
     confusable: &["mtu-blackhole"],
 };
 
+pub(super) static BACKEND_NODE_DOWN: Code = Code {
+    code: "backend-node-down",
+    title: "The backend's node is not Ready",
+    severity: Severity::Critical,
+    hop: Hop::Backend,
+    family: Family::Route,
+    meaning: "The packets left for a Pod on a node whose Ready condition is False or Unknown, and nothing came back. Its \
+              kubelet has stopped reporting, or reports that the node cannot run Pods. Endpoints of such a node are \
+              withdrawn only once the control plane has noticed; until then, and with publishNotReadyAddresses after it, \
+              they still get connections.",
+    looked_at: "The Ready condition of the node on which the chosen endpoint is placed, the packets that left for it, and \
+                drops on this node. The node itself was not asked.",
+    check: &[
+        CheckStep {
+            text: "Status and reasons of the node",
+            command: "kubectl describe node {node}",
+        },
+        CheckStep {
+            text: "What else runs there, and in what state",
+            command: "kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        },
+        CheckStep {
+            text: "Whether another node reaches it at all",
+            command: "ping -c3 $(kubectl get node {node} -o jsonpath='{.status.addresses[0].address}')",
+        },
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Bring the node back: its machine, its kubelet, its network",
+            command: "",
+            changes: Changes::Node,
+        },
+        FixStep {
+            text: "Meanwhile keep new Pods off it",
+            command: "kubectl cordon {node}",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &["lost-beyond-node", "overlay-peer-lost", "backend-gone"],
+};
+
 pub(super) static LOST_BEYOND_NODE: Code = Code {
     code: "lost-beyond-node",
     title: "Packets left this node and nothing came back",

@@ -9,6 +9,7 @@ use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
 use crate::model::{Proto, Time};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
@@ -181,6 +182,54 @@ fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
         values: vec![("node", to.name().to_owned())],
         ..Saying::new(summary)
     }
+}
+
+/// It left for a backend whose node is down, by the API. A node that was asked runs, whatever the API says: there the way
+/// between the nodes is what fails.
+pub fn node_down(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "backend-node-down",
+        Basis::Observed,
+        |a| {
+            let node = down_node(case, a)?;
+            let (part, sight) = left(case, a)?;
+            if dropped_on(case, a, part, sight).is_some() {
+                return None;
+            }
+            let sent = sent_draft(a, case, part, sight);
+            Some(Because {
+                key: node.to_owned(),
+                evidence: std::iter::once(sent).chain(case.translation(a)).collect(),
+            })
+        },
+        |of| {
+            let node = down_node(case, of[0]).unwrap_or_default();
+            let backends: BTreeSet<String> = of
+                .iter()
+                .filter_map(|a| Some(case.backend_name(a.backend()?.ip(), a.began())))
+                .collect();
+            let backends: Vec<String> = backends.into_iter().collect();
+            let summary = format!(
+                "Nothing comes back from {} on node {node}, which is not Ready; nothing here dropped the packets",
+                backends.join(", ")
+            );
+            let text = format!("Node {node}: its condition Ready is not True");
+            Saying {
+                evidence: vec![Draft::objects(format!("node {node}"), text)],
+                values: vec![("node", node.to_owned())],
+                ..Saying::new(summary)
+            }
+        },
+    );
+}
+
+/// Node of the backend, where it is not Ready and was not asked.
+fn down_node<'a>(case: &Case<'a>, a: &Attempt<'_>) -> Option<&'a str> {
+    let node = case.placed_on(a.backend()?.ip(), a.began())?;
+    let down = case.objects.node(node)?.ready == Some(false);
+    let asked = case.views.iter().any(|v| v.name() == node);
+    (down && !asked).then_some(node)
 }
 
 /// It left this node on an uplink, nothing came back, and the node it went to was not asked.

@@ -59,6 +59,7 @@ const RULES: &[Rule] = &[
     mtu::mismatch,
     mtu::blackhole,
     overlay::port_blocked,
+    beyond::node_down,
     overlay::peer_lost,
     scope::one_bad_endpoint,
     beyond::never_arrived,

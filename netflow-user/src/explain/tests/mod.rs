@@ -12,6 +12,7 @@ mod kind;
 mod listener;
 mod named_port;
 mod nat;
+mod node_down;
 mod overlay;
 mod proxy;
 mod readiness;
