@@ -5,6 +5,8 @@
 
 mod bench;
 mod build_ebpf;
+mod cache;
+mod cluster;
 mod demo;
 mod dependencies;
 mod fuzz;
@@ -40,6 +42,7 @@ Start here:
   cargo xtask test unit         the checks without the lab's scenarios
   cargo xtask fuzz              broken input for every reader of outside bytes
   cargo xtask lab up            a lab that stays, to try netflow by hand (root)
+  cargo xtask cluster up        a real Kubernetes with two nodes, to try netflow in (root)
   cargo xtask vm run 6.12 -- CMD  any command on another kernel"
 )]
 struct Cli {
@@ -54,6 +57,8 @@ enum Command {
     Demo(demo::Args),
     #[command(subcommand)]
     Lab(lab::Command),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     Test(test::Args),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Lab(command) => lab::run(&command),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Fuzz(args) => fuzz::run(&args),

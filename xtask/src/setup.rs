@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a fresh machine misses.
 
+mod go;
 mod linker;
 mod packages;
 mod toolchain;
@@ -50,9 +51,11 @@ pub enum For {
     Lab,
     /// The same, and the emulator with what unpacks its kernels.
     Guests,
+    /// The same as the lab, and Go with what runs containers.
+    Cluster,
     /// Building, C++ included.
     Fuzzing,
-    /// Whatever any command needs.
+    /// Whatever any command needs, but a cluster's, which brings a daemon: only those who raise one have it.
     Everything,
 }
 
@@ -63,6 +66,10 @@ fn needs(scope: For) -> Vec<Box<dyn Need>> {
         For::Building => &[],
         For::Lab => &[packages::LAB],
         For::Guests => &[packages::LAB, packages::GUESTS],
+        For::Cluster => {
+            needs.push(Box::new(go::Go));
+            &[packages::LAB, packages::CLUSTER]
+        }
         For::Fuzzing => &[packages::FUZZING],
         For::Everything => &[packages::LAB, packages::GUESTS, packages::FUZZING],
     };

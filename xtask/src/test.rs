@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check there is.
 
+mod cluster;
 mod kernels;
 
 use crate::bench;
@@ -31,10 +32,14 @@ machines: those that a kernel shows by means of its own. `--scenario` leaves the
 
 `cargo xtask test kernels [KERNEL…]` runs twice as many on each of these kernels, or on
 those that are named, has them verify every program, and kills netflow at random moments
-on two of them.")]
+on two of them.
+
+`cargo xtask test cluster` raises real clusters (`cargo xtask cluster`), uses them, kills `up` at
+several moments, and looks for what remains. It is no part of a test without `cluster`: the first
+time their programs are built, which takes 20 minutes.")]
 pub struct Args {
-    /// Only the checks without the lab, only the lab, or all there is for other kernels [default: checks, lab and a few on each
-    /// kernel]
+    /// Only the checks without the lab, only the lab, all there is for other kernels, or real clusters [default: checks, lab
+    /// and a few on each kernel]
     #[arg(value_enum)]
     only: Option<Only>,
     /// With `kernels`: which [default: all]
@@ -63,6 +68,8 @@ enum Only {
     Lab,
     /// Scenarios on other kernels
     Kernels,
+    /// Real clusters, and what they leave
+    Cluster,
 }
 
 /// One part of the test.
@@ -103,6 +110,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(match args.only {
         Some(Only::Kernels) => setup::For::Guests,
         None if args.scenario.is_none() => setup::For::Guests,
+        Some(Only::Cluster) => setup::For::Cluster,
         None | Some(Only::Unit | Only::Lab) => setup::For::Lab,
     })?;
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
@@ -117,6 +125,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn parts(args: &Args, root: Root) -> Vec<Part> {
     let mut parts = Vec::new();
+    if args.only == Some(Only::Cluster) {
+        parts.push(Part::new("cluster", cluster::run));
+        return parts;
+    }
     if args.only == Some(Only::Kernels) {
         let (lines, seed, only) = (args.kernels.clone(), args.seed, args.scenario.clone());
         if args.few {

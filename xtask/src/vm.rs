@@ -1,7 +1,6 @@
 //! `cargo xtask vm`: other kernels than the machine's own.
 
 mod archive;
-mod cache;
 mod console;
 mod cpio;
 mod guest;
@@ -12,6 +11,7 @@ mod modules;
 mod qemu;
 mod watch;
 
+use crate::cache;
 use crate::lab;
 use crate::setup;
 use crate::table::{self, Align};

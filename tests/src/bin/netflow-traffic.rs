@@ -7,6 +7,8 @@ use netflow_tests::traffic::{Attempt, Line, Outcome, Tally};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sockopt,
 };
@@ -39,6 +41,8 @@ enum Command {
     Serve(Serve),
     /// Makes attempts and says how each one ended.
     Dial(Dial),
+    /// Does nothing until SIGTERM: what holds a Pod's namespaces open.
+    Pause,
 }
 
 #[derive(Args)]
@@ -138,6 +142,7 @@ fn main() -> ExitCode {
             run_client(&dial);
             Ok(())
         }
+        Command::Pause => Termination::expect().and_then(|end| end.wait(PollTimeout::NONE)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -160,7 +165,27 @@ fn filled(canary: &str, len: usize) -> Vec<u8> {
     canary.bytes().cycle().take(len).collect()
 }
 
+/// SIGTERM, waited for: the first process of a container is not ended by it otherwise.
+struct Termination(SignalFd);
+
+impl Termination {
+    /// From now on, also in threads that are started later.
+    fn expect() -> io::Result<Termination> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.thread_block()?;
+        Ok(Termination(SignalFd::new(&signals)?))
+    }
+
+    fn wait(&self, limit: PollTimeout) -> io::Result<()> {
+        let Termination(fd) = self;
+        poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], limit)?;
+        Ok(())
+    }
+}
+
 fn run_server(serve: &Serve) -> io::Result<()> {
+    let end = Termination::expect()?;
     let canary = Arc::new(filled(&serve.canary, 64 * 1024));
     for listen in &serve.listen {
         let (addr, canary) = (listen.addr, Arc::clone(&canary));
@@ -177,8 +202,8 @@ fn run_server(serve: &Serve) -> io::Result<()> {
         }
     }
     say(&Line::Listening);
-    thread::sleep(Duration::from_secs(serve.seconds));
-    Ok(())
+    let limit = Duration::from_secs(serve.seconds);
+    end.wait(PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))
 }
 
 fn serve_udp(socket: &UdpSocket, canary: &[u8]) {

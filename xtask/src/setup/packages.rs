@@ -1,5 +1,5 @@
-//! Debian packages: the tools that the lab and the tests make nodes, Pods and virtual machines with, and the compiler of
-//! libFuzzer. netflow itself runs none of them.
+//! Debian packages: the tools that the lab, the tests and clusters make nodes, Pods and virtual machines with, and the
+//! compiler of libFuzzer. netflow itself runs none of them.
 
 use super::{Need, State};
 use crate::process;
@@ -38,6 +38,16 @@ const EMULATOR: &[Tool] = &[
     ("wg", "wireguard-tools"),
 ];
 
+/// What runs the containers of a cluster's nodes.
+const CONTAINERS: &[Tool] = &[
+    ("containerd", "containerd"),
+    ("containerd-shim-runc-v2", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    // not in PATH: whoever joins an absolute path to a directory gets that path
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+];
+
 /// What libFuzzer is compiled with.
 const COMPILER: &[Tool] = &[("c++", "g++")];
 
@@ -58,6 +68,12 @@ pub const LAB: Packages = Packages {
 pub const GUESTS: Packages = Packages {
     what: "virtual machines",
     tools: EMULATOR,
+};
+
+/// Those of `cargo xtask cluster`.
+pub const CLUSTER: Packages = Packages {
+    what: "a cluster",
+    tools: CONTAINERS,
 };
 
 /// That of `cargo xtask fuzz`.
@@ -147,7 +163,7 @@ mod tests {
 
     #[test]
     fn programs_of_one_package_stand_together() {
-        for Packages { what, tools } in [LAB, GUESTS] {
+        for Packages { what, tools } in [LAB, GUESTS, CLUSTER] {
             let mut seen: Vec<&str> = tools.iter().map(|(_, package)| *package).collect();
             seen.dedup();
             let once: std::collections::BTreeSet<_> = seen.iter().collect();

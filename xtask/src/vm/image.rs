@@ -1,9 +1,10 @@
 //! An unpacked kernel in the cache: `vmlinuz`, the modules that a network can use, and the version of its package.
 
 use super::archive::Suite;
-use super::cache::{self, Lock};
+
 use super::line::Line;
 use super::modules::{self, Modules};
+use crate::cache::{self, Lock};
 use crate::process;
 use crate::timing::Took;
 use anyhow::{Context, Result, bail};

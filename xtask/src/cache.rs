@@ -1,4 +1,4 @@
-//! Where unpacked kernels are kept, outside the tree.
+//! Where what is fetched or built once is kept, outside the tree: unpacked kernels, the programs of a cluster.
 
 use anyhow::{Context, Result};
 use std::env;
@@ -20,7 +20,7 @@ fn choose(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> 
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join("netflow")))
         .or(home.map(|home| home.join(".cache/netflow")))
-        .context("neither NETFLOW_CACHE nor HOME is set: no place for kernels")
+        .context("neither NETFLOW_CACHE nor HOME is set: no place for the cache")
 }
 
 /// The unpacked kernels, a directory each.
@@ -28,7 +28,12 @@ pub fn kernels() -> Result<PathBuf> {
     Ok(dir()?.join("kernels"))
 }
 
-/// Held while the cache changes, so that two commands do not fetch the same kernel at once.
+/// The programs of a cluster, a directory for each version of each Go module.
+pub fn cluster() -> Result<PathBuf> {
+    Ok(dir()?.join("cluster"))
+}
+
+/// Held while the cache changes, so that two commands do not fetch or build the same at once.
 pub struct Lock(File);
 
 impl Lock {

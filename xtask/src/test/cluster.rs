@@ -1,0 +1,305 @@
+//! A real cluster is raised, used and taken down, and its `up` is killed on the way. What the machine has afterwards must be
+//! what it had before.
+
+use crate::cluster;
+use crate::process;
+use crate::tally::Tally;
+use crate::timing::Took;
+use crate::workspace;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How `up` is called; each proxy and each network is among them.
+const CLUSTERS: [&[&str]; 3] = [
+    &["--proxy", "iptables", "--network", "routed"],
+    &["--proxy", "nftables", "--network", "vxlan"],
+    &["--nodes", "0"],
+];
+
+/// Milliseconds after which an `up` is killed: while namespaces are made, images imported, the control plane and the nodes
+/// started.
+const MOMENTS: [u64; 6] = [50, 400, 1500, 4000, 8000, 11000];
+
+/// How long a Service may take to be in the rules of every node.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// All of it.
+pub fn run() -> Result<Tally> {
+    let traffic = cluster::build()?;
+    let status = xtask(&["status", "-o", "json"])?.output()?;
+    let status: Value = serde_json::from_slice(&status.stdout).context("cluster status")?;
+    ensure!(
+        status["up"] == false,
+        "a cluster is up: cargo xtask cluster down"
+    );
+    let before = Machine::now()?;
+    let mut total = Tally::default();
+    for moment in MOMENTS {
+        let done = killed_after(&traffic, Duration::from_millis(moment));
+        total = total + judge(&format!("up killed after {moment} ms"), done, &before);
+    }
+    for args in CLUSTERS {
+        let done = used(args);
+        let down = process::run(&mut xtask(&["down"])?);
+        total = total + judge(&format!("up {}", args.join(" ")), done.and(down), &before);
+    }
+    Ok(total)
+}
+
+/// What was done must have worked, and the machine must be as it was.
+fn judge(what: &str, done: Result<()>, before: &Machine) -> Tally {
+    let same = Machine::now().and_then(|now| before.same(&now));
+    match done.and(same) {
+        Ok(()) => {
+            println!("{what}: ok");
+            Tally::PASSED
+        }
+        Err(error) => {
+            eprintln!("{what}: {error:#}");
+            Tally::FAILED
+        }
+    }
+}
+
+fn xtask(args: &[&str]) -> Result<Command> {
+    let mut xtask = Command::new(std::env::current_exe().context("this program")?);
+    xtask.arg("cluster").args(args);
+    Ok(xtask)
+}
+
+fn killed_after(traffic: &Path, moment: Duration) -> Result<()> {
+    let mut up = xtask(&["up", "--traffic"])?
+        .arg(traffic)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    thread::sleep(moment);
+    up.kill()?;
+    up.wait()?;
+    process::run(&mut xtask(&["down"])?)
+}
+
+/// Raises a cluster, again without effect, and uses it.
+fn used(args: &[&str]) -> Result<()> {
+    let up = [&["up"], args].concat();
+    process::run(&mut xtask(&up)?)?;
+    let again = Instant::now();
+    process::run(&mut xtask(&up)?)?;
+    ensure!(
+        again.elapsed() < Duration::from_secs(5),
+        "up raised what was up"
+    );
+    let status = process::read(&mut xtask(&["status", "-o", "json"])?)?;
+    let status: Value = serde_json::from_str(&status)?;
+    ensure!(status["up"] == true, "status says {status}");
+    let nodes = status["nodes"].as_array().context("nodes")?;
+    for node in nodes {
+        ensure!(node["ready"] == true, "status says {node}");
+    }
+    if nodes.is_empty() {
+        return watch_list();
+    }
+    serve()?;
+    resolve()
+}
+
+fn kubectl(args: &[&str]) -> Result<String> {
+    process::read(&mut xtask(&[&["kubectl", "--"], args].concat())?)
+}
+
+/// Clients may ask for what is there and what comes in one watch: etcd tells how far it is.
+fn watch_list() -> Result<()> {
+    let path = "/api/v1/namespaces?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=2";
+    let events = kubectl(&["get", "--raw", path])?;
+    ensure!(
+        events.contains("k8s.io/initial-events-end"),
+        "the watch told: {events}"
+    );
+    Ok(())
+}
+
+/// A Pod reaches both servers of a Service, one of which is on the other node.
+fn serve() -> Result<()> {
+    let began = Instant::now();
+    let manifest = workspace::root().join("tests/cluster/web.yaml");
+    kubectl(&["apply", "-f", &manifest.to_string_lossy()])?;
+    kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "pod/client",
+        "--timeout=60s",
+    ])?;
+    println!("  Pods ready in {}", Took(began.elapsed()));
+    let on = kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={.items[*].spec.nodeName}",
+    ])?;
+    let on: BTreeSet<&str> = on.split_whitespace().collect();
+    ensure!(on.len() == 2, "both servers are on {on:?}");
+    let ip = kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let to = format!("{ip}:80");
+    let began = Instant::now();
+    loop {
+        // with twenty connections both servers are chosen but once in half a million
+        let dial = [
+            "exec",
+            "client",
+            "--",
+            "/netflow-traffic",
+            "dial",
+            "--to",
+            &to,
+        ];
+        let said = kubectl(&[&dial[..], &["--count", "20", "--interval", "10"]].concat())?;
+        if said.matches("\"ok\"").count() >= 20 {
+            println!("  20 connections to {to}");
+            return Ok(());
+        }
+        if began.elapsed() > LIMIT {
+            bail!("the Service does not serve: {said}");
+        }
+        // the rules of a new Service follow within a second
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The name server knows the Service, asked by its own Service's address.
+fn resolve() -> Result<()> {
+    let ip = kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    let ip: std::net::Ipv4Addr = ip.parse()?;
+    let answer = cluster::on_node("n1", || ask("web.default.svc.cluster.local"))??;
+    ensure!(
+        answer.ends_with(&ip.octets()),
+        "the name server says {answer:?}"
+    );
+    println!("  web.default.svc.cluster.local is {ip}");
+    Ok(())
+}
+
+/// Asks for the IPv4 address of a name (RFC 1035).
+fn ask(name: &str) -> Result<Vec<u8>> {
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend(label.bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.connect((cluster::DNS_IP, 53))?;
+    socket.send(&query)?;
+    let mut answer = [0; 512];
+    let len = socket
+        .recv(&mut answer)
+        .context("the name server's answer")?;
+    Ok(answer[..len].to_vec())
+}
+
+/// What a cluster could leave on a machine, or change.
+#[derive(Debug, PartialEq, Eq)]
+struct Machine(BTreeSet<String>);
+
+/// What a kubelet sets where it is let.
+const SYSCTLS: [&str; 6] = [
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+];
+
+/// Where a node's software keeps things.
+const PLACES: [&str; 10] = [
+    "/var/lib/netflow-cluster",
+    "/var/lib/kubelet",
+    "/var/lib/containerd",
+    "/var/lib/cni",
+    "/var/lib/etcd",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/etc/cni",
+    "/opt/cni",
+    "/run/containerd",
+];
+
+/// Programs of a cluster.
+const PROGRAMS: [&str; 9] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "containerd",
+    "containerd-shim",
+    "coredns",
+];
+
+impl Machine {
+    fn now() -> Result<Machine> {
+        let mut all = BTreeSet::new();
+        let names = |dir: &str| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        };
+        let ours = |name: &String| name.starts_with("nfk");
+        all.extend(
+            names("/run/netns")
+                .filter(ours)
+                .map(|name| format!("namespace {name}")),
+        );
+        for name in names("/proc") {
+            let program = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
+            if PROGRAMS.iter().any(|it| program.starts_with(it)) {
+                all.insert(format!("process {name} {}", program.trim()));
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        for line in mounts.lines() {
+            let at = line.split(' ').nth(4).unwrap_or_default();
+            // others come and go
+            if !at.starts_with("/run/netns") {
+                all.insert(format!("mount {at}"));
+            }
+            if line.contains(" - cgroup") {
+                all.extend(
+                    names(at)
+                        .filter(ours)
+                        .map(|name| format!("cgroup {at}/{name}")),
+                );
+            }
+        }
+        for place in PLACES.iter().filter(|place| Path::new(place).exists()) {
+            all.insert(format!("directory {place}"));
+        }
+        for name in SYSCTLS {
+            let value = fs::read_to_string(Path::new("/proc/sys").join(name))?;
+            all.insert(format!("{name} = {}", value.trim()));
+        }
+        Ok(Machine(all))
+    }
+
+    fn same(&self, now: &Machine) -> Result<()> {
+        let (Machine(before), Machine(after)) = (self, now);
+        let gone: Vec<_> = before.difference(after).collect();
+        let new: Vec<_> = after.difference(before).collect();
+        ensure!(
+            gone.is_empty() && new.is_empty(),
+            "gone from the machine: {gone:?}; new: {new:?}"
+        );
+        Ok(())
+    }
+}
