@@ -108,7 +108,11 @@ enum Output {
 #[derive(clap::Args)]
 pub struct Kubectl {
     /// Its arguments
-    #[arg(last = true, value_name = "ARG")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARG"
+    )]
     args: Vec<OsString>,
 }
 

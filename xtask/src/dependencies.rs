@@ -32,8 +32,12 @@ const OBJECT_LICENCE: &str = "Dual MIT/GPL";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that may be there in more than one version, and why.
-const DUPLICATES: [(&str, &str); 5] = [
+const DUPLICATES: [(&str, &str); 6] = [
     ("base64", "serde-saphyr is ahead of kube"),
+    (
+        "bit-vec",
+        "jsonschema, which only tests use, is behind yasna, of rcgen",
+    ),
     ("derive_more", "netlink-packet-netfilter still uses 0.99"),
     (
         "getrandom",

@@ -116,10 +116,10 @@ pub fn ensure(nodes: bool) -> Result<()> {
     );
     let all = missing.len();
     for (at, (module, program)) in missing.into_iter().enumerate() {
-        eprint!("cluster: [{}/{all}] building {} … ", at + 1, program.name);
-        let began = Instant::now();
+        let (at, name, began) = (at + 1, program.name, Instant::now());
+        eprintln!("cluster: {at} of {all}: building {name}");
         module.build(program)?;
-        eprintln!("{}", Took(began.elapsed()));
+        eprintln!("cluster: {name} … {}", Took(began.elapsed()));
     }
     eprintln!("cluster: built in {}", Took(began.elapsed()));
     Ok(())

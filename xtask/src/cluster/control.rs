@@ -21,9 +21,7 @@ pub fn start(raising: &Raising) -> Result<()> {
     let _etcd = component(raising, "etcd", &etcd())?;
     // it waits for etcd by itself
     let mut server = component(raising, "kube-apiserver", &server())?;
-    server.until(LIMIT, || {
-        kubectl::read(&["get", "--raw", "/readyz"]).is_ok()
-    })?;
+    server.until(LIMIT, || kubectl::answers(&["get", "--raw", "/readyz"]))?;
     component(raising, "kube-controller-manager", &controllers())?;
     component(raising, "kube-scheduler", &scheduler())?;
     Ok(())

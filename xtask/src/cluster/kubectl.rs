@@ -16,7 +16,6 @@ fn command(args: &[&str]) -> Result<Command> {
     kubectl
         .arg("--kubeconfig")
         .arg(plan::kubeconfig())
-        .arg("--request-timeout=10s")
         .args(args);
     Ok(kubectl)
 }
@@ -24,6 +23,11 @@ fn command(args: &[&str]) -> Result<Command> {
 /// What it prints.
 pub fn read(args: &[&str]) -> Result<String> {
     process::read(&mut command(args)?)
+}
+
+/// Whether it gets an answer; for those who ask again soon.
+pub fn answers(args: &[&str]) -> bool {
+    read(&[&["--request-timeout=2s"], args].concat()).is_ok()
 }
 
 /// What it prints as JSON.

@@ -131,7 +131,7 @@ fn nodes(raising: &Raising, places: &[(Node, Place)]) -> Result<()> {
 
 /// They run when they have given the first namespace what every Pod needs.
 fn controllers() -> Result<()> {
-    let made = || kubectl::read(&["get", "serviceaccount", "default"]).is_ok();
+    let made = || kubectl::answers(&["get", "serviceaccount", "default"]);
     let began = Instant::now();
     while !made() {
         if began.elapsed() > LIMIT {
@@ -200,7 +200,7 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// Nodes of the cluster and whether they are ready, as the API server has it.
 pub fn ready() -> Result<Vec<(String, bool)>> {
-    let nodes = kubectl::json(&["get", "nodes"])?;
+    let nodes = kubectl::json(&["get", "nodes", "--request-timeout=5s"])?;
     let items = nodes["items"]
         .as_array()
         .map(Vec::as_slice)
