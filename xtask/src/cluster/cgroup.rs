@@ -161,7 +161,7 @@ pub fn members() -> Result<BTreeSet<i32>> {
 /// Kills what `members` finds until it finds nothing: what is being killed may have started something meanwhile.
 pub fn kill_all(mut members: impl FnMut() -> Result<BTreeSet<i32>>) -> Result<usize> {
     let mut killed = BTreeSet::new();
-    for _ in 0..500 {
+    for _ in 0..2000 {
         let alive = members()?;
         if alive.is_empty() {
             return Ok(killed.len());
