@@ -109,7 +109,9 @@ fn tail(log: &Path) -> String {
         last.push_back(format!("\n  {}", String::from_utf8_lossy(&line)));
     }
     let lines: String = last.into_iter().collect();
-    format!("the end of {}:{lines}", log.display())
+    // it is removed with the cluster: no path to look it up by
+    let name = log.file_name().unwrap_or_default();
+    format!("the end of {}:{lines}", name.display())
 }
 
 /// Makes the directory of logs.
