@@ -1,6 +1,8 @@
 //! A real cluster is raised, used and taken down, and its `up` is killed on the way. What the machine has afterwards must be
 //! what it had before.
 
+mod explained;
+
 use crate::cluster;
 use crate::process;
 use crate::tally::Tally;
@@ -107,7 +109,14 @@ fn used(args: &[&str]) -> Result<()> {
         return watch_list();
     }
     serve()?;
-    resolve()
+    resolve()?;
+    explained::all()
+}
+
+/// The manifest of what is tried in a cluster.
+fn application() -> String {
+    let path = workspace::root().join("tests/cluster/web.yaml");
+    path.to_string_lossy().into_owned()
 }
 
 fn kubectl(args: &[&str]) -> Result<String> {
@@ -128,8 +137,7 @@ fn watch_list() -> Result<()> {
 /// A Pod reaches both servers of a Service, one of which is on the other node.
 fn serve() -> Result<()> {
     let began = Instant::now();
-    let manifest = workspace::root().join("tests/cluster/web.yaml");
-    kubectl(&["apply", "-f", &manifest.to_string_lossy()])?;
+    kubectl(&["apply", "--server-side", "-f", &application()])?;
     kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     kubectl(&[
         "wait",

@@ -1,0 +1,357 @@
+//! The real netflow on a node of a real cluster: names come from its API, rules from its kube-proxy. What kubectl breaks must be
+//! what it says.
+
+use super::{application, kubectl, xtask};
+use crate::process;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// One way to break the Service `web`.
+struct Break {
+    /// The code that comes first.
+    code: &'static str,
+    /// Arguments of kubectl.
+    with: &'static [&'static str],
+    /// What must be so before it is asked: arguments of kubectl, and what these print.
+    until: Option<(&'static [&'static str], &'static str)>,
+}
+
+/// What the slices say of the endpoints that are ready.
+const READY: &[&str] = &[
+    "get",
+    "endpointslices",
+    "-l",
+    "kubernetes.io/service-name=web",
+    "-o",
+    "jsonpath={.items[*].endpoints[*].conditions.ready}",
+];
+
+const BREAKS: [Break; 3] = [
+    Break {
+        code: "target-port-mismatch",
+        with: &[
+            "patch",
+            "service",
+            "web",
+            "--type=json",
+            "-p",
+            r#"[{"op":"replace","path":"/spec/ports/0/targetPort","value":8099}]"#,
+        ],
+        until: None,
+    },
+    Break {
+        code: "no-endpoints-selector",
+        with: &[
+            "patch",
+            "service",
+            "web",
+            "-p",
+            r#"{"spec":{"selector":{"app":"wbe"}}}"#,
+        ],
+        until: Some((READY, "")),
+    },
+    Break {
+        code: "no-endpoints-not-ready",
+        with: &[
+            "patch",
+            "deployment",
+            "web",
+            "-p",
+            r#"{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null},"template":{"spec":{"containers":[{"name":"web","readinessProbe":{"tcpSocket":{"port":8099}}}]}}}}"#,
+        ],
+        until: Some((READY, "false false")),
+    },
+];
+
+/// How long Kubernetes may take for what was asked of it.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// The least that explains a Service of a namespace.
+const READER: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": "default"}},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader", "namespace": "default"}, "rules": [
+    {"apiGroups": [""], "resources": ["services", "pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}]},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader", "namespace": "default"},
+   "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+   "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "default"}]}]}"#;
+
+/// All of it, in the cluster that is up, where `web` serves.
+pub fn all() -> Result<()> {
+    let traffic = Traffic::start()?;
+    traffic.feel(true)?;
+    let node = node_of_client()?;
+    let explain = Explain::new(&node)?;
+    explain.expect(&[], "healthy", None)?;
+    explain.expect_missing()?;
+    with_few_rights(&explain)?;
+    server_goes_away(&explain)?;
+    for it in &BREAKS {
+        broken(&explain, &traffic, it)?;
+    }
+    Ok(())
+}
+
+/// Breaks the Service, asks, and puts it right again.
+fn broken(explain: &Explain, traffic: &Traffic, it: &Break) -> Result<()> {
+    kubectl(it.with)?;
+    traffic.feel(false)?;
+    if let Some((args, wanted)) = it.until {
+        wait(|| Ok(kubectl(args)?.trim() == wanted), it.code)?;
+    }
+    explain.expect(&[], "failing", Some(it.code))?;
+    kubectl(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-f",
+        &application(),
+    ])?;
+    kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    wait(
+        || Ok(kubectl(READY)?.trim() == "true true"),
+        "the Service put right",
+    )?;
+    traffic.feel(true)
+}
+
+/// A client that dials the Service's address all the time.
+struct Traffic {
+    kubectl: Child,
+    /// How its latest attempt ended.
+    last: Arc<Mutex<String>>,
+}
+
+impl Traffic {
+    fn start() -> Result<Traffic> {
+        let ip = kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+        let to = format!("{ip}:80");
+        let client = ["kubectl", "--", "exec", "client", "--", "/netflow-traffic"];
+        let mut dial = xtask(&client)?;
+        let mut kubectl = dial
+            .args([
+                "dial",
+                "--to",
+                &to,
+                "--interval",
+                "200",
+                "--count",
+                "100000",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| process::show(&dial))?;
+        let lines = kubectl.stdout.take().context("its stdout")?;
+        let last = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&last);
+        thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let said: Value = serde_json::from_str(&line).unwrap_or_default();
+                if let (Some(outcome), Ok(mut last)) =
+                    (said["attempt"]["outcome"].as_str(), told.lock())
+                {
+                    outcome.clone_into(&mut last);
+                }
+            }
+        });
+        Ok(Traffic { kubectl, last })
+    }
+
+    /// Waits until it is served, or is not.
+    fn feel(&self, served: bool) -> Result<()> {
+        let is_so = || {
+            let last = self.last.lock();
+            Ok(last.is_ok_and(|last| !last.is_empty() && (*last == "ok") == served))
+        };
+        wait(is_so, "the client to feel it")
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
+fn node_of_client() -> Result<String> {
+    kubectl(&["get", "pod", "client", "-o", "jsonpath={.spec.nodeName}"])
+}
+
+/// netflow on a node.
+struct Explain {
+    node: String,
+    kubeconfig: PathBuf,
+}
+
+impl Explain {
+    fn new(node: &str) -> Result<Explain> {
+        let status = process::read(&mut xtask(&["status", "-o", "json"])?)?;
+        let status: Value = serde_json::from_str(&status)?;
+        let kubeconfig = status["kubeconfig"].as_str().context("kubeconfig")?;
+        Ok(Explain {
+            node: node.to_owned(),
+            kubeconfig: kubeconfig.into(),
+        })
+    }
+
+    fn command(&self, service: &str, more: &[&str]) -> Result<Command> {
+        let mut command = xtask(&["exec", &self.node, "--", "netflow", "explain", service])?;
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command.args(["-o", "json"]).args(more);
+        Ok(command)
+    }
+
+    fn answer(mut command: Command) -> Result<(i32, Value)> {
+        let output = command.output().with_context(|| process::show(&command))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let answer = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{}: {}", process::show(&command), said.trim()))?;
+        Ok((output.status.code().unwrap_or(-1), answer))
+    }
+
+    /// Explains `web`: the verdict, and the code that comes first. The answer, for what else it must say.
+    fn expect(&self, more: &[&str], verdict: &str, code: Option<&str>) -> Result<Value> {
+        let began = Instant::now();
+        let (exit, answer) = Self::answer(self.command("web", more)?)?;
+        let first = &answer["findings"][0];
+        let right = answer["verdict"] == verdict
+            && exit == i32::from(verdict != "healthy")
+            && code.is_none_or(|code| first["code"] == code)
+            && answer["service"]["namespace"] == "default"
+            && answer["nodes"][0]["name"] == *self.node;
+        ensure!(
+            right,
+            "{verdict} {code:?} is not what was said (exit {exit}): {answer:#}"
+        );
+        let client = format!("{}", answer["paths"]);
+        ensure!(
+            client.contains("default/client"),
+            "the client is not named: {answer:#}"
+        );
+        println!(
+            "  {} in {:.1} s{}",
+            code.unwrap_or(verdict),
+            began.elapsed().as_secs_f64(),
+            first["summary"]
+                .as_str()
+                .map_or(String::new(), |s| format!(": {s}"))
+        );
+        Ok(answer)
+    }
+
+    fn expect_missing(&self) -> Result<()> {
+        let (exit, answer) = Self::answer(self.command("wep", &[])?)?;
+        let first = &answer["findings"][0];
+        ensure!(
+            exit == 1 && first["code"] == "service-not-found",
+            "{answer:#}"
+        );
+        let summary = first["summary"].to_string();
+        ensure!(
+            summary.contains("web"),
+            "the nearest name is not offered: {answer:#}"
+        );
+        Ok(())
+    }
+}
+
+/// Who may read one namespace only is answered, and told what that leaves out.
+fn with_few_rights(explain: &Explain) -> Result<()> {
+    let dir = explain.kubeconfig.parent().context("its directory")?;
+    let objects = File::new(dir.join("reader.json"), READER)?;
+    kubectl(&["apply", "-f", &objects.0.to_string_lossy()])?;
+    let token = kubectl(&["create", "token", "reader"])?;
+    let admin = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?;
+    let mut config: Value = serde_json::from_str(&admin)?;
+    config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+    let config = File::new(dir.join("reader.kubeconfig"), &config.to_string())?;
+    let reader = Explain {
+        node: explain.node.clone(),
+        kubeconfig: config.0.clone(),
+    };
+    let answer = reader.expect(&[], "healthy", None)?;
+    for (code, kind) in [
+        ("objects-limited", "Service"),
+        ("objects-limited", "Pod"),
+        ("objects-unknown", "Node"),
+        ("objects-unknown", "NetworkPolicy"),
+    ] {
+        blind(&answer, code, kind)?;
+    }
+    Ok(())
+}
+
+/// The API server stops to answer while netflow looks: names stay, and their age is said.
+fn server_goes_away(explain: &Explain) -> Result<()> {
+    let status = process::read(&mut xtask(&["status", "-o", "json"])?)?;
+    let status: Value = serde_json::from_str(&status)?;
+    let components = status["components"].as_array().context("components")?;
+    let server = components.iter().find(|c| c["name"] == "kube-apiserver");
+    let pid = server.and_then(|c| c["pid"].as_i64()).context("its pid")?;
+    let server = Pid::from_raw(i32::try_from(pid)?);
+    let recording = Path::new("/tmp").join(format!("netflow-away-{pid}.nfr"));
+    let kept = recording.to_string_lossy().into_owned();
+    let args = ["--for", "12s", "--request-timeout", "1s", "--record", &kept];
+    let command = explain.command("web", &args)?;
+    let asked = thread::spawn(move || Explain::answer(command));
+    // A recording is begun once the objects are read.
+    let begun = wait(|| Ok(recording.exists()), "netflow to look");
+    let stopped = begun.and_then(|()| Ok(kill(server, Signal::SIGSTOP)?));
+    let answered = asked.join();
+    kill(server, Signal::SIGCONT)?;
+    let _ = fs::remove_file(&recording);
+    stopped?;
+    let Ok(answered) = answered else {
+        bail!("netflow could not be run");
+    };
+    let (exit, answer) = answered?;
+    ensure!(exit == 0 && answer["verdict"] == "healthy", "{answer:#}");
+    blind(&answer, "objects-old", "")
+}
+
+/// An answer names what could not be seen.
+fn blind(answer: &Value, code: &str, of: &str) -> Result<()> {
+    let all = answer["blind"].as_array().context("blind")?;
+    let told = all
+        .iter()
+        .any(|b| b["code"] == code && b["capability"] == of);
+    ensure!(told, "{code} of {of:?} is not said: {:#}", answer["blind"]);
+    Ok(())
+}
+
+/// A file that is there as long as this is.
+struct File(PathBuf);
+
+impl File {
+    fn new(path: PathBuf, text: &str) -> Result<File> {
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(File(path))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn wait(mut until: impl FnMut() -> Result<bool>, what: &str) -> Result<()> {
+    let began = Instant::now();
+    while !until()? {
+        ensure!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
