@@ -210,15 +210,7 @@ fn up(args: &Up) -> Result<ExitCode> {
         proxy: args.proxy,
         network: args.network,
     };
-    if let Some(state) = State::read().filter(State::stands) {
-        if state.settings != settings {
-            bail!(
-                "another one is up ({}): cargo xtask cluster down",
-                state.settings
-            );
-        }
-        eprintln!("cluster: is up already ({settings})");
-        hints(settings);
+    if is_up(settings)? {
         return Ok(ExitCode::SUCCESS);
     }
     let traffic = match &args.traffic {
@@ -227,6 +219,10 @@ fn up(args: &Up) -> Result<ExitCode> {
     };
     let began = Instant::now();
     let _lock = lock()?;
+    // Another command may have raised it while this one built or waited.
+    if is_up(settings)? {
+        return Ok(ExitCode::SUCCESS);
+    }
     if down::down()? {
         eprintln!("cluster: what was left of another one is taken down");
     }
@@ -238,6 +234,22 @@ fn up(args: &Up) -> Result<ExitCode> {
     eprintln!("cluster: up in {} ({settings})", Took(began.elapsed()));
     hints(settings);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether it is up; an error if another one is.
+fn is_up(settings: Settings) -> Result<bool> {
+    let Some(state) = State::read().filter(State::stands) else {
+        return Ok(false);
+    };
+    if state.settings != settings {
+        bail!(
+            "another one is up ({}): cargo xtask cluster down",
+            state.settings
+        );
+    }
+    eprintln!("cluster: is up already ({settings})");
+    hints(settings);
+    Ok(true)
 }
 
 fn hints(settings: Settings) {

@@ -116,13 +116,13 @@ pub struct ObjectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ApiArgs {
     /// Kubeconfig of the cluster, instead of $KUBECONFIG or ~/.kube/config; in a Pod its service account is used
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig, instead of the current one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "manifests")]
     pub context: Option<String>,
     /// User to act as
-    #[arg(long = "as", value_name = "USER")]
+    #[arg(long = "as", value_name = "USER", conflicts_with = "manifests")]
     pub act_as: Option<String>,
     /// How long the API server may take to answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]

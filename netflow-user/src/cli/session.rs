@@ -24,6 +24,8 @@ const PERIOD: Duration = Duration::from_millis(60);
 const FACTS_PERIOD: Duration = Duration::from_millis(1500);
 /// A node with many rules or connections takes long to read: for so many times as long it is left alone afterwards.
 const FACTS_REST: u32 = 5;
+/// Objects of a big cluster take long to take in: for so many times as long no newer ones are asked for.
+const OBJECTS_REST: u32 = 10;
 /// Reading that takes longer than this (a conntrack table of 100,000s of entries) is not done once more for the answer.
 const DEAR: Duration = Duration::from_millis(400);
 /// A client that was not looked into yet is worth a reading, unless that takes longer than this.
@@ -179,18 +181,21 @@ pub fn look(
     feed.give(&Input::Objects(Box::new(objects)));
     let mut pace = Pace::new();
     pace.read(node, feed)?;
+    let mut next_objects = Instant::now();
     loop {
         if limits.interrupts.count() > 1 {
             return Ok(End::Quit);
         }
         pass_on(node, feed)?;
-        let changed = newer(source, feed);
-        if let Some(objects) = changed {
+        let changed = (Instant::now() >= next_objects).then(|| newer(source, feed));
+        if let Some(objects) = changed.flatten() {
+            let began = Instant::now();
             // In a big cluster something changes all the time, most of it far from here.
             if node.aim(&objects) {
                 pace.hurry();
             }
             feed.give(&Input::Objects(Box::new(objects)));
+            next_objects = Instant::now() + began.elapsed() * OBJECTS_REST;
         }
         let closed = limits.interrupts.count() > 0
             || limits.window.is_some_and(|w| began.elapsed() >= w)

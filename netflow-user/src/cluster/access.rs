@@ -121,17 +121,21 @@ impl Access {
 /// The kubeconfig and what it is called; `None` where there is none.
 fn kubeconfig(given: Option<&Path>) -> Result<Option<(Kubeconfig, String)>, AccessError> {
     if let Some(path) = given {
-        let file = path.display().to_string();
-        let read = Kubeconfig::read_from(path).map_err(|e| broken(&file, &e))?;
-        return Ok(Some((read, file)));
+        return Ok(Some((read(path)?, path.display().to_string())));
     }
-    match std::env::var("KUBECONFIG") {
-        Ok(files) if !files.is_empty() => match Kubeconfig::from_env() {
-            Ok(Some(read)) => return Ok(Some((read, files))),
-            Ok(None) => {}
-            Err(e) => return Err(broken(&files, &e)),
-        },
-        _ => {}
+    let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    // Those that are not there do not count, as for kubectl.
+    let files: Vec<PathBuf> = std::env::split_paths(&listed)
+        .filter(|path| path.exists())
+        .collect();
+    if let Some((first, more)) = files.split_first() {
+        let mut merged = read(first)?;
+        for path in more {
+            let next = read(path)?;
+            let name = path.display().to_string();
+            merged = merged.merge(next).map_err(|e| broken(&name, &e))?;
+        }
+        return Ok(Some((merged, listed.to_string_lossy().into_owned())));
     }
     match Kubeconfig::read() {
         Ok(read) => Ok(Some((read, "~/.kube/config".into()))),
@@ -139,6 +143,11 @@ fn kubeconfig(given: Option<&Path>) -> Result<Option<(Kubeconfig, String)>, Acce
         Err(KubeconfigError::ReadConfig(e, _)) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(broken("~/.kube/config", &e)),
     }
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, AccessError> {
+    let file = path.display().to_string();
+    Kubeconfig::read_from(path).map_err(|e| broken(&file, &e))
 }
 
 fn broken(file: &str, error: &dyn std::error::Error) -> AccessError {

@@ -8,10 +8,10 @@ use super::object::WANTED;
 use crate::model::Time;
 use crate::model::objects::Objects;
 use crate::model::source::{ObjectSource, SourceError};
-use follow::Told;
+use follow::{Failure, Told};
 use kube::Client;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::Store;
 use tokio::sync::oneshot;
@@ -19,6 +19,9 @@ use tokio::task::JoinSet;
 
 /// How often it is asked whether the API still answers.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How long it may take to answer that, unless it may take less for everything.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Least time between two versions of the objects.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -35,9 +38,8 @@ pub struct LiveSource {
     changed: bool,
     /// Not before then.
     next: Instant,
-    /// Ends the thread when it is dropped.
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Ends the thread when it is dropped. Nobody waits for that: a kubeconfig's program or a name server may hold it up.
+    _stop: oneshot::Sender<()>,
 }
 
 impl LiveSource {
@@ -50,7 +52,7 @@ impl LiveSource {
         let (stop, stopped) = oneshot::channel();
         let (config, timeout, namespaces) =
             (access.config.clone(), access.timeout, namespaces.to_vec());
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("kubernetes".into())
             .spawn(move || {
                 let Ok(runtime) = runtime() else { return };
@@ -60,6 +62,7 @@ impl LiveSource {
                         _ = stopped => {}
                     }
                 });
+                runtime.shutdown_background();
             })
             .map_err(|e| failed(access, &e.to_string()))?;
         let mut source = LiveSource {
@@ -68,8 +71,7 @@ impl LiveSource {
             title: access.title(),
             changed: true,
             next: Instant::now(),
-            stop: Some(stop),
-            thread: Some(thread),
+            _stop: stop,
         };
         source.list(access)?;
         Ok(source)
@@ -78,17 +80,23 @@ impl LiveSource {
     /// Waits for the first list of each kind.
     fn list(&mut self, access: &Access) -> Result<(), SourceError> {
         let deadline = Instant::now() + access.timeout;
+        let mut latest = String::new();
         while !self.store.is_complete() {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.told.recv_timeout(left) {
-                Ok(Told::Away(why)) => return Err(failed(access, &why)),
+                Ok(Told::Away(why) | Told::Failing(_, Failure { why, lasts: true })) => {
+                    return Err(failed(access, &why));
+                }
                 Ok(told) => {
+                    if let Told::Failing(_, failure) = &told {
+                        latest = format!(": {}", failure.why);
+                    }
                     self.store.take(told, now());
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let missing: Vec<_> = self.store.missing().into_iter().collect();
                     let why = format!(
-                        "no complete list of {} within {:?}",
+                        "no complete list of {} within {:?}{latest}",
                         missing.join(", "),
                         access.timeout
                     );
@@ -100,14 +108,6 @@ impl LiveSource {
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for LiveSource {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        // It cannot panic: what it does is the runtime's and kube's.
-        drop(self.thread.take().map(JoinHandle::join));
     }
 }
 
@@ -150,11 +150,11 @@ async fn follow_all(
             to.clone(),
         ));
     }
-    all.spawn(listen(client, timeout, to));
+    all.spawn(listen(client, timeout.min(PATIENCE), to));
     all.join_all().await;
 }
 
-/// Says when the API ceases to answer and when it does again. A watch that fails says the first too, but is silent when it goes on.
+/// Says when the API ceases to answer and when it does again: a watch is silent when it goes on.
 async fn listen(client: Client, timeout: Duration, to: Sender<Told>) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
@@ -169,13 +169,13 @@ async fn listen(client: Client, timeout: Duration, to: Sender<Told>) {
     }
 }
 
-/// `/readyz` may be read by everybody who is known (`system:public-info-viewer`); a server that refuses even that answers all the same.
+/// `/readyz` may be read by everybody who is known (`system:public-info-viewer`).
 async fn is_ready(client: &Client) -> Result<(), String> {
     let request = http::Request::get("/readyz").body(Vec::new());
     let request = request.map_err(|e| e.to_string())?;
     match client.request_text(request).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => Ok(()),
+        // Whatever it says of itself, it answers; what it cannot read it says of each kind.
+        Ok(_) | Err(kube::Error::Api(_)) => Ok(()),
         Err(e) => Err(causes(&e)),
     }
 }

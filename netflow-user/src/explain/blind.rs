@@ -10,11 +10,16 @@ use super::view::View;
 use crate::model::Proto;
 use crate::model::answer::{Blind, Via};
 use crate::model::capability::{Capability, TierStatus};
-use crate::model::objects::{Away, Limit};
+use crate::model::objects::{Away, Limit, Objects};
 
 /// Blind spots of the nodes, and of this case where a Service was found. Where the cause is `proved` on packets, a better
 /// tier would not change it, so the tiers are left to `doctor`.
-pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind> {
+pub fn spots(
+    views: &[View],
+    objects: &Objects,
+    case: Option<&Case<'_>>,
+    proved: bool,
+) -> Vec<Blind> {
     let mut all: Vec<Blind> = views.iter().flat_map(of_node).collect();
     if !proved {
         all.extend(views.iter().flat_map(of_tiers));
@@ -27,6 +32,7 @@ pub fn spots(views: &[View], case: Option<&Case<'_>>, proved: bool) -> Vec<Blind
         }
         all.extend(of_case(case));
     }
+    all.extend(objects_unknown(objects));
     all
 }
 
@@ -161,19 +167,17 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
         }
         all.push(blind("node-not-asked", "flow", text));
     }
-    all.extend(objects_unknown(case));
     all
 }
 
 /// What the source of the objects could not tell, and since when it tells nothing.
-fn objects_unknown(case: &Case<'_>) -> Vec<Blind> {
+fn objects_unknown(objects: &Objects) -> Vec<Blind> {
     let of_kind = |code: &str, kind: &str, text: String| Blind {
         code: code.to_owned(),
         node: String::new(),
         capability: kind.to_owned(),
         text,
     };
-    let objects = &case.objects;
     let limit = |kind: &str| objects.limits.iter().find(|l| l.kind == kind);
     let mut all = Vec::new();
     for kind in &objects.unknown_kinds {
@@ -197,11 +201,15 @@ fn objects_unknown(case: &Case<'_>) -> Vec<Blind> {
             all.push(of_kind("objects-limited", kind, text));
         }
     }
-    if let Some(Away { since, why }) = &objects.away {
-        let text = format!(
-            "The API server has not answered since {since}: names and endpoints are as they were then ({why})"
-        );
-        all.push(of_kind("objects-old", "", text));
+    for Away { kind, since, why } in &objects.away {
+        let text = if kind.is_empty() {
+            format!(
+                "The API server has not answered since {since}: names and endpoints are as they were then ({why})"
+            )
+        } else {
+            format!("Objects of kind {kind} are as they were at {since}: {why}")
+        };
+        all.push(of_kind("objects-old", kind, text));
     }
     all
 }

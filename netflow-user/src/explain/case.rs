@@ -591,8 +591,19 @@ impl<'a> Case<'a> {
                 let served = !direct || sockets::is_balanced(self, attempt);
                 served && self.port_of_attempt(attempt).is_some()
             }
+            Via::Headless => !self.may_be_probe(attempt),
             _ => true,
         }
+    }
+
+    /// It came to a Pod from its own node: the kubelet's probes do, whatever DNS says of the Pod.
+    fn may_be_probe(&self, attempt: &Attempt<'_>) -> bool {
+        let (Some(backend), client) = (attempt.backend(), attempt.client()) else {
+            return false;
+        };
+        let beside = |v: &View| v.is_own(client) && self.is_local(v, backend.ip());
+        let node = self.placed_on(backend.ip(), attempt.began());
+        self.views.iter().any(beside) || node.is_some() && self.node_with(client) == node
     }
 
     /// Evidence: an entry of the flow map.

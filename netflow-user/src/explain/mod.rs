@@ -207,7 +207,7 @@ impl Explainer {
             paths,
             evidence,
             findings,
-            blind: blind::spots(&self.views, case.as_ref(), proved),
+            blind: blind::spots(&self.views, &self.objects, case.as_ref(), proved),
         }
     }
 

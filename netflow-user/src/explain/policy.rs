@@ -298,7 +298,7 @@ pub fn evaluate(
     if let Some(exemption) = connection.exemption() {
         return Verdict::Exempt(exemption);
     }
-    if objects.policies.is_empty() && objects.is_unknown("NetworkPolicy") {
+    if are_unread(objects, pod) {
         return Verdict::Unknown;
     }
     let mut denied = Vec::new();
@@ -334,6 +334,14 @@ pub fn evaluate(
     } else {
         Verdict::Denied { policies: denied }
     }
+}
+
+/// Whether policies that select the Pod may be there that could not be read.
+fn are_unread(objects: &Objects, pod: &Pod) -> bool {
+    let mut limits = objects.limits.iter();
+    let limit = limits.find(|l| l.kind == "NetworkPolicy");
+    objects.policies.is_empty() && objects.is_unknown("NetworkPolicy")
+        || limit.is_some_and(|l| !l.namespaces.contains(&pod.namespace))
 }
 
 /// The policies that isolate `pod` on a side.
@@ -417,9 +425,22 @@ impl<'a> Connection<'a> {
             .then_some(Exemption::OwnNode)
     }
 
-    /// A rule asks for labels of the peer's Namespace which nobody gave.
+    /// The other end may be a Pod of a namespace that could not be read.
+    fn may_be_unread_pod(&self) -> bool {
+        let limited = || self.objects.limits.iter().any(|l| l.kind == "Pod");
+        self.peer.is_none() && self.other_node().is_none() && limited()
+    }
+
+    /// A rule asks for labels of the peer, or of its Namespace, which nobody gave.
     fn rests_on_unknown_labels(&self, side: Side) -> bool {
-        let Some(peer) = self.peer else { return false };
+        let policies = self.objects.policies.iter();
+        let mut rules = policies
+            .filter_map(|p| isolating_rules(p, side, self.pod))
+            .flatten();
+        let Some(peer) = self.peer else {
+            let by_labels = |p: &PolicyPeer| matches!(p, PolicyPeer::Pods { .. });
+            return self.may_be_unread_pod() && rules.any(|r| r.peers.iter().any(by_labels));
+        };
         let mut namespaces = self.objects.namespaces.iter();
         if namespaces.any(|n| n.name == peer.namespace) {
             return false;
@@ -434,10 +455,6 @@ impl<'a> Connection<'a> {
             }
             _ => false,
         };
-        let policies = self.objects.policies.iter();
-        let mut rules = policies
-            .filter_map(|p| isolating_rules(p, side, self.pod))
-            .flatten();
         rules.any(|r| r.peers.iter().any(asks))
     }
 

@@ -33,9 +33,9 @@ pub struct Objects {
     /// Kinds of which the source may read a part only, or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
-    /// The source does not answer any more: everything is as it was then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub away: Option<Away>,
+    /// The source does not answer any more: everything, or a kind, is as it was then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub away: Vec<Away>,
 }
 
 /// Of a kind not all objects may be read.
@@ -52,6 +52,9 @@ pub struct Limit {
 /// A source that does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Away {
+    /// The kind that it does not tell of; empty: it tells nothing.
+    #[serde(default)]
+    pub kind: String,
     /// Since when.
     pub since: Time,
     /// Why.

@@ -94,6 +94,28 @@ fn an_api_server_that_does_not_answer_is_said_in_time() {
 }
 
 #[test]
+fn a_program_that_gives_no_credentials_holds_nobody_up() {
+    let dir = TempDir::new().expect("a directory");
+    let config = kubeconfig(&dir, "https://127.0.0.1:1");
+    let text = std::fs::read_to_string(&config).expect("just written");
+    let exec = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: ['15'], interactiveMode: Never}}";
+    std::fs::write(&config, text.replace("{token: t}", exec)).expect("temporary file");
+    let args = [
+        "explain",
+        "app/web",
+        "--kubeconfig",
+        &config,
+        "--request-timeout",
+        "1s",
+    ];
+    let began = Instant::now();
+    let run = netflow(&args);
+    assert_eq!(run.code, 2, "{run:?}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
 fn a_kubeconfig_that_does_not_serve() {
     let dir = TempDir::new().expect("a directory");
     let config = kubeconfig(&dir, "https://127.0.0.1:1");

@@ -10,8 +10,9 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use serde_json::json;
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 /// The authority's certificate.
@@ -166,7 +167,12 @@ impl Authority {
 
 /// Writes what only its owner may read.
 fn secret(path: &PathBuf, text: &str) -> Result<()> {
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| path.display().to_string())
 }

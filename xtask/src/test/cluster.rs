@@ -244,7 +244,7 @@ const PLACES: [&str; 10] = [
 ];
 
 /// Programs of a cluster.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "etcd",
     "kube-apiserver",
     "kube-controller",
@@ -254,6 +254,7 @@ const PROGRAMS: [&str; 9] = [
     "containerd",
     "containerd-shim",
     "coredns",
+    "netflow-traffic",
 ];
 
 impl Machine {

@@ -35,10 +35,40 @@ pub(super) enum Told {
     Gone(Key),
     /// It may not be read, and why; the namespaces that are read instead.
     Refused(Part, String, Vec<String>),
+    /// It could not be read this time, and why; it will be tried again.
+    Failing(Part, Failure),
     /// The API does not answer, and why.
     Away(String),
     /// It does.
     Back,
+}
+
+/// Why a part cannot be read for now.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The cause, for people.
+    pub why: String,
+    /// Nothing that passes: no server, or one that does not know us. Other failures may (too many requests, an old version).
+    pub lasts: bool,
+}
+
+impl Failure {
+    fn of(error: &watcher::Error) -> Failure {
+        let lasts = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchFailed(kube::Error::Api(status))
+            | watcher::Error::WatchError(status) => status.code == 401,
+            watcher::Error::InitialListFailed(_)
+            | watcher::Error::WatchStartFailed(_)
+            | watcher::Error::WatchFailed(_) => true,
+            watcher::Error::NoResourceVersion => false,
+        };
+        Failure {
+            why: causes(error),
+            lasts,
+        }
+    }
 }
 
 /// Follows one kind. Where not all of it may be read, these namespaces are.
@@ -137,7 +167,9 @@ impl Follower {
         let part = (self.kind, namespace);
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut listed = false;
         while let Some(event) = next(&mut events).await {
+            listed |= matches!(event, Ok(Event::InitDone));
             let told = match event {
                 Ok(Event::Init) => Some(Told::Listing(part.clone())),
                 Ok(Event::InitDone) => Some(Told::Listed(part.clone())),
@@ -151,9 +183,10 @@ impl Follower {
                     let namespace = object.namespace().unwrap_or_default();
                     Some(Told::Gone((self.kind, namespace, object.name_any())))
                 }
-                Err(error) => match refusal(&error) {
+                // What could be read once and is refused now may be let again: rights change.
+                Err(error) => match refusal(&error).filter(|_| !listed) {
                     Some(why) => return Err(Forbidden(why)),
-                    None => Some(Told::Away(causes(&error))),
+                    None => Some(Told::Failing(part.clone(), Failure::of(&error))),
                 },
             };
             if told.is_some_and(|told| !self.tell(told)) {

@@ -5,6 +5,7 @@ use crate::cluster::object::{self, Kind, Object, WANTED};
 use crate::model::Time;
 use crate::model::objects::{Away, Limit, Objects};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Kind, namespace (empty for objects of the cluster), name.
 pub(super) type Key = (Kind, String, String);
@@ -20,7 +21,14 @@ pub(super) struct Store {
     /// Kinds of which not everything may be read, and why.
     refused: BTreeMap<Kind, String>,
     away: Option<Away>,
+    /// Parts that could not be read when it was last tried.
+    failing: BTreeMap<Part, Away>,
+    /// Those that were told of.
+    told: BTreeSet<Part>,
 }
+
+/// A part that cannot be read for so long is told of: most of what fails is right again at the next try.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Empty, with everything still to come.
@@ -31,6 +39,8 @@ impl Store {
             parts: WANTED.iter().map(|k| ((*k, None), false)).collect(),
             refused: BTreeMap::new(),
             away: None,
+            failing: BTreeMap::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -47,6 +57,12 @@ impl Store {
 
     /// Takes in what was told at `now`. Says whether the objects, or what is known of them, are others than before.
     pub fn take(&mut self, told: Told, now: Time) -> bool {
+        match &told {
+            Told::Listing(part) | Told::There(part, _) | Told::Listed(part) => {
+                self.failing.remove(part);
+            }
+            _ => {}
+        }
         match told {
             Told::Listing(part) => {
                 self.coming.insert(part, BTreeMap::new());
@@ -63,12 +79,33 @@ impl Store {
                 self.refused.entry(kind).or_insert(why);
                 true
             }
+            Told::Failing(part, failure) => {
+                let (kind, why) = (part.0.name().to_owned(), failure.why);
+                self.failing.entry(part).or_insert(Away {
+                    kind,
+                    since: now,
+                    why,
+                });
+                false
+            }
             Told::Away(why) => {
                 let new = self.away.is_none();
-                self.away.get_or_insert(Away { since: now, why });
+                self.away.get_or_insert(Away {
+                    kind: String::new(),
+                    since: now,
+                    why,
+                });
                 new
             }
-            Told::Back => self.away.take().is_some(),
+            Told::Back => {
+                let back = self.away.take().is_some();
+                let lasting = self.failing.iter();
+                let lasting = lasting.filter(|(_, a)| now.since(a.since) >= PATIENCE);
+                let lasting: BTreeSet<Part> = lasting.map(|(part, _)| part.clone()).collect();
+                let other = lasting != self.told;
+                self.told = lasting;
+                back || other
+            }
         }
     }
 
@@ -116,8 +153,21 @@ impl Store {
                 .iter()
                 .map(|(k, why)| self.limit(*k, why))
                 .collect(),
-            away: self.away.clone(),
+            away: self.unanswered(),
             ..object::version(self.objects.values(), &known)
+        }
+    }
+
+    /// The server that is away, else the kinds that cannot be read.
+    fn unanswered(&self) -> Vec<Away> {
+        match &self.away {
+            Some(away) => vec![away.clone()],
+            None => self
+                .told
+                .iter()
+                .filter_map(|p| self.failing.get(p))
+                .cloned()
+                .collect(),
         }
     }
 
@@ -137,6 +187,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::follow::Failure;
     use super::*;
     use crate::model::objects::{Namespace, Pod};
 
@@ -238,13 +289,36 @@ mod tests {
         assert!(store.take(Told::Away("refused".into()), Time(5)));
         assert!(!store.take(Told::Away("timed out".into()), Time(6)));
         let version = store.version(Time(7), "");
-        assert_eq!(
-            version.away.map(|a| (a.since, a.why)),
-            Some((Time(5), "refused".into()))
-        );
+        let away: Vec<_> = version.away.iter().map(|a| (a.since, &*a.why)).collect();
+        assert_eq!(away, [(Time(5), "refused")]);
         assert_eq!(version.namespaces.len(), 1);
         assert!(store.take(Told::Back, Time(8)));
         assert!(!store.take(Told::Back, Time(8)));
-        assert_eq!(store.version(Time(9), "").away, None);
+        assert!(store.version(Time(9), "").away.is_empty());
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_read_is_told_of_once_it_lasts() {
+        let mut store = Store::new();
+        list(&mut store, &PODS, vec![pod("a", "")]);
+        let fails = || {
+            let failure = Failure {
+                why: "too old".into(),
+                lasts: false,
+            };
+            Told::Failing(PODS, failure)
+        };
+        let at = |secs: u64| Time(secs * 1_000_000_000);
+        assert!(!store.take(fails(), at(10)));
+        assert!(!store.take(Told::Back, at(12)));
+        assert!(store.version(at(12), "").away.is_empty());
+        assert!(!store.take(fails(), at(14)));
+        assert!(store.take(Told::Back, at(16)));
+        assert!(!store.take(Told::Back, at(18)));
+        let away = store.version(at(18), "").away;
+        assert_eq!((&*away[0].kind, away[0].since), ("Pod", at(10)));
+        list(&mut store, &PODS, vec![pod("a", "")]);
+        assert!(store.take(Told::Back, at(20)));
+        assert!(store.version(at(20), "").away.is_empty());
     }
 }

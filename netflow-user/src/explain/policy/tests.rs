@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::objects::{Condition, ContainerPort, Namespace, Node, Requirement};
+use crate::model::objects::{Condition, ContainerPort, Limit, Namespace, Node, Requirement};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))
@@ -522,6 +522,44 @@ fn what_is_not_known_is_not_denied() {
         dport: 1,
     };
     assert_eq!(ingress(&objects, &nobody), None);
+}
+
+#[test]
+fn a_peer_that_may_be_a_pod_which_could_not_be_read_is_not_denied() {
+    let admits = PolicyPeer::Pods {
+        pods: None,
+        namespaces: Some(Selector::default()),
+    };
+    let rule = PolicyRule {
+        peers: vec![admits],
+        ports: Vec::new(),
+    };
+    let policy = ingress_policy("in", Selector::default(), &[rule]);
+    let mut objects = cluster(vec![policy]);
+    let limit = |kind: &str, namespaces: &[&str]| Limit {
+        kind: kind.into(),
+        namespaces: namespaces.iter().map(|n| (*n).to_owned()).collect(),
+        why: "forbidden".into(),
+    };
+    let denied = |objects: &Objects| {
+        let verdict = to_server(objects, OUTSIDE, Proto::TCP, 1);
+        matches!(verdict, Verdict::Denied { .. })
+    };
+    assert!(denied(&objects));
+    objects.limits = vec![limit("Pod", &["shop"])];
+    assert_eq!(
+        to_server(&objects, OUTSIDE, Proto::TCP, 1),
+        Verdict::Unknown
+    );
+    // Whose policies could not be read is not known to be free of them either.
+    objects.limits = vec![limit("NetworkPolicy", &["other"])];
+    objects.policies.clear();
+    assert_eq!(to_server(&objects, FRONT, Proto::TCP, 1), Verdict::Unknown);
+    objects.limits = vec![limit("NetworkPolicy", &["shop"])];
+    assert_eq!(
+        to_server(&objects, FRONT, Proto::TCP, 1),
+        Verdict::NotIsolated
+    );
 }
 
 #[test]

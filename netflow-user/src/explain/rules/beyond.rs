@@ -187,12 +187,16 @@ fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
 /// It left for a backend whose node is down, by the API. A node that was asked runs, whatever the API says: there the way
 /// between the nodes is what fails.
 pub fn node_down(case: &Case<'_>, report: &mut Report) {
+    // A node that is not Ready may run all the same, as one whose kubelet stopped does: its Pods answer.
+    let answered = case.attempts.iter().filter(|a| a.outcome == Outcome::Ok);
+    let answered = answered.filter_map(|a| case.placed_on(a.backend()?.ip(), a.began()));
+    let answered: BTreeSet<&str> = answered.collect();
     report.explain(
         case,
         "backend-node-down",
         Basis::Observed,
         |a| {
-            let node = down_node(case, a)?;
+            let node = down_node(case, a).filter(|n| !answered.contains(n))?;
             let (part, sight) = left(case, a)?;
             if dropped_on(case, a, part, sight).is_some() {
                 return None;
@@ -210,8 +214,10 @@ pub fn node_down(case: &Case<'_>, report: &mut Report) {
                 .filter_map(|a| Some(case.backend_name(a.backend()?.ip(), a.began())))
                 .collect();
             let backends: Vec<String> = backends.into_iter().collect();
+            let began = of.iter().all(|a| a.outcome == Outcome::Stalled);
+            let more = if began { " any more" } else { "" };
             let summary = format!(
-                "Nothing comes back from {} on node {node}, which is not Ready; nothing here dropped the packets",
+                "Nothing comes back{more} from {} on node {node}, which is not Ready; nothing here dropped the packets",
                 backends.join(", ")
             );
             let text = format!("Node {node}: its condition Ready is not True");
@@ -226,9 +232,11 @@ pub fn node_down(case: &Case<'_>, report: &mut Report) {
 
 /// Node of the backend, where it is not Ready and was not asked.
 fn down_node<'a>(case: &Case<'a>, a: &Attempt<'_>) -> Option<&'a str> {
-    let node = case.placed_on(a.backend()?.ip(), a.began())?;
+    let backend = a.backend()?.ip();
+    let node = case.placed_on(backend, a.began())?;
     let down = case.objects.node(node)?.ready == Some(false);
-    let asked = case.views.iter().any(|v| v.name() == node);
+    let is_it = |v: &View| v.name() == node || case.is_local(v, backend);
+    let asked = case.views.iter().any(is_it);
     (down && !asked).then_some(node)
 }
 

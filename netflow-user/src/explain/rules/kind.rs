@@ -167,7 +167,8 @@ fn members(case: &Case<'_>) -> BTreeMap<String, Option<String>> {
 }
 
 fn is_served(case: &Case<'_>) -> bool {
-    case.attempts.iter().any(|a| a.outcome == Outcome::Ok)
+    let mut counted = case.attempts.iter().filter(|a| case.counts(a));
+    counted.any(|a| a.outcome == Outcome::Ok)
 }
 
 fn own_severity(code: &str) -> Severity {

@@ -18,7 +18,9 @@ use std::collections::BTreeSet;
 /// No Service has the name or address asked about.
 pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut Report) {
     // Where no Service was given at all, it cannot be told from one that does not exist.
-    if objects.is_unknown("Service") {
+    let limited = objects.limits.iter().any(|l| l.kind == "Service");
+    // An address may be that of a Service in a namespace that may not be read.
+    if objects.is_unknown("Service") || limited && matches!(what, NotFound::Address(_)) {
         return;
     }
     let Some(code) = codes::find("service-not-found") else {
@@ -186,14 +188,16 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
         let lacking = lacking.filter_map(|p| Some((p, lack(case.objects, case.service, p)?)));
         if let Some((port, lack)) = lacking.into_iter().find(|(_, l)| of_kind(l)) {
             // Traffic that passes proves the objects wrong or outdated: worth knowing, no fault.
-            let served = case
-                .attempts
-                .iter()
-                .any(|a| !a.outcome.is_failure() && a.via != Via::Pod);
-            let severity = if served {
+            let passed = |a: &&Attempt<'_>| !a.outcome.is_failure() && a.via != Via::Pod;
+            let mut served = case.attempts.iter().filter(passed).peekable();
+            let of_port = |a: &Attempt<'_>| case.port_of_attempt(a).is_some_and(|p| p == port);
+            let severity = if served.peek().is_none() {
+                Severity::Critical
+            } else if served.any(of_port) {
                 Severity::Info
             } else {
-                Severity::Critical
+                // Other ports of the Service do serve.
+                Severity::Warning
             };
             let saying = lack_saying(case, Some(port), Some(&lack));
             report.state(case, code, Basis::Objects, severity, saying);

@@ -141,8 +141,12 @@ fn headless(ready: &[&str]) -> Objects {
 
 /// The client is served by the local Pod at its own address.
 fn dialled(objects: Objects) -> Answer {
+    dialled_from(CLIENT, objects)
+}
+
+fn dialled_from(client: &str, objects: Objects) -> Answer {
     let mut s = Story::new("a", objects, facts_a());
-    let t = tuple(Proto::TCP, CLIENT, 4001, BACKEND, 8080);
+    let t = tuple(Proto::TCP, client, 4001, BACKEND, 8080);
     s.syn(t, CLIENT_VETH, ms(10), 7, 1);
     s.syn_at(t, BACKEND_VETH, Direction::Egress, ms(10), 7, 1);
     s.syn_ack(t.inverse(), BACKEND_VETH, Direction::Ingress, ms(11));
@@ -181,6 +185,15 @@ fn clients_that_know_the_address_are_served_all_the_same() {
     let answer = dialled(headless(&[]));
     assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
     assert_eq!(critical(&answer), Vec::<&str>::new());
+}
+
+#[test]
+fn probes_of_the_kubelet_are_no_clients() {
+    let answer = dialled_from(NODE_A, headless(&[]));
+    assert_eq!(
+        (top(&answer), answer.verdict),
+        ("headless-not-ready", Verdict::Suspected)
+    );
 }
 
 #[test]

@@ -5,7 +5,9 @@ use super::story::*;
 use crate::model::answer::{Answer, Basis, Verdict};
 use crate::model::flow::Direction;
 use crate::model::node::{Listener, NodeFacts};
-use crate::model::objects::{ContainerPort, Objects, Service, ServicePort, SlicePort, TargetPort};
+use crate::model::objects::{
+    ContainerPort, Limit, Objects, Service, ServicePort, SlicePort, TargetPort,
+};
 use crate::model::query::Target;
 use crate::model::{Input, Proto};
 use std::net::SocketAddr;
@@ -240,6 +242,32 @@ fn a_finished_pod_does_not_keep_its_address() {
     reused.pods.insert(0, done);
     let answer = refused(reused, listening(Proto::TCP, &["0.0.0.0:9000"]), 8080);
     assert_cause(&answer, "listener-missing", Verdict::Failing);
+}
+
+#[test]
+fn an_address_may_be_that_of_a_service_that_may_not_be_read() {
+    let asked = |limits: Vec<Limit>| {
+        let mut some = objects(&[BACKEND]);
+        some.limits = limits;
+        let mut s = Story::new("a", some, facts_a());
+        if let Input::Start(start) = &mut s.inputs[0] {
+            start.query.target = Target::Address(ip("172.30.9.9"));
+        }
+        explain(&[s.told(ms(100))])
+    };
+    assert_eq!(asked(Vec::new()).findings[0].code, "service-not-found");
+    let answer = asked(vec![Limit {
+        kind: "Service".into(),
+        namespaces: vec!["shop".into()],
+        why: "services is forbidden".into(),
+    }]);
+    assert_eq!(answer.verdict, Verdict::NotEnoughEvidence, "{answer:#?}");
+    assert!(answer.findings.is_empty());
+    let blind = &answer.blind[0];
+    assert_eq!(
+        (&*blind.code, &*blind.capability),
+        ("objects-limited", "Service")
+    );
 }
 
 #[test]

@@ -104,6 +104,25 @@ fn traffic_that_passes_proves_the_objects_outdated() {
 }
 
 #[test]
+fn traffic_to_another_port_proves_nothing_of_this_one() {
+    let mut o = named("http", "http");
+    let service = &mut o.services[0];
+    let mut other = service.ports[0].clone();
+    (other.name, other.port) = ("rpc".into(), 9000);
+    other.target = TargetPort::Name("grpc".into());
+    service.ports.push(other);
+    let mut s = Story::new("a", o, facts_a());
+    s.served(4001, backend(), BACKEND_VETH, ms(10));
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+    let found = &answer.findings[0];
+    assert_eq!(
+        (found.code, found.severity),
+        ("named-port-unresolved", Severity::Warning)
+    );
+}
+
+#[test]
 fn one_pod_that_has_the_name_is_enough() {
     let mut o = named("http", "http");
     o.pods[2].ports[0].name = "web".into();

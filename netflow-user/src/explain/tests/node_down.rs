@@ -5,6 +5,7 @@ use super::story::*;
 use crate::model::answer::Verdict;
 use crate::model::flow::Direction;
 use crate::model::objects::Objects;
+use std::net::SocketAddr;
 
 /// Node `b`, which has the remote backend.
 fn with_node(ready: Option<bool>) -> Objects {
@@ -63,6 +64,23 @@ fn pods_that_serve_there_are_no_fault() {
     let answer = explain(&[s.told(ms(3000))]);
     assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
     assert!(answer.findings.is_empty());
+}
+
+#[test]
+fn a_node_on_which_another_pod_answers_runs() {
+    let mut o = with_node(Some(false));
+    let other = "10.9.2.8";
+    let mut pod = o.pods[2].clone();
+    (pod.name, pod.ips) = ("cart-2".into(), vec![ip(other)]);
+    o.pods.push(pod);
+    let mut endpoint = o.slices[0].endpoints[1].clone();
+    endpoint.addresses = vec![ip(other)];
+    o.slices[0].endpoints.push(endpoint);
+    let mut s = sent(o);
+    s.served(4002, SocketAddr::new(ip(other), 8080), UPLINK, ms(10));
+    let answer = explain(&[s.told(ms(8000))]);
+    assert_ne!(top(&answer), "backend-node-down");
+    assert_eq!(answer.verdict, Verdict::Degraded);
 }
 
 #[test]
