@@ -3,6 +3,7 @@
 use super::{Proto, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Labels of an object.
@@ -131,6 +132,15 @@ pub enum TargetPort {
     Number(u16),
     /// A name, resolved per Pod.
     Name(String),
+}
+
+impl fmt::Display for TargetPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetPort::Number(number) => number.fmt(f),
+            TargetPort::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// A port of a Service.

@@ -59,23 +59,27 @@ fn kubeconfig(dir: &TempDir, server: &str) -> String {
     path.display().to_string()
 }
 
+/// netflow with the names of such a cluster, which may take so long to tell them.
+fn explain_within(wait: &str, kubeconfig: &str) -> Run {
+    let wait = ["--request-timeout", wait];
+    netflow(
+        &[
+            &["explain", "app/web", "--kubeconfig", kubeconfig],
+            &wait[..],
+        ]
+        .concat(),
+    )
+}
+
 #[test]
 fn an_api_server_that_does_not_answer_is_said_in_time() {
     let dir = TempDir::new().expect("a directory");
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("its address").port();
     let config = kubeconfig(&dir, &format!("https://127.0.0.1:{port}"));
-    let explain = |wait| {
-        let args = [
-            "explain",
-            "app/web",
-            "--kubeconfig",
-            &config,
-            "--request-timeout",
-            wait,
-        ];
+    let explain = |wait: &str| {
         let began = Instant::now();
-        let run = netflow(&args);
+        let run = explain_within(wait, &config);
         run.expect_failure("source-unreadable");
         assert!(
             run.stderr
@@ -100,16 +104,8 @@ fn a_program_that_gives_no_credentials_holds_nobody_up() {
     let text = std::fs::read_to_string(&config).expect("just written");
     let exec = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: ['15'], interactiveMode: Never}}";
     std::fs::write(&config, text.replace("{token: t}", exec)).expect("temporary file");
-    let args = [
-        "explain",
-        "app/web",
-        "--kubeconfig",
-        &config,
-        "--request-timeout",
-        "1s",
-    ];
     let began = Instant::now();
-    let run = netflow(&args);
+    let run = explain_within("1s", &config);
     assert_eq!(run.code, 2, "{run:?}");
     let took = began.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");

@@ -8,7 +8,7 @@ use crate::explain::evidence::Draft;
 use crate::explain::lack;
 use crate::explain::report::{Report, Saying};
 use crate::model::answer::{Basis, Severity};
-use crate::model::objects::{Service, TargetPort};
+use crate::model::objects::{Service, ServicePort, TargetPort};
 use crate::model::query::From;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,17 +54,13 @@ pub fn external_name(case: &Case<'_>, report: &mut Report) {
 
 /// Ports that somebody expects to be translated.
 fn untranslated(service: &Service) -> String {
-    let moved = |p: &&crate::model::objects::ServicePort| p.target != TargetPort::Number(p.port);
+    let moved = |p: &&ServicePort| p.target != TargetPort::Number(p.port);
     service
         .ports
         .iter()
         .find(moved)
         .map_or_else(String::new, |p| {
-            let target = match &p.target {
-                TargetPort::Number(n) => n.to_string(),
-                TargetPort::Name(n) => n.clone(),
-            };
-            format!("; its port {} is not turned into {target}", p.port)
+            format!("; its port {} is not turned into {}", p.port, p.target)
         })
 }
 

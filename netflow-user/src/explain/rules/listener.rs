@@ -345,11 +345,7 @@ fn success_draft(case: &Case<'_>, direct: &Attempt<'_>) -> Option<Draft> {
 fn target_draft(case: &Case<'_>, a: &Attempt<'_>, backend: SocketAddr) -> Draft {
     let port = case.port_of_attempt(a);
     let (from, target) = port.map_or((a.orig.dport, String::new()), |p| {
-        let target = match &p.target {
-            TargetPort::Number(n) => n.to_string(),
-            TargetPort::Name(n) => n.clone(),
-        };
-        (p.port, target)
+        (p.port, p.target.to_string())
     });
     let of_slice: BTreeSet<u16> = port
         .map(|p| case.slice_targets(p))

@@ -262,14 +262,14 @@ pub(super) fn patch_target(
     target: &TargetPort,
 ) -> Option<Fix> {
     let index = case.service.ports.iter().position(|p| p == port)?;
-    let (shown, value) = match target {
-        TargetPort::Number(n) => (n.to_string(), n.to_string()),
-        TargetPort::Name(n) => (n.clone(), format!("\"{n}\"")),
+    let value = match target {
+        TargetPort::Number(n) => n.to_string(),
+        TargetPort::Name(n) => format!("\"{n}\""),
     };
     let patch =
         format!(r#"[{{"op":"replace","path":"/spec/ports/{index}/targetPort","value":{value}}}]"#);
     Some(Fix {
-        text: format!("Point the Service at port {shown}"),
+        text: format!("Point the Service at port {target}"),
         command: case.command(
             "kubectl patch svc {svc} -n {ns} --type=json -p '",
             &[("svc", &case.service.name), ("ns", &case.service.namespace)],
