@@ -154,6 +154,9 @@ pub struct Tunnel {
     /// tunnels over IPv6.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub options: u32,
+    /// The IPv4 packets that it makes may be cut on the way: a path that is too narrow for them loses none.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut: bool,
     /// Of WireGuard: its peers; of very many those that packets asked about go to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<WireguardPeer>,
@@ -175,6 +178,11 @@ pub struct WireguardPeer {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// An entry of a tunnel device's forwarding table: where it sends frames for a link-layer address.

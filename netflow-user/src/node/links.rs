@@ -115,6 +115,7 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
     };
     let mut found = Tunnel {
         options: options(kind, data),
+        cut: may_be_cut(kind, data),
         ..Tunnel::default()
     };
     for (kind, value) in Attributes(data) {
@@ -129,6 +130,19 @@ fn tunnel(kind: &str, data: &[u8]) -> Option<Tunnel> {
         }
     }
     Some(found)
+}
+
+/// Whether a device makes IPv4 packets without the DF bit: VXLAN and Geneve unless they are told otherwise (`IFLA_VXLAN_DF`,
+/// `IFLA_GENEVE_DF`; `vxlan_xmit_one`, <https://elixir.bootlin.com/linux/v6.18/source/drivers/net/vxlan/vxlan_core.c>). The others set it, or
+/// take it from the packet inside, where TCP has it.
+fn may_be_cut(kind: &str, data: &[u8]) -> bool {
+    let df = match kind {
+        "vxlan" => 29,
+        "geneve" => 13,
+        _ => return false,
+    };
+    let told = Attributes(data).find(|(kind, _)| *kind == df);
+    told.is_none_or(|(_, value)| value == [0])
 }
 
 /// Bytes that options of the device add to its header. A tunnel over IPv6 says by a destination option of 8 bytes how often its packets
@@ -236,6 +250,11 @@ mod tests {
         assert_eq!(found.port, Some(8472));
         assert_eq!(found.local, Some([192, 0, 2, 1].into()));
         assert_eq!(found.remote, None, "a group is no peer");
+        assert!(found.cut, "nothing is said of the DF bit");
+        for (df, cut) in [(0, true), (1, false), (2, false)] {
+            let said = [&vxlan[..], &attributes(&[(29, &[df])])].concat();
+            assert_eq!(tunnel("vxlan", &said).unwrap().cut, cut, "{df}");
+        }
         let ipip = attributes(&[(2, &[0, 0, 0, 0]), (3, &[192, 0, 2, 9])]);
         let found = tunnel("ipip", &ipip).unwrap();
         assert_eq!(

@@ -95,7 +95,11 @@ pub(super) fn device(message: &Message<'_>) -> Option<Part> {
 }
 
 fn joined(parts: Vec<Part>) -> Tunnel {
-    let mut tunnel = Tunnel::default();
+    let mut tunnel = Tunnel {
+        // `send4`, <https://elixir.bootlin.com/linux/v6.18/source/drivers/net/wireguard/socket.c>
+        cut: true,
+        ..Tunnel::default()
+    };
     let mut latest = None;
     for Part { port, peers } in parts {
         tunnel.port = tunnel.port.or(port);

@@ -335,6 +335,10 @@ fn kept_by_node(tunnel: Tunnelled<'_>, size: u32) -> Option<(u32, Draft)> {
 /// The node at whose tunnel the packets end was told, or has learnt, that the way to its peer is narrower than they are.
 fn learned_by_node<'a>(case: &Case<'a>, a: &Attempt<'a>, stall: &Stall<'_>) -> Option<Learned<'a>> {
     let tunnel = Tunnelled::of(case, a, stall.forward)?;
+    // What was learned from other packets holds nothing up that may be cut.
+    if tunnel.tunnel.cut && tunnel.peer.is_ipv4() {
+        return None;
+    }
     let own = tunnel.part.node;
     let size = u32::from(stall.size()) + tunnel.overhead();
     let mut found: Option<(u32, Draft)> = None;

@@ -413,15 +413,17 @@ fn what_the_node_learns_of_its_tunnel_the_pod_is_not_told() {
 
 #[test]
 fn what_the_node_learned_of_its_tunnel_before_is_kept_with_its_route() {
-    let kept = |mtu| {
+    let kept = |mtu, cut| {
         let mut facts = routed(tunnelled(1450), PEER, None);
         for way in facts.lookups.iter_mut().filter(|l| l.dst == ip(PEER)) {
             way.mtu = Some(mtu);
             way.mtu_expires_secs = Some(500);
         }
+        let tunnels = facts.links.iter_mut().filter_map(|l| l.tunnel.as_mut());
+        tunnels.for_each(|t| t.cut = cut);
         long_request_on(facts, 1450, false)
     };
-    let answer = kept(1400);
+    let answer = kept(1400, false);
     assert_cause(&answer, "pmtu-ignored", Verdict::Degraded);
     let evidence = &answer.evidence;
     assert!(
@@ -429,8 +431,9 @@ fn what_the_node_learned_of_its_tunnel_before_is_kept_with_its_route() {
             .iter()
             .any(|e| e.text.contains("learned path MTU of 1400"))
     );
-    // What was sent fits into that.
-    assert_eq!(top(&kept(1500)), "mtu-blackhole");
+    // What was sent fits into that, or is cut so that it does.
+    assert_eq!(top(&kept(1500, false)), "mtu-blackhole");
+    assert_eq!(top(&kept(1400, true)), "mtu-blackhole");
 }
 
 #[test]
