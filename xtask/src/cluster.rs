@@ -64,7 +64,7 @@ pub enum Command {
     Hold(hold::Args),
 }
 
-/// Raise a cluster; builds its programs the first time, which takes 20 minutes on two cores.
+/// Raise a cluster; builds its programs the first time, which takes about half an hour on two cores.
 ///
 /// Does nothing where the same one is up. What fails is named, with the end of its log, and all is taken down again.
 #[derive(clap::Args)]

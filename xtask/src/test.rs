@@ -36,7 +36,7 @@ on two of them.
 
 `cargo xtask test cluster` raises real clusters (`cargo xtask cluster`), uses them, kills `up` at
 several moments, and looks for what remains. It is no part of a test without `cluster`: the first
-time their programs are built, which takes 20 minutes.")]
+time their programs are built, which takes about half an hour.")]
 pub struct Args {
     /// Only the checks without the lab, only the lab, all there is for other kernels, or real clusters [default: checks, lab
     /// and a few on each kernel]

@@ -3,13 +3,13 @@
 
 use super::plan::PREFIX;
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::poll::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 /// The group of a place's own processes beside those of its Pods: in version 2 a group has processes or children that share
 /// controllers, not both.
@@ -158,37 +158,47 @@ pub fn members() -> Result<BTreeSet<i32>> {
     Ok(groups()?.into_iter().flat_map(members).collect())
 }
 
-/// Kills what `members` finds until it finds nothing: what is being killed may have started something meanwhile.
-pub fn kill_all(mut members: impl FnMut() -> Result<BTreeSet<i32>>) -> Result<usize> {
-    let mut killed = BTreeSet::new();
-    for _ in 0..2000 {
-        let alive = members()?;
-        if alive.is_empty() {
-            return Ok(killed.len());
-        }
-        for pid in alive {
-            // it may have ended by itself
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            killed.insert(pid);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    bail!("these processes do not end: {:?}", members()?);
-}
+/// Milliseconds that a process may take to end once it is killed.
+const LIMIT: u16 = 20_000;
 
-/// Removes the groups, which are empty.
-pub fn remove() -> Result<()> {
-    for _ in 0..100 {
-        for group in groups()? {
-            // the last process may not have left yet
-            let _ = fs::remove_dir(group);
-        }
-        if groups()?.is_empty() {
+/// Kills what `members` finds until it finds nothing: what is being killed may have started something meanwhile.
+pub fn kill_all(members: impl Fn() -> Result<BTreeSet<i32>>) -> Result<()> {
+    loop {
+        let alive: Vec<OwnedFd> = members()?.into_iter().filter_map(open).collect();
+        if alive.is_empty() {
             return Ok(());
         }
-        thread::sleep(Duration::from_millis(20));
+        for process in &alive {
+            // it may have ended by itself
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        for process in &alive {
+            let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut ended, LIMIT)? == 0 {
+                bail!("these processes do not end: {:?}", members()?);
+            }
+        }
     }
-    bail!("these cgroups cannot be removed: {:?}", groups()?);
+}
+
+/// A process, whatever its id is given to later; `None` where it has ended. What is read from it afterwards is that it ends
+/// (`pidfd_open(2)`).
+fn open(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+/// Removes the groups, whose processes have ended: a process leaves its group before anybody is told of its end (`do_exit`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/kernel/exit.c>).
+pub fn remove() -> Result<()> {
+    for group in groups()? {
+        match fs::remove_dir(&group) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| group.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

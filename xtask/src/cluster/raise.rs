@@ -131,17 +131,9 @@ fn nodes(raising: &Raising, places: &[(Node, Place)]) -> Result<()> {
 
 /// They run when they have given the first namespace what every Pod needs.
 fn controllers() -> Result<()> {
-    let made = || kubectl::answers(&["get", "serviceaccount", "default"]);
-    let began = Instant::now();
-    while !made() {
-        if began.elapsed() > LIMIT {
-            let logs = ["kube-controller-manager".to_owned()];
-            let done: Result<()> = Err(anyhow::anyhow!("namespace default has no service account"));
-            return explained(done, &logs);
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+    let logs = ["kube-controller-manager".to_owned()];
+    let made = kubectl::wait("create", &["serviceaccount/default"], LIMIT);
+    explained(made, &logs)
 }
 
 fn name_server() -> Result<()> {

@@ -2,21 +2,23 @@
 //! what it had before.
 
 mod explained;
+mod traffic;
 
 use crate::cluster;
 use crate::process;
 use crate::tally::Tally;
 use crate::timing::Took;
 use crate::workspace;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use traffic::Traffic;
 
 /// How `up` is called; each proxy and each network is among them.
 const CLUSTERS: [&[&str]; 3] = [
@@ -25,12 +27,16 @@ const CLUSTERS: [&[&str]; 3] = [
     &["--nodes", "0"],
 ];
 
-/// Milliseconds after which an `up` is killed: while namespaces are made, images imported, the control plane and the nodes
-/// started.
-const MOMENTS: [u64; 6] = [50, 400, 1500, 4000, 8000, 11000];
-
-/// How long a Service may take to be in the rules of every node.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Steps of `up` at whose end it is killed, as it names them: while certificates and images are made, the nodes and the control
+/// plane started.
+const STEPS: [&str; 6] = [
+    "network",
+    "certificates",
+    "images",
+    "namespaces, containerd",
+    "API server",
+    "kube-proxy",
+];
 
 /// All of it.
 pub fn run() -> Result<Tally> {
@@ -43,9 +49,9 @@ pub fn run() -> Result<Tally> {
     );
     let before = Machine::now()?;
     let mut total = Tally::default();
-    for moment in MOMENTS {
-        let done = killed_after(&traffic, Duration::from_millis(moment));
-        total = total + judge(&format!("up killed after {moment} ms"), done, &before);
+    for step in STEPS {
+        let done = killed_after(&traffic, step);
+        total = total + judge(&format!("up killed after {step}"), done, &before);
     }
     for args in CLUSTERS {
         let done = used(args);
@@ -76,16 +82,20 @@ fn xtask(args: &[&str]) -> Result<Command> {
     Ok(xtask)
 }
 
-fn killed_after(traffic: &Path, moment: Duration) -> Result<()> {
+fn killed_after(traffic: &Path, step: &str) -> Result<()> {
     let mut up = xtask(&["up", "--traffic"])?
         .arg(traffic)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
-    thread::sleep(moment);
+    let said = BufReader::new(up.stderr.take().context("its stderr")?);
+    let mut steps = said.lines().map_while(Result::ok);
+    let done = steps.any(|line| line.contains(step));
     up.kill()?;
     up.wait()?;
-    process::run(&mut xtask(&["down"])?)
+    process::run(&mut xtask(&["down"])?)?;
+    ensure!(done, "up ended before {step} was done");
+    Ok(())
 }
 
 /// Raises a cluster, again without effect, and uses it.
@@ -156,31 +166,9 @@ fn serve() -> Result<()> {
     ])?;
     let on: BTreeSet<&str> = on.split_whitespace().collect();
     ensure!(on.len() == 2, "both servers are on {on:?}");
-    let ip = kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
-    let to = format!("{ip}:80");
-    let began = Instant::now();
-    loop {
-        // with twenty connections both servers are chosen but once in half a million
-        let dial = [
-            "exec",
-            "client",
-            "--",
-            "/netflow-traffic",
-            "dial",
-            "--to",
-            &to,
-        ];
-        let said = kubectl(&[&dial[..], &["--count", "20", "--interval", "10"]].concat())?;
-        if said.matches("\"outcome\":\"ok\"").count() == 20 {
-            println!("  20 connections to {to}");
-            return Ok(());
-        }
-        if began.elapsed() > LIMIT {
-            bail!("the Service does not serve: {said}");
-        }
-        // the rules of a new Service follow within a second
-        thread::sleep(Duration::from_millis(200));
-    }
+    // With twenty connections both servers are chosen but once in half a million. The rules of a new Service follow within a
+    // second.
+    Traffic::start()?.feel(20, true)
 }
 
 /// The name server knows the Service, asked by its own Service's address.

@@ -1,20 +1,23 @@
 //! The real netflow on a node of a real cluster: names come from its API, rules from its kube-proxy. What kubectl breaks must be
 //! what it says.
 
+use super::traffic::Traffic;
 use super::{application, kubectl, xtask};
 use crate::process;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One way to break the Service `web`.
 struct Break {
@@ -22,19 +25,9 @@ struct Break {
     code: &'static str,
     /// Arguments of kubectl.
     with: &'static [&'static str],
-    /// What must be so before it is asked: arguments of kubectl, and what these print.
-    until: Option<(&'static [&'static str], &'static str)>,
+    /// What the slice must say of the endpoints before it is asked: whether each is ready.
+    until: Option<&'static str>,
 }
-
-/// What the slices say of the endpoints that are ready.
-const READY: &[&str] = &[
-    "get",
-    "endpointslices",
-    "-l",
-    "kubernetes.io/service-name=web",
-    "-o",
-    "jsonpath={.items[*].endpoints[*].conditions.ready}",
-];
 
 const BREAKS: [Break; 3] = [
     Break {
@@ -58,7 +51,7 @@ const BREAKS: [Break; 3] = [
             "-p",
             r#"{"spec":{"selector":{"app":"wbe"}}}"#,
         ],
-        until: Some((READY, "")),
+        until: Some(""),
     },
     Break {
         code: "no-endpoints-not-ready",
@@ -69,12 +62,12 @@ const BREAKS: [Break; 3] = [
             "-p",
             r#"{"spec":{"strategy":{"type":"Recreate","rollingUpdate":null},"template":{"spec":{"containers":[{"name":"web","readinessProbe":{"tcpSocket":{"port":8099}}}]}}}}"#,
         ],
-        until: Some((READY, "false false")),
+        until: Some("false false"),
     },
 ];
 
-/// How long Kubernetes may take for what was asked of it.
-const LIMIT: Duration = Duration::from_mins(1);
+/// Milliseconds that netflow may take to read the objects.
+const LIMIT: u16 = 20_000;
 
 /// The least that explains a Service of a namespace.
 const READER: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
@@ -89,10 +82,10 @@ const READER: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
 /// All of it, in the cluster that is up, where `web` serves.
 pub fn all() -> Result<()> {
     let traffic = Traffic::start()?;
-    traffic.feel(true)?;
+    traffic.feel(1, true)?;
     let node = node_of_client()?;
     let explain = Explain::new(&node)?;
-    explain.expect(&[], "healthy", None)?;
+    explain.expect("healthy", None)?;
     explain.expect_missing()?;
     with_few_rights(&explain)?;
     server_goes_away(&explain)?;
@@ -105,11 +98,11 @@ pub fn all() -> Result<()> {
 /// Breaks the Service, asks, and puts it right again.
 fn broken(explain: &Explain, traffic: &Traffic, it: &Break) -> Result<()> {
     kubectl(it.with)?;
-    traffic.feel(false)?;
-    if let Some((args, wanted)) = it.until {
-        wait(|| Ok(kubectl(args)?.trim() == wanted), it.code)?;
+    if let Some(wanted) = it.until {
+        endpoints_are(wanted)?;
     }
-    explain.expect(&[], "failing", Some(it.code))?;
+    traffic.feel(1, false)?;
+    explain.expect("failing", Some(it.code))?;
     kubectl(&[
         "apply",
         "--server-side",
@@ -118,72 +111,34 @@ fn broken(explain: &Explain, traffic: &Traffic, it: &Break) -> Result<()> {
         &application(),
     ])?;
     kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
-    wait(
-        || Ok(kubectl(READY)?.trim() == "true true"),
-        "the Service put right",
-    )?;
-    traffic.feel(true)
+    endpoints_are("true true")?;
+    traffic.feel(1, true)
 }
 
-/// A client that dials the Service's address all the time.
-struct Traffic {
-    kubectl: Child,
-    /// How its latest attempt ended.
-    last: Arc<Mutex<String>>,
-}
-
-impl Traffic {
-    fn start() -> Result<Traffic> {
-        let ip = kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
-        let to = format!("{ip}:80");
-        let client = ["kubectl", "--", "exec", "client", "--", "/netflow-traffic"];
-        let mut dial = xtask(&client)?;
-        let mut kubectl = dial
-            .args([
-                "dial",
-                "--to",
-                &to,
-                "--interval",
-                "200",
-                "--count",
-                "100000",
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| process::show(&dial))?;
-        let lines = kubectl.stdout.take().context("its stdout")?;
-        let last = Arc::new(Mutex::new(String::new()));
-        let told = Arc::clone(&last);
-        thread::spawn(move || {
-            for line in BufReader::new(lines).lines().map_while(Result::ok) {
-                let said: Value = serde_json::from_str(&line).unwrap_or_default();
-                if let (Some(outcome), Ok(mut last)) =
-                    (said["attempt"]["outcome"].as_str(), told.lock())
-                {
-                    outcome.clone_into(&mut last);
-                }
-            }
-        });
-        Ok(Traffic { kubectl, last })
-    }
-
-    /// Waits until it is served, or is not.
-    fn feel(&self, served: bool) -> Result<()> {
-        let is_so = || {
-            let last = self.last.lock();
-            Ok(last.is_ok_and(|last| !last.is_empty() && (*last == "ok") == served))
-        };
-        wait(is_so, "the client to feel it")
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.kubectl.kill();
-        let _ = self.kubectl.wait();
-    }
+/// Waits until the slice of `web` says so of its endpoints.
+fn endpoints_are(wanted: &str) -> Result<()> {
+    let format = r#"jsonpath={.endpoints[*].conditions.ready}{"\n"}"#;
+    let label = "kubernetes.io/service-name=web";
+    let watch = [
+        "kubectl",
+        "--",
+        "get",
+        "endpointslices",
+        "--watch",
+        "-l",
+        label,
+    ];
+    let mut watch = xtask(&watch)?
+        .args(["-o", format, "--request-timeout", "60s"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(watch.stdout.take().context("its stdout")?).lines();
+    let is_so = lines.map_while(Result::ok).any(|line| line == wanted);
+    // It may have ended by itself.
+    let _ = watch.kill();
+    watch.wait()?;
+    ensure!(is_so, "the endpoints of web did not become {wanted:?}");
+    Ok(())
 }
 
 fn node_of_client() -> Result<String> {
@@ -223,9 +178,9 @@ impl Explain {
     }
 
     /// Explains `web`: the verdict, and the code that comes first. The answer, for what else it must say.
-    fn expect(&self, more: &[&str], verdict: &str, code: Option<&str>) -> Result<Value> {
+    fn expect(&self, verdict: &str, code: Option<&str>) -> Result<Value> {
         let began = Instant::now();
-        let (exit, answer) = Self::answer(self.command("web", more)?)?;
+        let (exit, answer) = Self::answer(self.command("web", &[])?)?;
         let first = &answer["findings"][0];
         let right = answer["verdict"] == verdict
             && exit == i32::from(verdict != "healthy")
@@ -282,7 +237,7 @@ fn with_few_rights(explain: &Explain) -> Result<()> {
         node: explain.node.clone(),
         kubeconfig: config.0.clone(),
     };
-    let answer = reader.expect(&[], "healthy", None)?;
+    let answer = reader.expect("healthy", None)?;
     for (code, kind) in [
         ("objects-limited", "Service"),
         ("objects-limited", "Pod"),
@@ -314,10 +269,16 @@ fn server_goes_away(explain: &Explain) -> Result<()> {
     let kept = recording.to_string_lossy().into_owned();
     let args = ["--record", &kept];
     let command = explain.command("web", &args)?;
-    let asked = thread::spawn(move || Explain::answer(command));
     // A recording is begun once the objects are read.
-    let begun = wait(|| Ok(recording.exists()), "netflow to look");
-    let stopped = begun.and_then(|()| Ok(kill(server, Signal::SIGSTOP)?));
+    let begun = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    begun.add_watch(dir, AddWatchFlags::IN_CREATE)?;
+    let asked = thread::spawn(move || Explain::answer(command));
+    let mut begun = [PollFd::new(begun.as_fd(), PollFlags::POLLIN)];
+    let stopped = match poll(&mut begun, LIMIT) {
+        Ok(0) => Err(anyhow!("netflow did not begin to look")),
+        Ok(_) => Ok(kill(server, Signal::SIGSTOP)?),
+        Err(error) => Err(error.into()),
+    };
     let answered = asked.join();
     kill(server, Signal::SIGCONT)?;
     let _ = fs::remove_file(&recording);
@@ -360,13 +321,4 @@ impl Drop for File {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-fn wait(mut until: impl FnMut() -> Result<bool>, what: &str) -> Result<()> {
-    let began = Instant::now();
-    while !until()? {
-        ensure!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }
