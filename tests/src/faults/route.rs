@@ -323,8 +323,11 @@ impl Fault for Broken {
             | Kind::NeighborStale
             | Kind::BadChecksum => at.backend_side(Expect::code(code, &["drop"])),
             // The router says so a few times only and, while it is asked on and on, no more (net/ipv4/route.c, `ip_error`):
-            // of clients that retried before netflow looked nothing may be said any more.
+            // of clients that retried before netflow looked nothing may be said any more. Then a tunnel is silent, no more.
             Kind::RouterHasNoRoute if at.form == Form::Retrying => match at.vantage {
+                Vantage::Client | Vantage::Together if at.network.is_tunnelled() => {
+                    Expect::code(code, &["flow"]).or("overlay-peer-lost")
+                }
                 Vantage::Client => Expect::code(code, &["flow"]).or("lost-beyond-node"),
                 Vantage::Together => Expect::code(code, &["flow"]).or("never-arrived"),
                 Vantage::Backend => Expect::not_from_here(),
