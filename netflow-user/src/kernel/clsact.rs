@@ -167,6 +167,9 @@ fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> [u8; 20] {
 }
 
 /// Makes sure that there is a qdisc to attach to.
+///
+/// Where there is none, the interface drops what it would send in the moment in which one is put in place, and again when it
+/// is removed: `qdisc_graft` calls `dev_deactivate` also for a qdisc that queues nothing (`net/sched/sch_api.c`, v6.18).
 pub fn ensure_qdisc(rtnl: &mut Rtnl, ifindex: u32) -> io::Result<Qdisc> {
     let fixed = tcmsg(ifindex, QDISC_HANDLE, QDISC_PARENT, 0);
     let create = Request::new(RTM_NEWQDISC, CREATE, &fixed).with(TCA_KIND, b"clsact\0");

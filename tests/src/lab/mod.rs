@@ -360,6 +360,9 @@ impl Lab {
             let node = self.node(pod.node);
             netns::sysctl(&node, &pods::answering(&self.plan, pod))?;
         }
+        for n in 0..2 {
+            put_clsact(&self.node(n))?;
+        }
         self.set_gone(&[])
     }
 
@@ -530,6 +533,21 @@ fn address(ip: IpAddr, net: Cidr, ifname: &str) -> String {
 /// Nobody else has the address, and it is wanted at once.
 fn nodad(ip: IpAddr) -> &'static str {
     if ip.is_ipv6() { " nodad" } else { "" }
+}
+
+/// Gives every interface of a node its clsact qdisc, as a network plugin does before there is traffic. Else netflow adds and
+/// removes it where there is no TCX, and the kernel drops what the interface would send in those moments (`dev_deactivate` in
+/// `qdisc_graft`, `net/sched/sch_api.c`, v6.18): one netflow's end would be loss that another one sees, and tells truly.
+fn put_clsact(node: &str) -> Result<()> {
+    let lines = netns::within(node, || {
+        let interfaces = nix::net::if_::if_nameindex()?;
+        let names = interfaces.iter().map(|i| i.name().to_string_lossy());
+        let others = names.filter(|name| name != "lo");
+        let line = |name| format!("qdisc add dev {name} clsact");
+        Ok(others.map(line).collect::<Vec<_>>())
+    })?;
+    let lines = lines.join("\n") + "\n";
+    netns::feed("tc", &["-n", node, "-batch", "-"], &lines)
 }
 
 fn pod_namespace(prefix: &str, pod: &PodPlan) -> String {
