@@ -75,14 +75,30 @@ enum Only {
 /// One part of the test.
 struct Part {
     name: &'static str,
-    run: Box<dyn Fn() -> Result<Tally>>,
+    run: Box<dyn Fn() -> Result<Checked>>,
 }
 
 impl Part {
-    fn new(name: &'static str, run: impl Fn() -> Result<Tally> + 'static) -> Part {
+    fn new<C: Into<Checked>>(name: &'static str, run: impl Fn() -> Result<C> + 'static) -> Part {
         Part {
             name,
-            run: Box::new(run),
+            run: Box::new(move || run().map(Into::into)),
+        }
+    }
+}
+
+/// What a part has found.
+struct Checked {
+    tally: Tally,
+    /// The lines that say what failed, where the part has such.
+    failed: Vec<String>,
+}
+
+impl From<Tally> for Checked {
+    fn from(tally: Tally) -> Checked {
+        Checked {
+            tally,
+            failed: Vec::new(),
         }
     }
 }
@@ -90,7 +106,7 @@ impl Part {
 /// How a part went.
 struct Outcome {
     name: &'static str,
-    tally: Tally,
+    checked: Checked,
     time: Duration,
 }
 
@@ -116,8 +132,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let outcomes: Vec<Outcome> = parts(args, root).iter().map(Part::outcome).collect();
     let total = outcomes
         .iter()
-        .fold(Tally::default(), |sum, outcome| sum + outcome.tally);
+        .fold(Tally::default(), |sum, outcome| sum + outcome.checked.tally);
     println!("\n{}", summary(&outcomes));
+    // Once more at the end: of a long log often only that is kept.
+    for line in outcomes.iter().flat_map(|o| &o.checked.failed) {
+        println!("{line}");
+    }
     println!("in {}", Took(began.elapsed()));
     println!("{total}");
     Ok(ExitCode::from(u8::from(total.failed > 0)))
@@ -194,13 +214,17 @@ impl Part {
         let Part { name, run } = self;
         println!("\n── {name}");
         let began = Instant::now();
-        let tally = run().unwrap_or_else(|error| {
-            eprintln!("error: {name}: {error:#}");
-            Tally::FAILED
+        let checked = run().unwrap_or_else(|error| {
+            let line = format!("error: {name}: {error:#}");
+            eprintln!("{line}");
+            Checked {
+                tally: Tally::FAILED,
+                failed: vec![line],
+            }
         });
         Outcome {
             name,
-            tally,
+            checked,
             time: began.elapsed(),
         }
     }
@@ -210,7 +234,11 @@ fn summary(outcomes: &[Outcome]) -> String {
     let rows: Vec<_> = outcomes
         .iter()
         .map(|outcome| {
-            let Outcome { name, tally, time } = outcome;
+            let Outcome {
+                name,
+                checked: Checked { tally, failed: _ },
+                time,
+            } = outcome;
             [
                 (*name).to_owned(),
                 tally.passed.to_string(),
@@ -264,8 +292,8 @@ fn one(command: &mut Command) -> Result<Tally> {
     Ok(Tally::PASSED)
 }
 
-fn cargo_test(root: Root) -> Result<Tally> {
-    let members = tests(root, &["test", "--locked", "--no-fail-fast"])?;
+fn cargo_test(root: Root) -> Result<Checked> {
+    let mut members = tests(root, &["test", "--locked", "--no-fail-fast"])?;
     // not a default member: its program is for the kernel, its library (the ABI) is tested here
     let abi = tests(
         root,
@@ -278,24 +306,33 @@ fn cargo_test(root: Root) -> Result<Tally> {
             "--lib",
         ],
     )?;
-    Ok(members + abi)
+    members.tally = members.tally + abi.tally;
+    members.failed.extend(abi.failed);
+    Ok(members)
 }
 
 /// Runs `cargo test` and adds up what the harnesses say.
-fn tests(root: Root, args: &[&str]) -> Result<Tally> {
+fn tests(root: Root, args: &[&str]) -> Result<Checked> {
     let mut cargo = workspace::cargo();
     cargo.args(args);
     root.runner(&mut cargo);
     let mut total = Tally::default();
+    let mut failed = Vec::new();
     let status = process::tee(&mut cargo, |line| {
         if let Some(tally) = tally::of_harness(line) {
             total = total + tally;
+        }
+        if line.starts_with("test ") && line.ends_with("FAILED") {
+            failed.push(line.to_owned());
         }
     })?;
     if !status.success() && total.failed == 0 {
         bail!("{}: {status}", process::show(&cargo));
     }
-    Ok(total)
+    Ok(Checked {
+        tally: total,
+        failed,
+    })
 }
 
 /// Which scenarios, as the lab's program takes it.
@@ -319,17 +356,24 @@ fn wanted(args: &Args) -> Vec<String> {
     words
 }
 
-fn scenarios(root: Root, wanted: &[String]) -> Result<Tally> {
+fn scenarios(root: Root, wanted: &[String]) -> Result<Checked> {
     let mut lab = root.command(&lab::build_optimized()?);
     lab.arg("scenarios").args(wanted);
     let mut closing = None;
+    // From its headline on, the lab repeats what failed; before, it may be late and right when it is alone.
+    let mut repeats = false;
+    let mut failed = Vec::new();
     let status = process::tee(&mut lab, |line| {
         closing = tally::of_closing_line(line).or(closing);
+        repeats |= line == "failed:";
+        if repeats && line.contains("FAIL ") {
+            failed.push(line.to_owned());
+        }
     })?;
     let tally =
         closing.with_context(|| format!("{}: no closing line: {status}", process::show(&lab)))?;
     if !status.success() && tally.failed == 0 {
         bail!("{}: {status}", process::show(&lab));
     }
-    Ok(tally)
+    Ok(Checked { tally, failed })
 }
