@@ -1,4 +1,4 @@
-//! Builds the BPF object into `OUT_DIR/netflow`, from where `kernel/` embeds it.
+//! Builds the BPF object into `OUT_DIR/netflow`, from where `kernel/` embeds it, and the messages of `proto/`.
 //!
 //! The object is built by the same pinned stable toolchain as everything else: `core` for the BPF target comes from
 //! rust-src by `-Z build-std`, which a stable cargo takes when `RUSTC_BOOTSTRAP=1`. Only the nested cargo sees
@@ -11,13 +11,24 @@ use std::{env, fs};
 fn main() -> ExitCode {
     println!("cargo:rerun-if-env-changed=PATH");
     tell_commit();
-    match build() {
+    match messages().and_then(|()| build()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             println!("cargo::error={why}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What agents are asked, and answer.
+fn messages() -> Result<(), String> {
+    const DIRECTORY: &str = "proto";
+    const FILE: &str = "proto/netflow/v1/evidence.proto";
+    println!("cargo:rerun-if-changed={FILE}");
+    let files = protox::compile([FILE], [DIRECTORY]).map_err(|e| format!("{FILE}: {e}"))?;
+    tonic_prost_build::configure()
+        .compile_fds(files)
+        .map_err(|e| format!("{FILE}: {e}"))
 }
 
 fn build() -> Result<(), String> {

@@ -1,8 +1,10 @@
 //! netflow explains why a Kubernetes Service fails, from the packets on the node.
 //!
-//! Imports run one way: `cli` → {`explain`, `flows`, `kernel`, `node`, `cluster`} → `model` → `netflow_ebpf` (the ABI).
+//! Imports run one way: `cli` → {`api`, `explain`, `flows`, `kernel`, `node`, `cluster`} → `model` → `netflow_ebpf` (the ABI).
 //! `flows` and `explain` import `model` only: no I/O, no clock, no async.
 
+pub mod api;
+mod causes;
 pub mod cli;
 pub mod cluster;
 pub mod explain;

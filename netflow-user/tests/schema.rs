@@ -1,6 +1,6 @@
 //! What netflow prints as JSON against the schemas in docs/schema.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use netflow_user::model::answer::{
     Affected, Answer, Basis, Blind, Changes, Check, Cluster, Evidence, EvidenceFlow, Finding, Fix,
     Hop, HopState, Lost, NodeState, Outcomes, Path, Peer, Plane, PortInfo, SCHEMA, ServiceInfo,
@@ -12,14 +12,17 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::process::{Command, Output};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output};
 use std::thread;
+use std::time::{Duration, Instant};
 
 const EXPLAIN: &str = include_str!("../../docs/schema/explain.v1.json");
 const ERROR: &str = include_str!("../../docs/schema/error.v1.json");
 const WATCH: &str = include_str!("../../docs/schema/watch.v1.json");
 const DOCTOR: &str = include_str!("../../docs/schema/doctor.v1.json");
 const CLEANUP: &str = include_str!("../../docs/schema/cleanup.v1.json");
+const STATUS: &str = include_str!("../../docs/schema/status.v1.json");
 
 fn schema(text: &str) -> Result<Value> {
     let schema: Value = serde_json::from_str(text)?;
@@ -393,6 +396,54 @@ fn what_doctor_and_cleanup_print_fits() -> Result<()> {
     assert_eq!(status, Some(i32::from(doctor["health"] != "well")));
     let (_, status) = document(&["cleanup", "-o", "json"], CLEANUP)?;
     assert_eq!(status, Some(0));
+    Ok(())
+}
+
+/// An agent in a network namespace of its own. Dropping it kills it.
+struct Agent(Child);
+
+impl Agent {
+    fn start(objects: &str, socket: &str) -> Result<Agent> {
+        let spawn = || {
+            unshare(CloneFlags::CLONE_NEWNET).context("these tests need root")?;
+            let mut agent = Command::new(env!("CARGO_BIN_EXE_netflow"));
+            agent.args(["agent", "--manifests", objects, "--socket", socket]);
+            agent.spawn().context("netflow agent")
+        };
+        let spawned = thread::spawn(spawn).join();
+        let mut agent = Agent(spawned.map_err(|_| anyhow!("the thread panicked"))??);
+        let end = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(socket).is_err() {
+            if let Some(status) = agent.0.try_wait()? {
+                bail!("the agent ended: {status}");
+            }
+            ensure!(Instant::now() < end, "the agent does not answer");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(agent)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn what_status_prints_fits() -> Result<()> {
+    let objects = concat!(env!("CARGO_TARGET_TMPDIR"), "/status-objects.json");
+    let socket = concat!(env!("CARGO_TARGET_TMPDIR"), "/status.sock");
+    std::fs::write(objects, OBJECTS)?;
+    let _agent = Agent::start(objects, socket)?;
+    let server = format!("unix://{socket}");
+    let ask = ["status", "--server", &server, "-o", "json"];
+    let (report, status) = document(&ask, STATUS)?;
+    assert_eq!(undescribed(&schema(STATUS)?, &report), Vec::<String>::new());
+    assert_eq!(status, Some(i32::from(report["degraded"] == true)));
+    let said = report["objects"].as_str().context("no source")?;
+    assert!(said.contains("status-objects.json"), "{said}");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::faults::{self, At, Fault, Form, Vantage};
 use crate::lab::plan::{Family, Network, Placement, Plan, Shape};
 use crate::lab::{Lab, Life};
-use crate::netflow::{self, Running};
+use crate::netflow::{self, Means, Running};
 use crate::proxy::Mode;
 use crate::traffic::App;
 use crate::world::World;
@@ -107,7 +107,7 @@ fn on_one_node(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
         lab.plan.nodes[0].name
     ));
     eprintln!();
-    netflow::command(lab, 0, &world.asked, WINDOW, &recording)?
+    netflow::command(lab, 0, &world.asked, Means::Own(&[]), WINDOW, &recording)?
         .status()
         .context("netflow")?;
     eprintln!();
@@ -125,7 +125,14 @@ fn on_both_nodes(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
         ));
         let recording = lab.dir().join(format!("demo-{n}.nfrec"));
         runs.push((
-            Running::start(lab, n, &world.asked, &[], WINDOW, recording.clone())?,
+            Running::start(
+                lab,
+                n,
+                &world.asked,
+                Means::Own(&[]),
+                WINDOW,
+                recording.clone(),
+            )?,
             recording,
         ));
     }

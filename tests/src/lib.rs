@@ -5,6 +5,7 @@
 //! it, and applying the healthy world again undoes the fault.
 
 pub mod ablation;
+pub mod agent;
 pub mod answer;
 pub mod demo;
 pub mod faults;

@@ -12,26 +12,29 @@ use std::collections::{BTreeSet, BinaryHeap, HashSet};
 pub enum Tier {
     /// The best that the kernel has.
     Best,
+    /// The same, of an agent that was there before.
+    Agent,
     /// Those that older kernels have: clsact filters, raw tracepoints, conntrack's events.
     Lower,
 }
 
 impl Tier {
     /// All.
-    pub const ALL: [Tier; 2] = [Tier::Best, Tier::Lower];
+    pub const ALL: [Tier; 3] = [Tier::Best, Tier::Agent, Tier::Lower];
 
     /// As in the table and for `--only`.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Best => "best",
+            Tier::Agent => "agent",
             Tier::Lower => "lower",
         }
     }
 
-    /// What netflow is told.
+    /// What a netflow that looks itself is told.
     pub fn args(self) -> &'static [&'static str] {
         match self {
-            Tier::Best => &[],
+            Tier::Best | Tier::Agent => &[],
             Tier::Lower => &[
                 "--tc=clsact",
                 "--without=kprobe",

@@ -23,11 +23,21 @@ pub fn binary() -> Result<PathBuf> {
     }
 }
 
+/// How netflow is to look.
+#[derive(Debug, Clone, Copy)]
+pub enum Means<'a> {
+    /// Itself, told so.
+    Own(&'a [&'a str]),
+    /// Through the agent at this socket.
+    Agent(&'a Path),
+}
+
 /// `netflow explain` on a node, as a user types it there.
 pub fn command(
     lab: &Lab,
     node: usize,
     asked: &(String, String),
+    means: Means<'_>,
     seconds: u64,
     record: &Path,
 ) -> Result<Command> {
@@ -35,8 +45,17 @@ pub fn command(
     command
         .args(["netns", "exec", &lab.node(node)])
         .arg(binary()?)
-        .args(["explain", "--standalone", "--manifests"])
-        .arg(lab.manifests())
+        .arg("explain");
+    match means {
+        Means::Own(tier) => command
+            .args(["--standalone", "--manifests"])
+            .arg(lab.manifests())
+            .args(tier),
+        Means::Agent(socket) => command
+            .arg("--server")
+            .arg(format!("unix://{}", socket.display())),
+    };
+    command
         .args(["--svc", &format!("{}/{}", asked.0, asked.1)])
         .args(["--for", &format!("{seconds}s"), "--record"])
         .arg(record);
@@ -86,12 +105,12 @@ impl Running {
         lab: &Lab,
         node: usize,
         asked: &(String, String),
-        tier: &[&str],
+        means: Means<'_>,
         seconds: u64,
         record: PathBuf,
     ) -> Result<Running> {
-        let mut command = command(lab, node, asked, seconds, &record)?;
-        command.args(tier).args(["-o", "json"]);
+        let mut command = command(lab, node, asked, means, seconds, &record)?;
+        command.args(["-o", "json"]);
         Running::spawn(command, record)
     }
 

@@ -1,12 +1,13 @@
 //! One scenario: a lab with a fault, traffic, the real netflow on the nodes, and everything that its answers must hold.
 
 use crate::ablation;
+use crate::agent::Agent;
 use crate::answer::{Answer, plane_name};
 use crate::faults::{At, Expect, Form, Turn, Vantage};
 use crate::lab::plan::{Placement, Plan};
 use crate::lab::{Lab, Life, netns};
-use crate::matrix::Case;
-use crate::netflow::{self, Ended, Running};
+use crate::matrix::{Case, Tier};
+use crate::netflow::{self, Ended, Means, Running};
 use crate::pace::{self, paced};
 use crate::traffic::{App, Dial, Line, Outcome};
 use crate::world::{Party, World};
@@ -78,6 +79,8 @@ struct Scenario {
     case: Case,
     world: World,
     lab: Lab,
+    /// By node, where they are asked instead of each netflow looking itself.
+    agents: BTreeMap<usize, Agent>,
 }
 
 /// What one node's netflow said.
@@ -116,7 +119,12 @@ impl Scenario {
         case.fault.inflict(&plan, &mut world)?;
         let mut lab = Lab::up(plan, case.mode, Life::Owned)?;
         lab.apply(&world)?;
-        Ok(Scenario { case, world, lab })
+        Ok(Scenario {
+            case,
+            world,
+            lab,
+            agents: BTreeMap::new(),
+        })
     }
 
     fn run(mut self, row: &mut Row) -> Result<()> {
@@ -131,6 +139,12 @@ impl Scenario {
             .beforehand(&self.lab.plan, &mut self.world)?
         {
             self.lab.apply(&self.world)?;
+        }
+        if self.case.tier == Tier::Agent {
+            for (_, node) in self.vantages() {
+                let agent = Agent::start(&self.lab, *node, paced(Duration::from_secs(20)))?;
+                self.agents.insert(*node, agent);
+            }
         }
         let window = self.window();
         let mut nodes = self.start_netflow(window)?;
@@ -181,6 +195,7 @@ impl Scenario {
         if !wrong.is_empty() || !row.late.is_empty() {
             keep_files(&self.lab.dir(), &self.case);
         }
+        note(&mut wrong, "agents", self.stop_agents());
         row.wrong = wrong;
         self.lab.down()
     }
@@ -219,12 +234,33 @@ impl Scenario {
         seconds * u64::from(pace::times())
     }
 
-    fn start_netflow(&self, window: u64) -> Result<Vec<(Vantage, usize, Running, PathBuf)>> {
-        let vantages: &[(Vantage, usize)] = match self.case.placement {
+    fn vantages(&self) -> &'static [(Vantage, usize)] {
+        match self.case.placement {
             Placement::Same => &[(Vantage::Client, 0)],
             Placement::Cross => &[(Vantage::Client, 0), (Vantage::Backend, 1)],
-        };
-        vantages
+        }
+    }
+
+    fn means(&self, node: usize) -> Means<'_> {
+        match self.agents.get(&node) {
+            Some(agent) => Means::Agent(agent.socket()),
+            None => Means::Own(self.case.tier.args()),
+        }
+    }
+
+    /// An agent ends when it is told to, and leaves no socket.
+    fn stop_agents(&mut self) -> Result<()> {
+        for (_, agent) in std::mem::take(&mut self.agents) {
+            let socket = agent.socket().to_owned();
+            let status = agent.stop(paced(Duration::from_secs(10)))?;
+            ensure!(status.success(), "the agent ended with {status}");
+            ensure!(!socket.exists(), "the agent left its socket");
+        }
+        Ok(())
+    }
+
+    fn start_netflow(&self, window: u64) -> Result<Vec<(Vantage, usize, Running, PathBuf)>> {
+        self.vantages()
             .iter()
             .map(|(vantage, node)| {
                 let recording = self.lab.dir().join(format!("node-{node}.nfrec"));
@@ -232,7 +268,7 @@ impl Scenario {
                     &self.lab,
                     *node,
                     &self.world.asked,
-                    self.case.tier.args(),
+                    self.means(*node),
                     window,
                     recording.clone(),
                 )?;
@@ -293,8 +329,7 @@ impl Scenario {
         let second = &self.lab.plan.second;
         let asked = (second.namespace.clone(), second.name.clone());
         let recording = self.lab.dir().join("second.nfrec");
-        let tier = self.case.tier.args();
-        Running::start(&self.lab, 0, &asked, tier, SHORT, recording).map(Some)
+        Running::start(&self.lab, 0, &asked, self.means(0), SHORT, recording).map(Some)
     }
 
     /// Clients: the Service's first, then Pods', then the second Service's and noise.

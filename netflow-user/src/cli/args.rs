@@ -3,6 +3,7 @@
 use super::duration;
 use super::failure::Failure;
 use super::target;
+use crate::api::Address;
 use crate::model::query::{From, Query};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -112,6 +113,24 @@ pub struct ObjectArgs {
     pub api: ApiArgs,
 }
 
+impl ObjectArgs {
+    /// Whether a place is named: an agent has its own.
+    pub fn is_chosen(&self) -> bool {
+        let ObjectArgs {
+            manifests,
+            lenient: _,
+            api,
+        } = self;
+        let ApiArgs {
+            kubeconfig,
+            context,
+            act_as,
+            request_timeout: _,
+        } = api;
+        !manifests.is_empty() || kubeconfig.is_some() || context.is_some() || act_as.is_some()
+    }
+}
+
 /// Which API server is asked, and as whom.
 #[derive(Debug, Clone, Args)]
 pub struct ApiArgs {
@@ -146,6 +165,13 @@ pub struct CaptureArgs {
     /// Load the programs for as long as this command runs (root, on the node); what is done anyway where no agent runs
     #[arg(long)]
     pub standalone: bool,
+    /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node if there is one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        conflicts_with_all = ["standalone", "manifests", "kubeconfig", "context", "act_as", "tc", "btf", "without", "ring"]
+    )]
+    pub server: Option<Address>,
     /// Write what was seen to FILE, for --replay
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
@@ -169,6 +195,19 @@ pub struct TierArgs {
     /// Bytes of the ring between the kernel and netflow: what a small one loses
     #[arg(long, value_name = "BYTES", hide = true)]
     pub ring: Option<u32>,
+}
+
+impl TierArgs {
+    /// Whether anything is asked for, which a program that is loaded already cannot heed.
+    pub fn is_chosen(&self) -> bool {
+        let TierArgs {
+            tc,
+            btf,
+            without,
+            ring,
+        } = self;
+        tc.is_some() || btf.is_some() || !without.is_empty() || ring.is_some()
+    }
 }
 
 /// What the kernel may offer and netflow can do without.

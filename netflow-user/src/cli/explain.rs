@@ -2,8 +2,8 @@
 
 use super::args::{CaptureArgs, Format, ObjectArgs, TargetArgs, WindowArgs};
 use super::failure::Failure;
-use super::live::{self, Request};
-use super::objects::{self, Place};
+use super::look::Look;
+use super::objects;
 use super::output::Output;
 use super::render::{self, Layout};
 use super::replay;
@@ -53,7 +53,7 @@ pub struct Explain {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["manifests", "lenient", "kubeconfig", "context", "act_as", "standalone", "record", "tc", "btf", "window"]
+        conflicts_with_all = ["manifests", "lenient", "kubeconfig", "context", "act_as", "standalone", "server", "record", "tc", "btf", "window"]
     )]
     replay: Vec<PathBuf>,
 }
@@ -65,10 +65,24 @@ pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failur
     objects::target_among_files(&mut target, &mut files);
     let mut explainer = Explainer::new(Box::new(Identities::new()));
     let query = if args.replay.is_empty() {
-        let (query, place) = objects::query(&target, &files)?;
-        match watch_node(args, &files, &query, &place, &mut explainer, output, format)? {
-            End::Closed => query,
-            End::Quit => return Ok(EXIT_INTERRUPTED),
+        let mut observer = Waiting {
+            output,
+            window: args.window.window,
+            preview: !format.is_json(),
+            said: 0,
+            next_check: Duration::ZERO,
+        };
+        let look = Look {
+            target: &target,
+            files: &files,
+            capture: &args.capture,
+            window: Some(args.window.window),
+        };
+        let looked = look.run(&mut explainer, output, &mut observer);
+        output.progress("");
+        match looked? {
+            (End::Closed, query) => query,
+            (End::Quit, _) => return Ok(EXIT_INTERRUPTED),
         }
     } else {
         let query = target.query(objects::FILES_NAMESPACE)?;
@@ -86,39 +100,6 @@ pub fn no_target() -> Failure {
         "no Service is named",
         "name one: `netflow explain --svc NAMESPACE/NAME`",
     )
-}
-
-fn watch_node(
-    args: &Explain,
-    files: &ObjectArgs,
-    query: &Query,
-    place: &Place,
-    explainer: &mut Explainer,
-    output: &Output,
-    format: Format,
-) -> Result<End, Failure> {
-    let (mut source, objects) = place.read(files, query, output)?;
-    let request = Request {
-        query: Query {
-            for_ms: u64::try_from(args.window.window.as_millis()).unwrap_or(u64::MAX),
-            ..query.clone()
-        },
-        cluster: place.cluster(),
-        window: Some(args.window.window),
-        capture: &args.capture,
-        source: &mut *source,
-        objects,
-    };
-    let mut observer = Waiting {
-        output,
-        window: args.window.window,
-        preview: !format.is_json(),
-        said: 0,
-        next_check: Duration::ZERO,
-    };
-    let end = live::run(request, explainer, output, &mut observer);
-    output.progress("");
-    end
 }
 
 fn written(

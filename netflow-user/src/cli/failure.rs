@@ -1,6 +1,7 @@
 //! Why a command could not run: one shape for people and for programs.
 
 use super::target::TargetError;
+use crate::api::server::ServeError;
 use crate::kernel::KernelError;
 use crate::model::recording::RecordingError;
 use crate::model::source::SourceError;
@@ -59,6 +60,26 @@ impl From<TargetError> for Failure {
             e.to_string(),
             "name a Service as NAME, NAMESPACE/NAME, NAME.NAMESPACE.svc or by its address, with :PORT if need be",
         )
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(e: ServeError) -> Failure {
+        let (code, hint) = match e {
+            ServeError::Taken(_) => (
+                "agent-runs",
+                "one agent is enough for a node; --socket gives a second one another place",
+            ),
+            ServeError::NoSocket(_) => (
+                "socket",
+                "--socket names a place that is free; netflow removes nothing that it did not make",
+            ),
+            ServeError::Io { .. } => (
+                "socket",
+                "--socket names a place in a directory that can be written to",
+            ),
+        };
+        Failure::new(code, e.to_string(), hint)
     }
 }
 

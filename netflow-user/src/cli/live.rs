@@ -9,7 +9,8 @@ use super::session::{self, End, Feed, Limits, Node, Observer, now};
 use crate::cluster::ask::{ask, pods_of, this_node};
 use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
-use crate::kernel::{self, Kernel};
+use crate::kernel::beside::Beside;
+use crate::kernel::{self, Kernel, KernelError};
 use crate::model::Input;
 use crate::model::capability::{Capability, TierStatus};
 use crate::model::feed::Start;
@@ -49,35 +50,29 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<End, Failure> {
     check_services(&request.objects)?;
-    let decided = decided_by_objects(&request);
+    let decided = decided_by_objects(&request.query, &request.objects);
     if !decided {
         check_rights()?;
     }
     let recording = request.capture.record.as_deref().map(Writer::create);
     let mut feed = Feed::new(explainer, recording.transpose()?, output);
+    let start = |netns, tiers| {
+        let (query, objects) = (&request.query, &request.objects);
+        start(query, request.cluster, objects, netns, tiers)
+    };
     if decided {
-        let start = start(&request, 0, Vec::new());
-        feed.give(&Input::Start(Box::new(start)));
-        feed.give(&Input::Objects(Box::new(request.objects)));
-        feed.give(&Input::End { time: now() });
+        let start = start(0, Vec::new());
+        tell_objects(start, request.objects, &mut feed);
         feed.finish();
         return Ok(End::Closed);
     }
     let interrupts = Interrupts::listen()
         .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
     let own = netns::own().map_err(|e| Failure::new("netns", e.to_string(), ""))?;
-    let mut node = LiveNode {
-        output,
-        kernel: attach(&request.capture.tiers, output.is_chatty())?,
-        reader: NodeReader::default(),
-        query: request.query.clone(),
-        local: host::addresses(),
-        pods: Vec::new(),
-        aimed: None,
-        ask: Ask::default(),
-    };
-    let tiers = node.kernel.tiers();
-    let start = start(&request, own.inum, tiers);
+    let kernel = attach(&request.capture.tiers, output.is_chatty())?;
+    let tiers = kernel.tiers();
+    let mut node = LiveNode::new(Own { kernel, output }, request.query.clone());
+    let start = start(own.inum, tiers);
     for tier in start.tiers.iter().filter(|t| !t.best) {
         output.detail(format_args!(
             "{}: {} ({})",
@@ -154,7 +149,7 @@ pub fn check_rights() -> Result<(), Failure> {
 }
 
 /// Without a single Service no name can be told from one that does not exist.
-fn check_services(objects: &Objects) -> Result<(), Failure> {
+pub fn check_services(objects: &Objects) -> Result<(), Failure> {
     if !objects.is_unknown("Service") {
         return Ok(());
     }
@@ -174,34 +169,139 @@ fn check_services(objects: &Objects) -> Result<(), Failure> {
 }
 
 /// A Service that does not exist needs neither rights nor a look at packets.
-fn decided_by_objects(request: &Request<'_>) -> bool {
+pub fn decided_by_objects(query: &Query, objects: &Objects) -> bool {
     let mut trial = Explainer::new(Box::new(Identities::new()));
-    let start = start(request, 0, Vec::new());
+    let start = start(query, ("", ""), objects, 0, Vec::new());
     trial.feed(0, &Input::Start(Box::new(start)));
-    trial.feed(0, &Input::Objects(Box::new(request.objects.clone())));
+    trial.feed(0, &Input::Objects(Box::new(objects.clone())));
     trial.answer().service.is_none()
 }
 
-fn start(request: &Request<'_>, netns: u32, tiers: Vec<TierStatus>) -> Start {
-    let (context, server) = request.cluster;
+/// Tells what objects alone decide.
+pub fn tell_objects(start: Start, objects: Objects, feed: &mut Feed<'_>) {
+    feed.give(&Input::Start(Box::new(start)));
+    feed.give(&Input::Objects(Box::new(objects)));
+    feed.give(&Input::End { time: now() });
+}
+
+/// Who speaks, and what was asked; from now on. `cluster`: context and API server.
+pub fn start(
+    query: &Query,
+    cluster: (&str, &str),
+    objects: &Objects,
+    netns: u32,
+    tiers: Vec<TierStatus>,
+) -> Start {
+    let (context, server) = cluster;
     Start {
         time: now(),
-        node: this_node(&request.objects, &host::addresses()).unwrap_or_else(host::name),
+        node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
         netns,
         kernel: host::kernel(),
         version: env!("CARGO_PKG_VERSION").into(),
         commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
         tiers,
-        query: request.query.clone(),
+        query: query.clone(),
         context: context.to_owned(),
         server: server.to_owned(),
     }
 }
 
-/// The node this process runs on.
-struct LiveNode<'a> {
-    output: &'a Output,
+/// The BPF programs, as far as a look needs them: loaded for it alone, or an agent's.
+pub trait Programs: RecordSource {
+    /// Keeps the packets of these Pods, which are placed on this node; of all that live here, if no objects tell.
+    fn watch_pods(&mut self, pods: &[IpAddr]);
+
+    /// Keeps room for packets of these addresses.
+    fn watch_addresses(&mut self, addresses: &[IpAddr]);
+
+    /// What there is around them.
+    fn surroundings(&mut self) -> Result<Surroundings, SourceError>;
+}
+
+/// What there is around the programs.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// What they do not see.
+    pub unread: Vec<Unread>,
+    /// Programs of others on the same interfaces.
+    pub beside: Vec<Beside>,
+}
+
+impl Surroundings {
+    /// As they are now.
+    pub fn of(kernel: &Kernel) -> Surroundings {
+        let unseen = kernel.unseen().into_iter().map(|i| Unread {
+            what: format!("packets at {}", i.name),
+            why: i.problem,
+        });
+        let mut unread: Vec<Unread> = unseen.collect();
+        let beside = kernel.beside().unwrap_or_else(|e| {
+            unread.push(Unread {
+                what: "tc programs of others".into(),
+                why: e.to_string(),
+            });
+            Vec::new()
+        });
+        Surroundings { unread, beside }
+    }
+}
+
+/// Lets the kernel keep the packets of these Pods, and says how many of their addresses were found: a Pod's namespace may
+/// appear later than its object. One that does not fit into the map is not kept; the rest is.
+pub fn keep_pods(kernel: &mut Kernel, pods: &[IpAddr]) -> Result<usize, KernelError> {
+    let found = if pods.is_empty() {
+        netns::by_next_hop()
+    } else {
+        netns::pods(pods)
+    };
+    // That they cannot be looked for is among the facts, as what could not be read.
+    let Ok(found) = found else {
+        return Ok(0);
+    };
+    let ids: Vec<NetnsId> = found.namespaces.iter().map(|n| n.id).collect();
+    kernel.watch_netns(&ids)?;
+    Ok(found.namespaces.iter().map(|n| n.ips.len()).sum())
+}
+
+/// Programs of this look alone.
+struct Own<'a> {
     kernel: Kernel,
+    output: &'a Output,
+}
+
+impl RecordSource for Own<'_> {
+    fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.kernel.drain()
+    }
+
+    fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
+        self.kernel.finish()
+    }
+}
+
+impl Programs for Own<'_> {
+    fn watch_pods(&mut self, pods: &[IpAddr]) {
+        if let Err(e) = keep_pods(&mut self.kernel, pods) {
+            self.output.detail(e);
+        }
+    }
+
+    fn watch_addresses(&mut self, addresses: &[IpAddr]) {
+        // For what does not fit into the map no room is kept.
+        if let Err(e) = self.kernel.watch_addresses(addresses) {
+            self.output.detail(e);
+        }
+    }
+
+    fn surroundings(&mut self) -> Result<Surroundings, SourceError> {
+        Ok(Surroundings::of(&self.kernel))
+    }
+}
+
+/// The node this process runs on.
+pub struct LiveNode<P> {
+    programs: P,
     reader: NodeReader,
     query: Query,
     local: Vec<IpAddr>,
@@ -213,27 +313,22 @@ struct LiveNode<'a> {
     ask: Ask,
 }
 
-impl LiveNode<'_> {
-    /// Lets the kernel keep the packets of this node's Pods. A Pod's namespace may appear later than its object.
-    fn watch_pods(&mut self) {
-        let found = if self.pods.is_empty() {
-            netns::by_next_hop()
-        } else {
-            netns::pods(&self.pods)
-        };
-        // That they cannot be looked for is among the facts, as what could not be read.
-        let Ok(found) = found else {
-            return;
-        };
-        let ids: Vec<NetnsId> = found.namespaces.iter().map(|n| n.id).collect();
-        // A namespace that does not fit into the map is not kept; the rest is.
-        if let Err(e) = self.kernel.watch_netns(&ids) {
-            self.output.detail(e);
+impl<P: Programs> LiveNode<P> {
+    /// Nothing is read yet.
+    pub fn new(programs: P, query: Query) -> LiveNode<P> {
+        LiveNode {
+            programs,
+            reader: NodeReader::default(),
+            query,
+            local: host::addresses(),
+            pods: Vec::new(),
+            aimed: None,
+            ask: Ask::default(),
         }
     }
 }
 
-impl Node for LiveNode<'_> {
+impl<P: Programs> Node for LiveNode<P> {
     fn aim(&mut self, objects: &Objects) -> bool {
         let node = this_node(objects, &self.local);
         let ask = ask(objects, &self.query, node.as_deref());
@@ -242,13 +337,10 @@ impl Node for LiveNode<'_> {
             return false;
         }
         self.pods = pods;
-        self.watch_pods();
+        self.programs.watch_pods(&self.pods);
         let vips = ask.vips.iter().map(|(ip, _, _)| *ip);
         let addresses: Vec<IpAddr> = vips.chain(ask.conntrack.iter().copied()).collect();
-        // For what does not fit into the map no room is kept.
-        if let Err(e) = self.kernel.watch_addresses(&addresses) {
-            self.output.detail(e);
-        }
+        self.programs.watch_addresses(&addresses);
         self.ask = ask.clone();
         self.aimed = Some(ask);
         true
@@ -265,20 +357,11 @@ impl Node for LiveNode<'_> {
     }
 
     fn facts(&mut self) -> Result<NodeFacts, SourceError> {
-        self.watch_pods();
+        self.programs.watch_pods(&self.pods);
         let mut facts = self.reader.read(&self.ask)?;
-        let unseen = self.kernel.unseen().into_iter().map(|i| Unread {
-            what: format!("packets at {}", i.name),
-            why: i.problem,
-        });
-        facts.unread.extend(unseen);
-        match self.kernel.beside() {
-            Ok(programs) => facts.tc_programs = programs.into_iter().map(Into::into).collect(),
-            Err(e) => facts.unread.push(Unread {
-                what: "tc programs of others".into(),
-                why: e.to_string(),
-            }),
-        }
+        let Surroundings { unread, beside } = self.programs.surroundings()?;
+        facts.unread.extend(unread);
+        facts.tc_programs = beside.into_iter().map(Into::into).collect();
         match kernel::socket::programs() {
             Ok(programs) => facts.socket_programs = programs,
             Err(e) => facts.unread.push(Unread {
@@ -290,10 +373,10 @@ impl Node for LiveNode<'_> {
     }
 
     fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
-        self.kernel.drain()
+        self.programs.drain()
     }
 
     fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
-        self.kernel.finish()
+        self.programs.finish()
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod agent;
 pub mod args;
 mod changes;
 mod cleanup;
@@ -12,11 +13,14 @@ pub mod failure;
 mod host;
 pub mod interrupt;
 mod live;
+mod look;
 mod objects;
 pub mod output;
+mod remote;
 pub mod render;
 mod replay;
 pub mod session;
+mod status;
 pub mod target;
 mod watch;
 
@@ -61,6 +65,10 @@ pub enum Command {
     Watch(watch::Watch),
     /// List the codes that findings carry, or explain one
     Codes(codes::Codes),
+    /// Stay on this node, with the programs loaded, and answer whoever explains
+    Agent(agent::Agent),
+    /// Say how the agent of this node is
+    Status(status::Status),
     /// Say what can be seen on this node, on which tier, and what is lost
     Doctor(doctor::Doctor),
     /// Remove what a killed netflow left attached
@@ -76,6 +84,8 @@ pub fn run(cli: &Cli, output: &Output) -> Result<u8, Failure> {
         Command::Explain(args) => explain::run(args, output, format),
         Command::Watch(args) => watch::run(args, output, format),
         Command::Codes(args) => codes::run(args, output, format),
+        Command::Agent(args) => agent::run(args, output, format),
+        Command::Status(args) => status::run(args, output, format),
         Command::Doctor(args) => doctor::run(args, output, format),
         Command::Cleanup(args) => cleanup::run(args, output, format),
         Command::Completions(args) => completions::run(args, output),

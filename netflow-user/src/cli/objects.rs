@@ -27,19 +27,35 @@ impl ObjectSource for Manifests<'_> {
     }
 }
 
+/// Nothing tells of a cluster.
+const NO_OBJECTS: &str = "no-objects";
+
 /// The namespace that is meant where files tell nothing of a context.
 pub const FILES_NAMESPACE: &str = "default";
 
-/// What is asked, and where the objects come from that decide it.
-pub fn query(target: &TargetArgs, files: &ObjectArgs) -> Result<(Query, Place), Failure> {
+/// What is mistyped is said before anything is looked for.
+pub fn check(target: &TargetArgs) -> Result<(), Failure> {
     if !target.is_named() {
         return Err(super::explain::no_target());
     }
-    // What is mistyped is said before anything is looked for.
-    target.query(FILES_NAMESPACE)?;
+    target.query(FILES_NAMESPACE).map(drop)
+}
+
+/// What is asked, and where the objects come from that decide it.
+pub fn query(target: &TargetArgs, files: &ObjectArgs) -> Result<(Query, Place), Failure> {
     let place = Place::of(files)?;
     let query = target.query(place.namespace())?;
     Ok((query.ok_or_else(super::explain::no_target)?, place))
+}
+
+/// What an agent is asked: it has its own objects, but the namespace is the one of the user's context, if there is one.
+pub fn query_of_agent(target: &TargetArgs, files: &ObjectArgs) -> Result<Query, Failure> {
+    let place = match Place::of(files) {
+        Err(e) if e.code == NO_OBJECTS => Place::Files,
+        place => place?,
+    };
+    let query = target.query(place.namespace())?;
+    query.ok_or_else(super::explain::no_target)
 }
 
 /// Where objects are to come from.
@@ -71,7 +87,7 @@ impl Place {
         match access {
             Ok(access) => Ok(Place::Api(Box::new(access))),
             Err(e @ AccessError::Nothing) => Err(Failure::new(
-                "no-objects",
+                NO_OBJECTS,
                 format!("nothing says what the cluster looks like: {e}"),
                 e.hint(),
             )),

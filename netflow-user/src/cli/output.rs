@@ -13,7 +13,7 @@ const PROGRESS_WIDTH: usize = 79;
 const MIN_WIDTH: usize = 40;
 
 /// The two streams.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Output {
     color: ColorChoice,
     verbose: u8,

@@ -111,9 +111,14 @@ impl<'a> Feed<'a> {
         self.explainer.feed(0, input);
     }
 
+    /// What it is fed to.
+    pub fn explainer(&mut self) -> &mut Explainer {
+        self.explainer
+    }
+
     /// Takes what the kernel told. Records that piled up while the node was read are gone through as if they had come in time:
     /// the cause that they show has stood on top since then, and nobody waits for it once more.
-    fn catch_up(&mut self, input: Input) {
+    pub fn catch_up(&mut self, input: Input) {
         let Input::Records { mut records } = input else {
             return self.give(&input);
         };

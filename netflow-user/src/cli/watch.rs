@@ -3,7 +3,7 @@
 use super::args::{CaptureArgs, Format, ObjectArgs, TargetArgs};
 use super::changes::between;
 use super::failure::Failure;
-use super::live::{self, Request};
+use super::look::Look;
 use super::output::Output;
 use super::session::{End, Observer};
 use super::{duration, objects};
@@ -41,20 +41,7 @@ pub fn run(args: &Watch, output: &Output, format: Format) -> Result<u8, Failure>
     let mut target = args.target.clone();
     let mut files = args.objects.clone();
     objects::target_among_files(&mut target, &mut files);
-    let (mut query, place) = objects::query(&target, &files)?;
-    query.for_ms = args
-        .window
-        .map_or(0, |w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
-    let (mut source, objects) = place.read(&files, &query, output)?;
     let mut explainer = Explainer::new(Box::new(Identities::new()));
-    let request = Request {
-        query,
-        cluster: place.cluster(),
-        window: args.window,
-        capture: &args.capture,
-        source: &mut *source,
-        objects,
-    };
     let mut lines = Lines {
         output,
         json: format.is_json(),
@@ -62,7 +49,13 @@ pub fn run(args: &Watch, output: &Output, format: Format) -> Result<u8, Failure>
         next: Duration::ZERO,
         failed: None,
     };
-    let end = live::run(request, &mut explainer, output, &mut lines)?;
+    let look = Look {
+        target: &target,
+        files: &files,
+        capture: &args.capture,
+        window: args.window,
+    };
+    let (end, _) = look.run(&mut explainer, output, &mut lines)?;
     if end == End::Closed && lines.failed.is_none() {
         let _ = lines.report(explainer.answer());
     }

@@ -1,5 +1,6 @@
 //! How the Kubernetes API is reached: a kubeconfig as kubectl reads it, or the service account of the Pod that this runs in.
 
+use crate::causes::causes;
 use crate::model::source::SourceError;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -186,20 +187,6 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 
 fn wait<F: Future>(future: F) -> io::Result<F::Output> {
     Ok(runtime()?.block_on(future))
-}
-
-/// An error and what caused it, each said once.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

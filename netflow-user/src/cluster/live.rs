@@ -3,8 +3,9 @@
 mod follow;
 mod store;
 
-use super::access::{Access, causes, runtime};
+use super::access::{Access, runtime};
 use super::object::WANTED;
+use crate::causes::causes;
 use crate::model::Time;
 use crate::model::objects::Objects;
 use crate::model::source::{ObjectSource, SourceError};

@@ -1,6 +1,7 @@
 //! Loads the BPF object and its programs, each for itself: one that the kernel refuses costs its capability only.
 
 use super::tc::Programs;
+use crate::causes::causes;
 use aya::maps::Map;
 use aya::programs::kprobe::KProbeLinkId;
 use aya::programs::{BtfTracePoint, KProbe, Program, ProgramError, RawTracePoint, SchedClassifier};
@@ -231,16 +232,7 @@ fn decisive_line(log: &str) -> Option<&str> {
 
 /// An error and what it comes from, in one line.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text.lines().next().unwrap_or_default().to_owned()
+    causes(error).lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

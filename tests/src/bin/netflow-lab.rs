@@ -147,7 +147,7 @@ fn main() -> ExitCode {
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// On SIGINT and SIGTERM, takes the labs of this process down and ends. Blocks both signals for all threads started
-/// later, so that one thread gets them; children start with none blocked.
+/// later, so that one thread gets them. Children inherit that: netflow takes its signals out again.
 fn catch_signals() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;

@@ -28,17 +28,16 @@ pub fn doctor(report: &Report, width: usize) -> String {
     if !report.capabilities.is_empty() {
         page.heading("What can be seen");
     }
-    for tier in &report.capabilities {
-        let (_, style) = health(tier_health(tier));
-        let name = tier.tier.as_deref().unwrap_or("none");
-        let lead = format!("  {:<NAME$}", tier.capability.name());
-        page.hang(&lead, STRONG, name, style);
-        if !tier.lost.is_empty() {
-            page.paragraph(NAME + 2, &format!("lost: {}", tier.lost), Style::new());
-        }
-        for reason in &tier.reasons {
-            page.paragraph(NAME + 2, reason, FAINT);
-        }
+    for t in &report.capabilities {
+        let (_, style) = health(tier_health(t));
+        let name = t.capability.name();
+        tier(
+            &mut page,
+            (name, t.tier.as_deref()),
+            style,
+            &t.lost,
+            &t.reasons,
+        );
     }
     if !report.programs.is_empty() {
         page.heading("Programs of others on these interfaces");
@@ -80,6 +79,24 @@ pub fn doctor(report: &Report, width: usize) -> String {
         );
     }
     page.finish()
+}
+
+/// The tier of a capability: which, what is lost by it, and why no better one.
+pub(super) fn tier(
+    page: &mut Page,
+    (capability, tier): (&str, Option<&str>),
+    style: Style,
+    lost: &str,
+    reasons: &[String],
+) {
+    let lead = format!("  {capability:<NAME$}");
+    page.hang(&lead, STRONG, tier.unwrap_or("none"), style);
+    if !lost.is_empty() {
+        page.paragraph(NAME + 2, &format!("lost: {lost}"), Style::new());
+    }
+    for reason in reasons {
+        page.paragraph(NAME + 2, reason, FAINT);
+    }
 }
 
 /// Percent from which a map is worth a line.

@@ -7,11 +7,13 @@ mod evidence;
 mod explain;
 mod page;
 mod paths;
+mod status;
 mod words;
 
 pub use code::{code, codes};
 pub use doctor::doctor;
 pub use explain::{explain, preview};
+pub use status::status;
 pub use words::{outcomes, path_ends, via};
 
 #[cfg(test)]

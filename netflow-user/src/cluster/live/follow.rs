@@ -1,7 +1,7 @@
 //! One kind of objects: listed in pages, then watched, for as long as anybody listens.
 
 use super::store::Key;
-use crate::cluster::access::causes;
+use crate::causes::causes;
 use crate::cluster::object::{Kind, Object};
 use crate::cluster::reduce::{self, Invalid};
 use futures_util::{Stream, StreamExt};

@@ -1,4 +1,5 @@
 use super::chunk::{self, HEAD, Head};
+use super::writer::Sink;
 use super::*;
 use crate::model::feed::Start;
 use crate::model::flow::{Direction, TcpFlags};
@@ -157,7 +158,9 @@ fn a_full_disk_is_told_once() -> Outcome {
     let mut writer = Writer::create(&path)?;
     writer.write(&tick(1))?;
     writer.flush()?;
-    writer.file = Some(OpenOptions::new().write(true).open("/dev/full")?);
+    writer.sink = Some(Sink::File(
+        OpenOptions::new().write(true).open("/dev/full")?,
+    ));
     writer.write(&tick(2))?;
     let error = writer
         .write(&tick(9_000))

@@ -19,12 +19,12 @@ const SPAN: Duration = Duration::from_secs(1);
 ///
 /// A disk that is full stops the recording, not the run: the call that meets it returns the error, later ones do
 /// nothing, and the file ends with its last whole chunk.
-#[derive(Debug)]
 pub struct Writer {
+    /// The file, or what a stream is called.
     path: PathBuf,
     /// `None` once stopped.
-    pub(super) file: Option<File>,
-    /// Bytes of the file that are whole chunks.
+    pub(super) sink: Option<Sink>,
+    /// Bytes of it that are whole chunks.
     whole: u64,
     /// Kept from chunk to chunk: room that is taken once need not be faulted in again.
     lines: Vec<u8>,
@@ -34,29 +34,43 @@ pub struct Writer {
     pending: Option<RecordingError>,
 }
 
+/// Where a recording goes.
+pub(super) enum Sink {
+    File(File),
+    /// To somebody who reads along.
+    Stream(Box<dyn Write + Send>),
+}
+
 impl Writer {
     /// Creates the file, or replaces it. A full disk shows at the first write.
     pub fn create(path: impl AsRef<Path>) -> Result<Writer, RecordingError> {
         let path = path.as_ref().to_path_buf();
         match open(&path) {
-            Ok(file) => {
-                let mut writer = Writer {
-                    path,
-                    file: Some(file),
-                    whole: 0,
-                    lines: Vec::new(),
-                    since: None,
-                    pending: None,
-                };
-                let mut header = BytesMut::with_capacity(HEADER);
-                header.put_slice(&MAGIC);
-                header.put_u16(VERSION);
-                header.put_u16(MINOR);
-                writer.pending = writer.append(&header).err();
-                Ok(writer)
-            }
+            Ok(file) => Ok(Writer::begin(path, Sink::File(file))),
             Err(source) => Err(RecordingError::NotCreated { path, source }),
         }
+    }
+
+    /// To somebody who reads along, `name` in messages. Each input goes out at once, as a chunk of its own.
+    pub fn stream(to: impl Write + Send + 'static, name: &str) -> Writer {
+        Writer::begin(PathBuf::from(name), Sink::Stream(Box::new(to)))
+    }
+
+    fn begin(path: PathBuf, sink: Sink) -> Writer {
+        let mut writer = Writer {
+            path,
+            sink: Some(sink),
+            whole: 0,
+            lines: Vec::new(),
+            since: None,
+            pending: None,
+        };
+        let mut header = BytesMut::with_capacity(HEADER);
+        header.put_slice(&MAGIC);
+        header.put_u16(VERSION);
+        header.put_u16(MINOR);
+        writer.pending = writer.append(&header).err();
+        writer
     }
 
     /// Appends an input.
@@ -64,9 +78,10 @@ impl Writer {
         if let Some(error) = self.pending.take() {
             return Err(error);
         }
-        if self.file.is_none() {
+        let Some(sink) = &self.sink else {
             return Ok(());
-        }
+        };
+        let read_along = matches!(sink, Sink::Stream(_));
         let before = self.lines.len();
         if let Err(error) = serde_json::to_writer(&mut self.lines, input) {
             self.lines.truncate(before);
@@ -76,8 +91,9 @@ impl Writer {
         let now = input.time();
         let since = *self.since.get_or_insert(now.unwrap_or_default());
         // Who speaks stands in the file at once, so that one that ends early says at least what was asked.
-        let due =
-            matches!(input, Input::Start(_)) || now.is_some_and(|now| now.since(since) >= SPAN);
+        let due = read_along
+            || matches!(input, Input::Start(_))
+            || now.is_some_and(|now| now.since(since) >= SPAN);
         if due || self.lines.len() >= CHUNK {
             self.flush()?;
         }
@@ -86,7 +102,7 @@ impl Writer {
 
     /// Writes out what is buffered, as a chunk.
     pub fn flush(&mut self) -> Result<(), RecordingError> {
-        if self.file.is_none() || self.lines.is_empty() {
+        if self.sink.is_none() || self.lines.is_empty() {
             return Ok(());
         }
         self.since = None;
@@ -104,10 +120,12 @@ impl Writer {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), RecordingError> {
-        let Some(file) = &mut self.file else {
-            return Ok(());
+        let written = match &mut self.sink {
+            Some(Sink::File(file)) => file.write_all(bytes),
+            Some(Sink::Stream(stream)) => stream.write_all(bytes),
+            None => return Ok(()),
         };
-        match file.write_all(bytes) {
+        match written {
             Ok(()) => {
                 self.whole += bytes.len() as u64;
                 Ok(())
@@ -118,7 +136,7 @@ impl Writer {
 
     /// Gives up, leaving whole chunks only.
     fn stop(&mut self, source: io::Error) -> RecordingError {
-        if let Some(file) = self.file.take() {
+        if let Some(Sink::File(file)) = self.sink.take() {
             // Where it cannot be cut, the reader skips the broken chunk.
             let _ = file.set_len(self.whole);
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netflow_tests::lab::Lab;
-use netflow_tests::netflow::{Running, has_node};
+use netflow_tests::netflow::{Means, Running, has_node};
 use netflow_tests::world::World;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -32,7 +32,7 @@ impl Netflow {
         let pipe = lab.dir().join("bench.fifo");
         let _ = std::fs::remove_file(&pipe);
         mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).context("no pipe for the recording")?;
-        let running = Running::start(lab, 0, &world.asked, &[], 600, pipe.clone())?;
+        let running = Running::start(lab, 0, &world.asked, Means::Own(&[]), 600, pipe.clone())?;
         let closed = Inotify::init(InitFlags::IN_CLOEXEC)?;
         closed.add_watch(&pipe, AddWatchFlags::IN_CLOSE_WRITE)?;
         let (told, hear) = channel();
@@ -54,7 +54,14 @@ impl Netflow {
         let recording = lab.dir().join("bench.nfrec");
         let _ = std::fs::remove_file(&recording);
         let began = Instant::now();
-        let mut running = Running::start(lab, 0, &world.asked, &[], 600, recording.clone())?;
+        let mut running = Running::start(
+            lab,
+            0,
+            &world.asked,
+            Means::Own(&[]),
+            600,
+            recording.clone(),
+        )?;
         ensure!(
             running.wait_attached(PATIENCE),
             "netflow did not attach in time"

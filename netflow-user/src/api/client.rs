@@ -1,0 +1,248 @@
+//! The other end: whoever asks an agent.
+
+use super::Address;
+use super::v1::collect_response::What;
+use super::v1::evidence_client::EvidenceClient;
+use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
+use crate::causes::causes;
+use bytes::{Buf, Bytes};
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+/// How long an agent may take to answer at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Messages on their way to whoever reads.
+const WAITING: usize = 64;
+
+/// An agent does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is none.
+    #[error("no agent answers at {0}")]
+    Absent(Address),
+    /// This user may not ask it.
+    #[error("the agent at {0} may not be asked by this user")]
+    NotAllowed(Address),
+    /// It does not speak as agreed.
+    #[error("the agent at {address}: {why}")]
+    Broken {
+        /// Where.
+        address: Address,
+        /// What it said.
+        why: String,
+    },
+    /// It has nothing to tell.
+    #[error("{}", .0.message)]
+    Problem(Problem),
+    /// No thread or socket could be had.
+    #[error("an agent cannot be asked: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An agent that answers.
+pub struct Agent {
+    address: Address,
+    runtime: Runtime,
+    client: EvidenceClient<Channel>,
+}
+
+impl Agent {
+    /// Connects.
+    pub fn connect(address: &Address) -> Result<Agent, AskError> {
+        // What tonic says of a socket that is not there tells less than the socket itself.
+        match std::os::unix::net::UnixStream::connect(&address.0) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(AskError::NotAllowed(address.clone()));
+            }
+            Err(_) => return Err(AskError::Absent(address.clone())),
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let endpoint = Endpoint::try_from(address.to_string());
+        let endpoint = endpoint.map_err(|e| broken(address, &e))?;
+        let endpoint = endpoint.connect_timeout(PATIENCE);
+        let channel = runtime.block_on(endpoint.connect());
+        let channel = channel.map_err(|e| broken(address, &e))?;
+        Ok(Agent {
+            address: address.clone(),
+            runtime,
+            client: EvidenceClient::new(channel),
+        })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How it is.
+    pub fn status(&mut self) -> Result<StatusResponse, AskError> {
+        let Agent {
+            address,
+            runtime,
+            client,
+        } = self;
+        let answer = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, client.status(StatusRequest {})).await
+        });
+        match answer {
+            Ok(Ok(status)) => Ok(status.into_inner()),
+            Ok(Err(status)) => Err(refused(address, &status)),
+            Err(_) => Err(silent(address)),
+        }
+    }
+
+    /// Asks it to look, and returns what it tells.
+    pub fn collect(self, query: String) -> Result<Collecting, AskError> {
+        let Agent {
+            address,
+            runtime,
+            mut client,
+        } = self;
+        let (question, questions) = tokio::sync::mpsc::channel(1);
+        let asked = CollectRequest { query };
+        let answer = runtime.block_on(async {
+            // There is room for one.
+            let _ = question.send(asked).await;
+            tokio::time::timeout(PATIENCE, client.collect(ReceiverStream::new(questions))).await
+        });
+        let mut told = match answer {
+            Ok(Ok(told)) => told.into_inner(),
+            Ok(Err(status)) => return Err(refused(&address, &status)),
+            Err(_) => return Err(silent(&address)),
+        };
+        // Whether it has anything to tell shows at once.
+        let first = runtime.block_on(async { tokio::time::timeout(PATIENCE, told.next()).await });
+        let first = match first.map_err(|_| silent(&address))? {
+            Some(Ok(CollectResponse {
+                what: Some(What::Recording(bytes)),
+            })) => bytes,
+            Some(Ok(CollectResponse {
+                what: Some(What::Problem(problem)),
+            })) => {
+                return Err(AskError::Problem(problem));
+            }
+            Some(Err(status)) => return Err(refused(&address, &status)),
+            Some(Ok(CollectResponse { what: None })) | None => Vec::new(),
+        };
+        let (to, bytes) = sync_channel(WAITING);
+        let _ = to.send(Ok(first.into()));
+        let (close, closed) = oneshot::channel::<()>();
+        thread::Builder::new().name("agent".into()).spawn(move || {
+            runtime.block_on(async {
+                let pass = pass_on(told, &to);
+                let closing = async {
+                    // Closing, or being dropped, ends our side of the conversation.
+                    let _ = closed.await;
+                    drop(question);
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = pass => {}
+                    () = closing => {}
+                }
+            });
+        })?;
+        Ok(Collecting {
+            close: Some(close),
+            told: Some(Pieces {
+                told: bytes,
+                rest: Bytes::new(),
+            }),
+        })
+    }
+}
+
+/// Passes on what is told until it ends or nobody reads.
+async fn pass_on(mut told: Streaming<CollectResponse>, to: &SyncSender<io::Result<Bytes>>) {
+    loop {
+        let piece = match told.next().await {
+            Some(Ok(CollectResponse {
+                what: Some(What::Recording(bytes)),
+            })) => Ok(bytes.into()),
+            Some(Ok(_)) => continue,
+            Some(Err(status)) => Err(io::Error::other(status.message().to_owned())),
+            None => return,
+        };
+        let last = piece.is_err();
+        if to.send(piece).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// What an agent tells of a question.
+pub struct Collecting {
+    close: Option<oneshot::Sender<()>>,
+    told: Option<Pieces>,
+}
+
+impl Collecting {
+    /// The recording, as it comes; once.
+    pub fn recording(&mut self) -> impl Read + Send + 'static {
+        self.told.take().unwrap_or_else(Pieces::none)
+    }
+
+    /// Asks for the rest.
+    pub fn close(&mut self) {
+        self.close.take();
+    }
+}
+
+/// Bytes as they come.
+struct Pieces {
+    told: Receiver<io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Pieces {
+    fn none() -> Pieces {
+        Pieces {
+            told: sync_channel(0).1,
+            rest: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.told.recv() {
+                Ok(piece) => self.rest = piece?,
+                Err(_) => return Ok(0),
+            }
+        }
+        let length = into.len().min(self.rest.len());
+        self.rest.copy_to_slice(&mut into[..length]);
+        Ok(length)
+    }
+}
+
+fn broken(address: &Address, error: &dyn std::error::Error) -> AskError {
+    AskError::Broken {
+        address: address.clone(),
+        why: causes(error),
+    }
+}
+
+fn refused(address: &Address, status: &Status) -> AskError {
+    AskError::Broken {
+        address: address.clone(),
+        why: status.message().to_owned(),
+    }
+}
+
+fn silent(address: &Address) -> AskError {
+    AskError::Broken {
+        address: address.clone(),
+        why: format!("no answer within {PATIENCE:?}"),
+    }
+}

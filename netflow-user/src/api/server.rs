@@ -1,0 +1,261 @@
+//! The agent's end: a socket, and who answers what comes in.
+
+use super::v1::collect_response::What;
+use super::v1::evidence_server::{Evidence, EvidenceServer};
+use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Instant;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Pieces that wait to be sent; whoever tells more waits.
+const WAITING: usize = 64;
+/// Bytes of a message: a client of gRPC takes none of over 4 MiB, unless told otherwise.
+const PIECE: usize = 1 << 18;
+/// Only root and its group may ask: whoever does sees who talks to whom in all namespaces.
+const SOCKET_MODE: u32 = 0o660;
+/// Others may see that there is an agent.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Who answers.
+pub trait Desk: Send + Sync + 'static {
+    /// Begins to tell `to` all there is of a question, from a thread of its own.
+    fn collect(&self, query: &str, to: Told) -> Result<Arc<dyn Look>, Problem>;
+
+    /// How things are.
+    fn status(&self) -> StatusResponse;
+}
+
+/// A look that goes on.
+pub trait Look: Send + Sync {
+    /// The caller wants the rest now.
+    fn close(&self);
+
+    /// The caller is gone.
+    fn abandon(&self);
+}
+
+/// What a caller is told, as it comes.
+pub struct Told(mpsc::Sender<CollectResponse>);
+
+impl Told {
+    /// There is nothing to tell.
+    pub fn problem(&self, problem: Problem) {
+        self.send(What::Problem(problem));
+    }
+
+    fn send(&self, what: What) {
+        let response = CollectResponse { what: Some(what) };
+        // Whoever is gone need not know.
+        let _ = self.0.blocking_send(response);
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for piece in bytes.chunks(PIECE) {
+            // Whoever is gone has abandoned the look, which is how it ends.
+            self.send(What::Recording(piece.to_vec()));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nobody can be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another agent does already.
+    #[error("an agent answers at {} already", .0.display())]
+    Taken(PathBuf),
+    /// Something that is no socket is in its place.
+    #[error("{} is there and is no socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot listen at {}: {why}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        why: io::Error,
+    },
+}
+
+/// A socket that is answered at. Dropping it takes it away, and takes no more questions.
+pub struct Serving {
+    path: PathBuf,
+    /// Tells the thread by being dropped.
+    _stop: oneshot::Sender<()>,
+    ended: Receiver<()>,
+}
+
+/// Questions that were asked before it was over.
+pub struct Ending(Receiver<()>);
+
+impl Ending {
+    /// Waits until all are answered, or until then.
+    pub fn wait(self, until: Instant) {
+        // The thread says nothing, it ends.
+        let _ = self
+            .0
+            .recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Serving {
+    /// Answers at `path`, from a thread of its own.
+    pub fn start(path: &Path, desk: impl Desk) -> Result<Serving, ServeError> {
+        let listener = listen(path)?;
+        let failed = |why| ServeError::Io {
+            path: path.to_path_buf(),
+            why,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (alive, ended) = channel();
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(failed)?;
+        let desk = Answers(Arc::new(desk));
+        let begun = thread::Builder::new().name("api".into()).spawn(move || {
+            let _alive: Sender<()> = alive;
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::UnixListener::from_std(listener) else {
+                    return;
+                };
+                let served = Server::builder()
+                    .add_service(EvidenceServer::new(desk))
+                    .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                        // Dropped or told: it is over.
+                        let _ = stopped.await;
+                    });
+                // It ends when it is told to; single connections that break are theirs to mend who made them.
+                let _ = served.await;
+            });
+        });
+        begun.map_err(failed)?;
+        Ok(Serving {
+            path: path.to_path_buf(),
+            _stop: stop,
+            ended,
+        })
+    }
+
+    /// Takes no more questions. The socket goes at once: the next agent may put its own there.
+    pub fn stop(mut self) -> Ending {
+        Ending(std::mem::replace(&mut self.ended, channel().1))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Gone already: nothing more to do.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A socket there, after one that a killed agent left.
+fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |why| ServeError::Io {
+        path: path.to_path_buf(),
+        why,
+    };
+    if let Some(parent) = path.parent() {
+        let mut directory = DirBuilder::new();
+        directory.recursive(true).mode(DIRECTORY_MODE);
+        directory.create(parent).map_err(failed)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(ServeError::NoSocket(path.to_path_buf()));
+        }
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(ServeError::Taken(path.to_path_buf()));
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+struct Answers<D>(Arc<D>);
+
+#[tonic::async_trait]
+impl<D: Desk> Evidence for Answers<D> {
+    type CollectStream = Telling;
+
+    async fn collect(
+        &self,
+        request: Request<Streaming<CollectRequest>>,
+    ) -> Result<Response<Telling>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?;
+        let asked = first.ok_or_else(|| Status::invalid_argument("nothing was asked"))?;
+        let (to, told) = mpsc::channel(WAITING);
+        let look = match self.0.collect(&asked.query, Told(to.clone())) {
+            Ok(look) => look,
+            Err(problem) => {
+                let what = Some(What::Problem(problem));
+                // There is room: nothing was sent before.
+                let _ = to.try_send(CollectResponse { what });
+                return Ok(Response::new(Telling { told, look: None }));
+            }
+        };
+        drop(to);
+        let closing = look.clone();
+        tokio::spawn(async move {
+            match requests.message().await {
+                // Nothing may follow the question: whoever sends more is taken to be done.
+                Ok(_) => closing.close(),
+                Err(_) => closing.abandon(),
+            }
+        });
+        Ok(Response::new(Telling {
+            told,
+            look: Some(look),
+        }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
+}
+
+/// What a look tells, on its way out. The look ends with it.
+pub struct Telling {
+    told: mpsc::Receiver<CollectResponse>,
+    look: Option<Arc<dyn Look>>,
+}
+
+impl Stream for Telling {
+    type Item = Result<CollectResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.told.poll_recv(cx).map(|next| next.map(Ok))
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(look) = &self.look {
+            look.abandon();
+        }
+    }
+}

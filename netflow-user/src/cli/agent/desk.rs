@@ -1,0 +1,313 @@
+//! Who answers at the agent's socket: each question is a look of its own, told as a recording.
+
+use super::hub::{Health, Latest, Order};
+use super::seat::{Seat, ask};
+use crate::api::server::{Desk, Look, Told};
+use crate::api::v1::{Problem, StatusResponse, Tier, Unseen};
+use crate::cli::failure::Failure;
+use crate::cli::host;
+use crate::cli::interrupt::Interrupts;
+use crate::cli::live::{self, LiveNode};
+use crate::cli::output::Output;
+use crate::cli::session::{self, Feed, Limits, Observer, now};
+use crate::cluster::ask::this_node;
+use crate::cluster::identity::Identities;
+use crate::explain::Explainer;
+use crate::model::Time;
+use crate::model::objects::Objects;
+use crate::model::query::{Query, Target};
+use crate::model::recording::Writer;
+use crate::model::source::{ObjectSource, SourceError};
+use crate::node::netns;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Looks at a time: each reads the node of its own.
+const LOOKS: usize = 16;
+
+/// Answers.
+#[derive(Clone)]
+pub struct Looks(Arc<Shared>);
+
+struct Shared {
+    orders: Sender<Order>,
+    latest: Arc<Latest>,
+    /// Kube context and API server.
+    cluster: (String, String),
+    output: Output,
+    since: Time,
+    /// Asks each look for its end.
+    running: Mutex<Vec<Interrupts>>,
+    count: AtomicUsize,
+}
+
+impl Looks {
+    /// Answers with what comes by way of `orders`.
+    pub fn new(
+        orders: Sender<Order>,
+        latest: Arc<Latest>,
+        cluster: (&str, &str),
+        output: Output,
+    ) -> Looks {
+        Looks(Arc::new(Shared {
+            orders,
+            latest,
+            cluster: (cluster.0.to_owned(), cluster.1.to_owned()),
+            output,
+            since: now(),
+            running: Mutex::default(),
+            count: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Lets all that are going on tell the rest.
+    pub fn close(&self) {
+        for interrupts in self.0.running().iter() {
+            interrupts.raise();
+        }
+    }
+
+    /// How many are going on.
+    pub fn count(&self) -> usize {
+        self.0.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Desk for Looks {
+    fn collect(&self, query: &str, to: Told) -> Result<Arc<dyn Look>, Problem> {
+        let query: Query = serde_json::from_str(query).map_err(|e| Problem {
+            code: "bad-query".into(),
+            message: format!("the agent does not understand the question: {e}"),
+            hint: "ask with a netflow of the agent's version".into(),
+        })?;
+        let one = One::begin(&self.0).ok_or_else(|| Problem {
+            code: "busy".into(),
+            message: format!("{LOOKS} others look through this agent"),
+            hint: "ask again when one of them has ended, or with --standalone".into(),
+        })?;
+        let interrupts = one.interrupts.clone();
+        let begun = thread::Builder::new().name("look".into()).spawn(move || {
+            one.run(&query, to);
+        });
+        match begun {
+            Ok(_) => Ok(Arc::new(interrupts)),
+            Err(e) => Err(Problem {
+                code: "agent".into(),
+                message: format!("the agent cannot start a thread: {e}"),
+                hint: String::new(),
+            }),
+        }
+    }
+
+    fn status(&self) -> StatusResponse {
+        let shared = &self.0;
+        let (_, objects) = shared.latest.get();
+        // An agent that is ending knows no more of its programs.
+        let health = ask(&shared.orders, Order::Health).unwrap_or_default();
+        status(&objects, health, shared.since)
+    }
+}
+
+impl Look for Interrupts {
+    fn close(&self) {
+        self.raise();
+    }
+
+    fn abandon(&self) {
+        self.raise();
+        self.raise();
+    }
+}
+
+impl Shared {
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Interrupts>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One look.
+struct One {
+    shared: Arc<Shared>,
+    interrupts: Interrupts,
+}
+
+impl One {
+    /// Unless there are too many.
+    fn begin(shared: &Arc<Shared>) -> Option<One> {
+        let interrupts = Interrupts::default();
+        let mut running = shared.running();
+        if running.len() >= LOOKS {
+            return None;
+        }
+        running.push(interrupts.clone());
+        shared.count.store(running.len(), Ordering::SeqCst);
+        drop(running);
+        Some(One {
+            shared: shared.clone(),
+            interrupts,
+        })
+    }
+
+    fn run(self, query: &Query, to: Told) {
+        let (version, objects) = self.shared.latest.get();
+        let objects = Objects::clone(&objects);
+        if let Err(failure) = live::check_services(&objects) {
+            return to.problem(problem(failure));
+        }
+        let seat = match Seat::take(&self.shared.orders) {
+            Ok(seat) => seat,
+            Err(e) => return to.problem(problem(e.into())),
+        };
+        let output = &self.shared.output;
+        let title = format!("a look at {}", name(query));
+        output.detail(format_args!("{title} began"));
+        let mut explainer = Explainer::new(Box::new(Identities::new()));
+        let mut feed = Feed::new(&mut explainer, Some(Writer::stream(to, &title)), output);
+        if let Err(e) = self.look(query, objects, version, seat, &mut feed) {
+            output.notice(format_args!("{title}: {e}"));
+        }
+        feed.finish();
+        output.detail(format_args!("{title} ended"));
+    }
+
+    fn look(
+        &self,
+        query: &Query,
+        objects: Objects,
+        version: u64,
+        seat: Seat,
+        feed: &mut Feed<'_>,
+    ) -> Result<(), SourceError> {
+        let (context, server) = &self.shared.cluster;
+        let cluster = (context.as_str(), server.as_str());
+        if live::decided_by_objects(query, &objects) {
+            let start = live::start(query, cluster, &objects, 0, Vec::new());
+            live::tell_objects(start, objects, feed);
+            return Ok(());
+        }
+        // Without its number a namespace is still told from others, by its node.
+        let own = netns::own().map_or(0, |own| own.inum);
+        let start = live::start(query, cluster, &objects, own, seat.tiers());
+        let mut source = Newer {
+            latest: self.shared.latest.clone(),
+            version,
+        };
+        let mut node = LiveNode::new(seat, query.clone());
+        let limits = Limits {
+            window: None,
+            interrupts: &self.interrupts,
+        };
+        session::look(
+            start,
+            objects,
+            &mut source,
+            &mut node,
+            feed,
+            &limits,
+            &mut Everything,
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        let mut running = self.shared.running();
+        running.retain(|other| !other.is(&self.interrupts));
+        self.shared.count.store(running.len(), Ordering::SeqCst);
+    }
+}
+
+/// Whoever asked decides when it is enough.
+struct Everything;
+
+impl Observer for Everything {
+    fn step(&mut self, _explainer: &mut Explainer, _elapsed: Duration) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// The agent's objects, for one look.
+struct Newer {
+    latest: Arc<Latest>,
+    version: u64,
+}
+
+impl ObjectSource for Newer {
+    fn poll(&mut self) -> Result<Option<Objects>, SourceError> {
+        let (version, objects) = self.latest.get();
+        if version == self.version {
+            return Ok(None);
+        }
+        self.version = version;
+        Ok(Some(Objects::clone(&objects)))
+    }
+}
+
+fn name(query: &Query) -> String {
+    match &query.target {
+        Target::Name(name) => format!("{}/{name}", query.namespace),
+        Target::Address(ip) => ip.to_string(),
+    }
+}
+
+fn problem(failure: Failure) -> Problem {
+    let Failure {
+        code,
+        message,
+        hint,
+    } = failure;
+    Problem {
+        code: code.to_owned(),
+        message,
+        hint,
+    }
+}
+
+fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
+    let Health {
+        tiers,
+        lost,
+        unseen,
+        pods,
+        flows,
+        looks,
+    } = health;
+    let limits = objects
+        .limits
+        .iter()
+        .map(|l| format!("{}: {}", l.kind, l.why));
+    let away = objects.away.iter().map(|a| a.why.clone());
+    StatusResponse {
+        node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
+        kernel: host::kernel(),
+        since_ns: since.0,
+        now_ns: now().0,
+        tiers: tiers
+            .into_iter()
+            .map(|t| Tier {
+                capability: t.capability.name().into(),
+                tier: t.tier.unwrap_or_default(),
+                best: t.best,
+                reasons: t.reasons,
+                lost: t.lost,
+            })
+            .collect(),
+        lost: lost.into_iter().collect(),
+        unseen: unseen
+            .into_iter()
+            .map(|(interface, why)| Unseen { interface, why })
+            .collect(),
+        objects: objects.source.clone(),
+        limits: limits.chain(away).collect(),
+        pods: u32::try_from(pods).unwrap_or(u32::MAX),
+        flows: flows as u64,
+        looks: u32::try_from(looks).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,75 @@
+//! One look at a Service, by the agent or by this process itself.
+
+use super::args::{CaptureArgs, ObjectArgs, TargetArgs};
+use super::failure::Failure;
+use super::output::Output;
+use super::session::{End, Observer};
+use super::{live, objects, remote};
+use crate::explain::Explainer;
+use crate::model::query::Query;
+use std::time::Duration;
+
+/// What to look at, and how.
+pub struct Look<'a> {
+    /// The Service.
+    pub target: &'a TargetArgs,
+    /// Where objects come from.
+    pub files: &'a ObjectArgs,
+    /// How to look.
+    pub capture: &'a CaptureArgs,
+    /// Longest look; `None` = until somebody ends it.
+    pub window: Option<Duration>,
+}
+
+impl Look<'_> {
+    /// Looks, and says what was asked.
+    pub fn run(
+        &self,
+        explainer: &mut Explainer,
+        output: &Output,
+        observer: &mut dyn Observer,
+    ) -> Result<(End, Query), Failure> {
+        objects::check(self.target)?;
+        match remote::agent(self.files, self.capture, output)? {
+            Some(agent) => {
+                let query = self.timed(objects::query_of_agent(self.target, self.files)?);
+                let request = remote::Request {
+                    query: &query,
+                    window: self.window,
+                    record: self.capture.record.as_deref(),
+                };
+                let end = remote::run(agent, &request, explainer, output, observer)?;
+                Ok((end, query))
+            }
+            None => self.run_here(explainer, output, observer),
+        }
+    }
+
+    fn run_here(
+        &self,
+        explainer: &mut Explainer,
+        output: &Output,
+        observer: &mut dyn Observer,
+    ) -> Result<(End, Query), Failure> {
+        let (query, place) = objects::query(self.target, self.files)?;
+        let query = self.timed(query);
+        let (mut source, objects) = place.read(self.files, &query, output)?;
+        let request = live::Request {
+            query: query.clone(),
+            cluster: place.cluster(),
+            window: self.window,
+            capture: self.capture,
+            source: &mut *source,
+            objects,
+        };
+        Ok((live::run(request, explainer, output, observer)?, query))
+    }
+
+    fn timed(&self, query: Query) -> Query {
+        let millis = |w: Duration| u64::try_from(w.as_millis()).unwrap_or(u64::MAX);
+        Query {
+            for_ms: self.window.map_or(0, millis),
+            ..query
+        }
+    }
+}

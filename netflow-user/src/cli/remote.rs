@@ -1,0 +1,155 @@
+//! An agent's look instead of one of our own: what it tells is fed as if it were seen here.
+
+use super::args::{CaptureArgs, ObjectArgs};
+use super::failure::Failure;
+use super::interrupt::Interrupts;
+use super::output::Output;
+use super::session::{End, Feed, Observer};
+use crate::api::client::{Agent, AskError};
+use crate::api::{Address, SOCKET};
+use crate::explain::Explainer;
+use crate::model::Input;
+use crate::model::query::Query;
+use crate::model::recording::{Reader, Writer};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often the observer looks though nothing is told.
+const PERIOD: Duration = Duration::from_millis(60);
+/// An agent tells the time at least every quarter of a second. One that says nothing for so long is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Inputs on their way.
+const WAITING: usize = 256;
+
+/// What to ask.
+pub struct Request<'a> {
+    /// What was asked.
+    pub query: &'a Query,
+    /// Longest look; `None` = until somebody ends it.
+    pub window: Option<Duration>,
+    /// A recording of what is told.
+    pub record: Option<&'a Path>,
+}
+
+/// The agent that is to look: the one that is named, or that of this node where nothing of the command asks for a look of its
+/// own.
+pub fn agent(
+    objects: &ObjectArgs,
+    capture: &CaptureArgs,
+    output: &Output,
+) -> Result<Option<Agent>, Failure> {
+    if let Some(server) = &capture.server {
+        return Ok(Some(Agent::connect(server)?));
+    }
+    if capture.standalone || capture.tiers.is_chosen() || objects.is_chosen() {
+        return Ok(None);
+    }
+    match Agent::connect(&Address(SOCKET.into())) {
+        Ok(agent) => Ok(Some(agent)),
+        Err(AskError::Absent(_)) => Ok(None),
+        Err(e) => {
+            output.notice(format_args!("{e}: this command looks itself"));
+            Ok(None)
+        }
+    }
+}
+
+/// Lets the agent look.
+pub fn run(
+    agent: Agent,
+    request: &Request<'_>,
+    explainer: &mut Explainer,
+    output: &Output,
+    observer: &mut dyn Observer,
+) -> Result<End, Failure> {
+    let interrupts = Interrupts::listen()
+        .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
+    // Nothing of ours is attached: a second signal may end it at once.
+    interrupts.detached();
+    let recording = request.record.map(Writer::create).transpose()?;
+    let mut feed = Feed::new(explainer, recording, output);
+    let query = serde_json::to_string(request.query).unwrap_or_default();
+    let name = agent.address().to_string();
+    let mut collecting = agent.collect(query)?;
+    let inputs = read(collecting.recording(), Path::new(&name))?;
+    let mut closed = false;
+    let mut ended = false;
+    // Without the objects and the node everything looks as if it were not there.
+    let mut known = false;
+    let mut told = Instant::now();
+    let began = Instant::now();
+    loop {
+        match inputs.recv_timeout(PERIOD) {
+            Ok(input) => {
+                told = Instant::now();
+                ended = matches!(input, Input::End { .. });
+                known |= matches!(input, Input::Node(_));
+                feed.catch_up(input);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if interrupts.count() > 1 {
+            return Ok(End::Quit);
+        }
+        let elapsed = began.elapsed();
+        let over = interrupts.count() > 0 || request.window.is_some_and(|w| elapsed >= w);
+        if !closed && (over || known && observer.step(feed.explainer(), elapsed).is_break()) {
+            closed = true;
+            collecting.close();
+        }
+        if told.elapsed() > SILENCE {
+            break;
+        }
+    }
+    feed.finish();
+    if !ended {
+        output.notice(format_args!(
+            "the agent at {name} ended before it had told all: what it told stands"
+        ));
+    }
+    Ok(End::Closed)
+}
+
+/// Reads what is told, on a thread of its own: signals are not to wait for it.
+fn read(
+    recording: impl std::io::Read + Send + 'static,
+    name: &Path,
+) -> Result<Receiver<Input>, Failure> {
+    let reader = Reader::new(recording, name)?;
+    let (to, inputs) = sync_channel(WAITING);
+    let begun = thread::Builder::new().name("reader".into()).spawn(move || {
+        for input in reader {
+            if to.send(input).is_err() {
+                return;
+            }
+        }
+    });
+    begun.map_err(|e| Failure::new("thread", format!("no thread can be started: {e}"), ""))?;
+    Ok(inputs)
+}
+
+impl From<AskError> for Failure {
+    fn from(e: AskError) -> Failure {
+        match e {
+            AskError::Problem(problem) => Failure::new("agent", problem.message, problem.hint),
+            AskError::NotAllowed(_) => Failure::new(
+                "agent-not-allowed",
+                e.to_string(),
+                "ask as root, or as a member of the group that owns the socket",
+            ),
+            AskError::Absent(_) => Failure::new(
+                "no-agent",
+                e.to_string(),
+                "`netflow agent` starts one; --standalone does without",
+            ),
+            AskError::Broken { .. } | AskError::Io(_) => Failure::new(
+                "agent-unreachable",
+                e.to_string(),
+                "`netflow status` asks how it is; --standalone does without it",
+            ),
+        }
+    }
+}

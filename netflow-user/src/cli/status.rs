@@ -1,0 +1,167 @@
+//! `netflow status`.
+
+use super::args::Format;
+use super::failure::Failure;
+use super::output::Output;
+use super::render;
+use crate::api::client::Agent;
+use crate::api::v1::{StatusResponse, Tier, Unseen};
+use crate::api::{Address, SOCKET};
+use crate::model::Time;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Value of `schema`.
+const SCHEMA: &str = "netflow.status/v1";
+
+/// Say how the agent of this node is
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 well, 1 degraded, 2 no agent answers")]
+pub struct Status {
+    /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node
+    #[arg(long, value_name = "ADDR")]
+    server: Option<Address>,
+}
+
+/// How an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Something is lost or cannot be seen.
+    pub degraded: bool,
+    /// Name of its node.
+    pub node: String,
+    /// Its version.
+    pub version: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// `uname -r` there.
+    pub kernel: String,
+    /// Since when everything is attached.
+    pub since: String,
+    /// Seconds since then.
+    pub up_seconds: u64,
+    /// On which tier each capability runs.
+    pub tiers: Vec<TierReport>,
+    /// Records lost since then, by kind.
+    pub lost: BTreeMap<String, u64>,
+    /// Interfaces whose packets are not all seen.
+    pub unseen: Vec<UnseenReport>,
+    /// Where the names come from.
+    pub objects: String,
+    /// What of them cannot be read.
+    pub limits: Vec<String>,
+    /// Addresses of Pods placed on its node.
+    pub pods: u32,
+    /// Entries of the flow map.
+    pub flows: u64,
+    /// Who looks at the moment.
+    pub looks: u32,
+}
+
+/// The tier of a capability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TierReport {
+    /// Which capability.
+    pub capability: String,
+    /// Which tier; `None` = none.
+    pub tier: Option<String>,
+    /// It is the best one there is.
+    pub best: bool,
+    /// Why not a better one.
+    pub reasons: Vec<String>,
+    /// What cannot be seen because of it.
+    pub lost: String,
+}
+
+/// An interface whose packets are not all seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnseenReport {
+    /// Its name.
+    pub interface: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Runs it.
+pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure> {
+    let address = args.server.clone();
+    let address = address.unwrap_or_else(|| Address(SOCKET.into()));
+    let report = report(Agent::connect(&address)?.status()?);
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
+        Format::Jsonl => serde_json::to_string(&report).unwrap_or_default() + "\n",
+        Format::Text | Format::Wide => render::status(&report, output.width()),
+    };
+    super::print(output, &text)?;
+    Ok(u8::from(report.degraded))
+}
+
+fn report(status: StatusResponse) -> Report {
+    let StatusResponse {
+        node,
+        version,
+        commit,
+        kernel,
+        since_ns,
+        now_ns,
+        tiers,
+        lost,
+        unseen,
+        objects,
+        limits,
+        pods,
+        flows,
+        looks,
+    } = status;
+    let tiers: Vec<TierReport> = tiers.into_iter().map(TierReport::from).collect();
+    let unseen: Vec<UnseenReport> = unseen.into_iter().map(UnseenReport::from).collect();
+    let poor = tiers.iter().any(|t| t.tier.is_none() || !t.lost.is_empty());
+    Report {
+        schema: SCHEMA,
+        degraded: poor || !lost.is_empty() || !unseen.is_empty() || !limits.is_empty(),
+        node,
+        version,
+        commit,
+        kernel,
+        since: Time(since_ns).to_string(),
+        up_seconds: Time(now_ns).since(Time(since_ns)).as_secs(),
+        tiers,
+        lost: lost.into_iter().collect(),
+        unseen,
+        objects,
+        limits,
+        pods,
+        flows,
+        looks,
+    }
+}
+
+impl From<Tier> for TierReport {
+    fn from(tier: Tier) -> TierReport {
+        let Tier {
+            capability,
+            tier,
+            best,
+            reasons,
+            lost,
+        } = tier;
+        TierReport {
+            capability,
+            tier: (!tier.is_empty()).then_some(tier),
+            best,
+            reasons,
+            lost,
+        }
+    }
+}
+
+impl From<Unseen> for UnseenReport {
+    fn from(unseen: Unseen) -> UnseenReport {
+        let Unseen { interface, why } = unseen;
+        UnseenReport { interface, why }
+    }
+}

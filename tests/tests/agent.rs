@@ -1,0 +1,192 @@
+//! The agent's life: who it answers, how it ends, what it leaves. That it sees what a netflow of one's own sees is in the
+//! scenarios (tier `agent`). Needs root.
+
+use anyhow::{Context, Result, ensure};
+use netflow_tests::agent::{self, Agent};
+use netflow_tests::answer::Answer;
+use netflow_tests::faults::{self, Fault};
+use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
+use netflow_tests::lab::{Lab, Life, need_root};
+use netflow_tests::netflow::{Means, Running, binary};
+use netflow_tests::proxy::Mode;
+use netflow_tests::traffic::{App, Line};
+use netflow_tests::world::World;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+/// For what takes a moment.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A lab with one thing broken, and a client of its Service.
+struct Broken {
+    lab: Lab,
+    world: World,
+    client: App,
+}
+
+fn broken(seed: u64) -> Result<Broken> {
+    need_root()?;
+    let fault: &dyn Fault = faults::find("target-port-mismatch").context("no such fault")?;
+    let shape = Shape {
+        placement: Placement::Same,
+        family: Family::Ipv4,
+        network: Network::Bridge,
+    };
+    let plan = Plan::draw(seed, shape);
+    let mut world = World::healthy(&plan, Mode::Nftables);
+    fault.inflict(&plan, &mut world)?;
+    let mut lab = Lab::up(plan, Mode::Nftables, Life::Owned)?;
+    lab.apply(&world)?;
+    let client = App::dial(&lab, &lab.party(world.client), &world.via_vip[0])?;
+    Ok(Broken { lab, world, client })
+}
+
+impl Broken {
+    fn explain(&self, agent: &Agent, seconds: u64, name: &str) -> Result<Running> {
+        let recording = self.lab.dir().join(name);
+        let means = Means::Agent(agent.socket());
+        Running::start(&self.lab, 0, &self.world.asked, means, seconds, recording)
+    }
+
+    /// Attempts of the client that are over.
+    fn wait_attempts(&self, count: usize) -> Result<()> {
+        let over = |lines: &[Line]| {
+            let over = lines.iter().filter(|l| matches!(l, Line::Attempt(_)));
+            over.count() >= count
+        };
+        ensure!(self.client.wait(LIMIT, over), "the client does not go on");
+        Ok(())
+    }
+}
+
+fn netflow(args: &[&str]) -> Result<Output> {
+    Ok(Command::new(binary()?).args(args).output()?)
+}
+
+fn status(socket: &Path) -> Result<(Value, Option<i32>)> {
+    let server = format!("unix://{}", socket.display());
+    let output = netflow(&["status", "--server", &server, "-o", "json"])?;
+    Ok((
+        serde_json::from_slice(&output.stdout)?,
+        output.status.code(),
+    ))
+}
+
+#[test]
+fn it_counts_only_what_happens_while_somebody_looks() -> Result<()> {
+    let broken = broken(61)?;
+    let agent = Agent::start(&broken.lab, 0, LIMIT)?;
+    broken.wait_attempts(10)?;
+    let before = broken.client.tally().attempts;
+    let ended = broken.explain(&agent, 8, "one.nfr")?.finish(LIMIT)?;
+    let answer = ended.answer()?;
+    ensure!(answer.headline() == "target-port-mismatch", "{answer:?}");
+    let during = broken.client.tally().attempts - before;
+    let json: Value = serde_json::from_slice(&ended.stdout)?;
+    let paths = json["paths"].as_array().context("no paths")?;
+    let attempts = paths.iter().filter_map(|p| p["attempts"].as_u64());
+    let counted: u64 = attempts.sum();
+    // One may have begun before and ended in it.
+    ensure!(
+        counted > 0 && counted <= u64::from(during) + 1,
+        "{counted} attempts, {during} while it looked, {before} before"
+    );
+    // The next who asks finds it as the first did.
+    let again = broken.explain(&agent, 8, "two.nfr")?.finish(LIMIT)?;
+    ensure!(again.answer()?.headline() == "target-port-mismatch");
+    agent.stop(LIMIT)?;
+    Ok(())
+}
+
+#[test]
+fn it_ends_after_it_has_told_the_rest() -> Result<()> {
+    let broken = broken(62)?;
+    let agent = Agent::start(&broken.lab, 0, LIMIT)?;
+    let socket = agent.socket().to_owned();
+    // Longer than the agent lives, whatever is proved: nobody but the agent ends it.
+    let mut asked = Command::new(binary()?);
+    asked
+        .args([
+            "watch",
+            "--svc",
+            &format!("{}/{}", broken.world.asked.0, broken.world.asked.1),
+        ])
+        .args([
+            "--server",
+            &format!("unix://{}", socket.display()),
+            "-o",
+            "jsonl",
+        ]);
+    let watching = asked
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    broken.wait_attempts(6)?;
+    let (report, _) = status(&socket)?;
+    ensure!(report["looks"] == 1, "{report}");
+    ensure!(
+        report["node"] == broken.lab.plan.nodes[0].name.as_str(),
+        "{report}"
+    );
+    let ended = agent.stop(LIMIT)?;
+    ensure!(ended.success(), "{ended}");
+    let output = watching.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(said.contains("target-port-mismatch"), "{said}");
+    ensure!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // Whoever asks now is told that there is none.
+    let server = format!("unix://{}", socket.display());
+    let none = netflow(&["status", "--server", &server])?;
+    ensure!(none.status.code() == Some(2), "{none:?}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_one_says_so_and_gives_way() -> Result<()> {
+    let broken = broken(63)?;
+    let agent = Agent::start(&broken.lab, 0, LIMIT)?;
+    let second = agent::command(&broken.lab, 0, agent.socket())?.output()?;
+    ensure!(second.status.code() == Some(2), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr);
+    ensure!(said.contains("answers at"), "{said}");
+    let mut running = broken.explain(&agent, 30, "cut.nfr")?;
+    ensure!(running.wait_node_read(LIMIT), "the look does not begin");
+    let socket = agent.kill()?;
+    ensure!(socket.exists(), "who was killed cannot have tidied up");
+    let cut = running.finish(LIMIT)?;
+    ensure!(
+        cut.stderr.contains("ended before it had told all"),
+        "{}",
+        cut.stderr
+    );
+    let _: Answer = cut.answer()?;
+    let fresh = Agent::start(&broken.lab, 0, LIMIT)?;
+    ensure!(fresh.socket() == socket);
+    let answer = broken
+        .explain(&fresh, 8, "fresh.nfr")?
+        .finish(LIMIT)?
+        .answer()?;
+    ensure!(answer.headline() == "target-port-mismatch", "{answer:?}");
+    Ok(())
+}
+
+#[test]
+fn what_it_cannot_answer_it_says() -> Result<()> {
+    let broken = broken(64)?;
+    let agent = Agent::start(&broken.lab, 0, LIMIT)?;
+    let server = format!("unix://{}", agent.socket().display());
+    let mistyped = netflow(&[
+        "explain", "--svc", "no/such", "--server", &server, "-o", "json",
+    ])?;
+    let answer: Answer = serde_json::from_slice(&mistyped.stdout)?;
+    ensure!(answer.headline() == "service-not-found", "{answer:?}");
+    ensure!(mistyped.status.code() == Some(1));
+    Ok(())
+}
