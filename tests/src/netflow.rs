@@ -100,17 +100,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `netflow explain -o json` on a node.
+    /// Starts `netflow explain -o json` on a node, with `more` options.
     pub fn start(
         lab: &Lab,
         node: usize,
         asked: &(String, String),
         means: Means<'_>,
+        more: &[&str],
         seconds: u64,
         record: PathBuf,
     ) -> Result<Running> {
         let mut command = command(lab, node, asked, means, seconds, &record)?;
-        command.args(["-o", "json"]);
+        command.args(more).args(["-o", "json"]);
         Running::spawn(command, record)
     }
 

@@ -260,6 +260,8 @@ impl Scenario {
     }
 
     fn start_netflow(&self, window: u64) -> Result<Vec<(Vantage, usize, Running, PathBuf)>> {
+        let from = self.world.from.iter();
+        let from: Vec<&str> = from.flat_map(|from| ["--from", from]).collect();
         self.vantages()
             .iter()
             .map(|(vantage, node)| {
@@ -269,6 +271,7 @@ impl Scenario {
                     *node,
                     &self.world.asked,
                     self.means(*node),
+                    &from,
                     window,
                     recording.clone(),
                 )?;
@@ -329,7 +332,7 @@ impl Scenario {
         let second = &self.lab.plan.second;
         let asked = (second.namespace.clone(), second.name.clone());
         let recording = self.lab.dir().join("second.nfrec");
-        Running::start(&self.lab, 0, &asked, self.means(0), SHORT, recording).map(Some)
+        Running::start(&self.lab, 0, &asked, self.means(0), &[], SHORT, recording).map(Some)
     }
 
     /// Clients: the Service's first, then Pods', then the second Service's and noise.

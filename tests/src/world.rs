@@ -183,6 +183,8 @@ pub struct World {
     pub tweaks: Vec<Tweak>,
     /// Namespace and name asked about.
     pub asked: (String, String),
+    /// Clients asked about (`--from`); `None`: all.
+    pub from: Option<String>,
     /// Where the clients run.
     pub client: Party,
     /// Clients of the Service.
@@ -231,6 +233,7 @@ impl World {
             gone: Vec::new(),
             tweaks: Vec::new(),
             asked: (service.namespace.clone(), service.name.clone()),
+            from: None,
             client: Party::Client,
             via_vip: vec![Dial::tcp(SocketAddr::new(service.vip, port.port))],
             via_pod: plan

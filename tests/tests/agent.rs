@@ -47,7 +47,15 @@ impl Broken {
     fn explain(&self, agent: &Agent, seconds: u64, name: &str) -> Result<Running> {
         let recording = self.lab.dir().join(name);
         let means = Means::Agent(agent.socket());
-        Running::start(&self.lab, 0, &self.world.asked, means, seconds, recording)
+        Running::start(
+            &self.lab,
+            0,
+            &self.world.asked,
+            means,
+            &[],
+            seconds,
+            recording,
+        )
     }
 
     /// Attempts of the client that are over.

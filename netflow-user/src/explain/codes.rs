@@ -6,6 +6,7 @@
 use crate::model::answer::{Changes, Hop, Severity};
 
 mod conntrack;
+mod dns;
 mod kind;
 mod policy;
 mod proxy;
@@ -16,6 +17,8 @@ mod service;
 /// A part of the path that can fail, with its own way of being looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
+    /// Name resolution.
+    Dns,
     /// Services, their endpoints and ports, and the sockets behind them.
     Service,
     /// Rules of the Service proxy and conntrack.
@@ -30,6 +33,7 @@ impl Family {
     /// For headings and JSON.
     pub fn name(self) -> &'static str {
         match self {
+            Family::Dns => "dns",
             Family::Service => "service",
             Family::Proxy => "proxy",
             Family::Policy => "policy",
@@ -89,6 +93,7 @@ pub static ALL: &[&Code] = &[
     &kind::EXTERNAL_NAME_IS_DNS,
     &kind::LOAD_BALANCER_PENDING,
     &kind::HEADLESS_NOT_READY,
+    &dns::DNS_NO_ENDPOINTS,
     &service::SERVICE_PORT_UNDEFINED,
     &service::PROTOCOL_MISMATCH,
     &service::NO_ENDPOINTS_SELECTOR,

@@ -327,7 +327,11 @@ fn verdict(case: Option<&Case<'_>>, findings: &[Finding]) -> Verdict {
             .flat_map(|c| c.attempts.iter().filter(|a| c.counts(a)))
     };
     let ok = counted().any(|a| a.outcome == Outcome::Ok);
-    let failed = counted().any(|a| a.outcome.is_failure());
+    // Who cannot resolve the Service's name fails without an attempt on it.
+    let unresolved = findings
+        .iter()
+        .any(|f| f.severity == Severity::Critical && f.basis == Basis::Observed);
+    let failed = unresolved || counted().any(|a| a.outcome.is_failure());
     let suspected = findings
         .iter()
         .any(|f| f.severity == Severity::Critical && f.basis == Basis::Objects);

@@ -19,6 +19,8 @@ pub struct Found {
     pub severity: Severity,
     /// Attempts it explains, as positions in the case, ascending.
     pub attempts: Vec<usize>,
+    /// Clients that it hits before they dial the Service.
+    pub clients: BTreeSet<String>,
     /// One sentence.
     pub summary: String,
     /// Evidence.
@@ -127,6 +129,7 @@ impl Report {
                 basis,
                 severity: code.severity,
                 attempts: indexes,
+                clients: BTreeSet::new(),
                 summary,
                 evidence: handles.all,
                 values,
@@ -160,6 +163,7 @@ impl Report {
             basis,
             severity,
             attempts: Vec::new(),
+            clients: BTreeSet::new(),
             summary,
             evidence,
             values,
@@ -255,7 +259,8 @@ impl Found {
 
     fn affected(&self, case: &Case<'_>) -> Affected {
         let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
-        let clients: BTreeSet<String> = mine().map(|a| case.name(a.client(), a.began())).collect();
+        let dialling = mine().map(|a| case.name(a.client(), a.began()));
+        let clients: BTreeSet<String> = dialling.chain(self.clients.iter().cloned()).collect();
         let backends: BTreeSet<String> = mine()
             .filter_map(|a| a.backend().map(|b| case.backend_name(b.ip(), a.began())))
             .collect();

@@ -3,6 +3,7 @@
 //! A fault changes a healthy [`World`]; applying the healthy world again undoes it.
 
 mod conntrack;
+mod dns;
 mod healthy;
 mod kind;
 mod network;
@@ -306,6 +307,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
     [
         service::ALL,
         kind::ALL,
+        dns::ALL,
         readiness::ALL,
         proxy::ALL,
         conntrack::ALL,
@@ -391,11 +393,12 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 48] = [
+pub const CODES: [&str; 49] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
     "headless-not-ready",
+    "dns-no-endpoints",
     "terminating-backend",
     "publish-not-ready",
     "backend-node-down",

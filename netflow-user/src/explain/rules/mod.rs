@@ -9,6 +9,7 @@ use super::report::Report;
 mod beyond;
 mod checksum;
 mod conntrack;
+mod dns;
 mod filter;
 mod kind;
 mod listener;
@@ -28,6 +29,7 @@ type Rule = fn(&Case<'_>, &mut Report);
 /// In order of precedence.
 const RULES: &[Rule] = &[
     kind::external_name,
+    dns::no_endpoints,
     service::port_undefined,
     service::no_endpoints,
     proxy::no_local_endpoint,

@@ -53,6 +53,7 @@ pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut
         basis: Basis::Objects,
         severity: Severity::Critical,
         attempts: Vec::new(),
+        clients: BTreeSet::new(),
         summary: what.to_string(),
         evidence: vec![handle],
         values: vec![("ns", ns), ("svc", svc)],

@@ -2,6 +2,7 @@
 
 mod codes;
 mod conntrack;
+mod dns;
 mod doubts;
 mod endings;
 mod filter;

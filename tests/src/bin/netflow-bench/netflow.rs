@@ -32,7 +32,15 @@ impl Netflow {
         let pipe = lab.dir().join("bench.fifo");
         let _ = std::fs::remove_file(&pipe);
         mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).context("no pipe for the recording")?;
-        let running = Running::start(lab, 0, &world.asked, Means::Own(&[]), 600, pipe.clone())?;
+        let running = Running::start(
+            lab,
+            0,
+            &world.asked,
+            Means::Own(&[]),
+            &[],
+            600,
+            pipe.clone(),
+        )?;
         let closed = Inotify::init(InitFlags::IN_CLOEXEC)?;
         closed.add_watch(&pipe, AddWatchFlags::IN_CLOSE_WRITE)?;
         let (told, hear) = channel();
