@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, Outcome, Part, outcome};
 use super::codes;
-use super::datagrams;
+use super::datagrams::{self, DOMAIN};
 use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
 use super::evidence::Draft;
 use super::past::{PROXY_LAG, Past};
@@ -778,9 +778,10 @@ fn hook_of(dir: Direction) -> &'static str {
     }
 }
 
-/// Datagrams that went to a socket of the backend, with nothing dropped on the way: not every protocol answers.
+/// Datagrams that went to a socket of the backend, with nothing dropped on the way: not every protocol answers as DNS does.
 fn is_taken(a: &Attempt<'_>) -> bool {
-    let Some(to) = a.backend().filter(|_| a.orig.proto == Proto::UDP) else {
+    let one_way = a.orig.proto == Proto::UDP && a.orig.dport != DOMAIN;
+    let Some(to) = a.backend().filter(|_| one_way) else {
         return false;
     };
     let taken = |p: &Part<'_>| {

@@ -94,6 +94,7 @@ pub static ALL: &[&Code] = &[
     &kind::LOAD_BALANCER_PENDING,
     &kind::HEADLESS_NOT_READY,
     &dns::DNS_NO_ENDPOINTS,
+    &dns::DNS_TIMEOUT,
     &service::SERVICE_PORT_UNDEFINED,
     &service::PROTOCOL_MISMATCH,
     &service::NO_ENDPOINTS_SELECTOR,

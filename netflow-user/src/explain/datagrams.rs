@@ -6,8 +6,8 @@ use crate::model::Proto;
 use crate::model::record::Event;
 use std::collections::BTreeSet;
 
-/// DNS: every query is answered (RFC 1035).
-const DOMAIN: u16 = 53;
+/// Port of DNS, where every query is answered (RFC 1035).
+pub const DOMAIN: u16 = 53;
 
 /// A client that uses one port again and again made several attempts on one tuple: those before the latest one, which
 /// decided the outcome, become attempts of their own where they ended otherwise.

@@ -4,8 +4,8 @@ use super::{At, Expect, Fault, Form, Vantage, rejected};
 use crate::lab::plan::{Plan, PodPlan};
 use crate::manifests::{family, make_unready};
 use crate::proxy::Mode;
-use crate::traffic::{Dial, Outcome};
-use crate::world::{Party, World};
+use crate::traffic::{Dial, Listen, Outcome};
+use crate::world::{Deed, Filter, Hook, Party, Spot, World};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -15,6 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) const ALL: &[&dyn Fault] = &[
     &NoEndpoints { resolved: false },
     &NoEndpoints { resolved: true },
+    &Timeout,
+    &Answered,
 ];
 
 const DOMAIN: u16 = 53;
@@ -55,12 +57,19 @@ fn query(plan: &Plan) -> Dial {
     }
 }
 
+/// The resolver's Pod answers.
+fn answer(plan: &Plan, world: &mut World) {
+    world.listen(&plan.spare, vec![Listen::any("udp", DOMAIN)]);
+}
+
+fn asked_for(plan: &Plan) -> String {
+    let client = &plan.client;
+    format!("pod/{}/{}", client.namespace, client.name)
+}
+
 /// The client, which was asked for, queries in vain and dials nothing else.
 fn cut_off(plan: &Plan, world: &mut World) {
-    world.from = Some(format!(
-        "pod/{}/{}",
-        plan.client.namespace, plan.client.name
-    ));
+    world.from = Some(asked_for(plan));
     world.via_vip = vec![query(plan)];
     world.via_pod.clear();
 }
@@ -126,5 +135,75 @@ impl Fault for NoEndpoints {
             return Vec::new();
         }
         vec![plan.client.name.clone(), plan.spare.name.clone()]
+    }
+}
+
+struct Timeout;
+
+impl Fault for Timeout {
+    fn name(&self) -> &'static str {
+        "dns-timeout"
+    }
+    fn breaks(&self) -> &'static str {
+        "the Pod of the cluster's DNS never gets the client's queries: its own firewall drops them"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        add_resolver(plan, world, &plan.spare)?;
+        answer(plan, world);
+        world.filters.push(Filter {
+            spot: Spot::Pod(plan.spare.ip),
+            hook: Hook::Input,
+            proto: "udp",
+            dst: plan.spare.ip,
+            dport: DOMAIN,
+            deed: Deed::Drop,
+        });
+        cut_off(plan, world);
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        match (at.vantage, at.form) {
+            (Vantage::Backend, _) | (_, Form::Idle) => Expect::not_from_here(),
+            _ => Expect::code("dns-timeout", &["flow"]),
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Timeout]
+    }
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::Retrying, Form::Idle]
+    }
+    fn must_name(&self, plan: &Plan) -> Vec<String> {
+        vec![plan.client.name.clone(), plan.spare.name.clone()]
+    }
+}
+
+struct Answered;
+
+impl Fault for Answered {
+    fn name(&self) -> &'static str {
+        "healthy-dns"
+    }
+    fn breaks(&self) -> &'static str {
+        "nothing: the client is answered by the cluster's DNS and dials the Service"
+    }
+    fn inflict(&self, plan: &Plan, world: &mut World) -> Result<()> {
+        add_resolver(plan, world, &plan.spare)?;
+        answer(plan, world);
+        world.from = Some(asked_for(plan));
+        world.noise.push((Party::Client, query(plan)));
+        Ok(())
+    }
+    fn expect(&self, at: At) -> Expect {
+        match at.vantage {
+            Vantage::Backend => Expect::unharmed(),
+            _ => Expect::healthy(),
+        }
+    }
+    fn client_sees(&self, _plan: &Plan, _mode: Mode) -> Vec<Outcome> {
+        vec![Outcome::Ok]
+    }
+    fn forms(&self) -> &'static [Form] {
+        &[Form::Fresh, Form::Retrying]
     }
 }

@@ -393,12 +393,13 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 49] = [
+pub const CODES: [&str; 50] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
     "headless-not-ready",
     "dns-no-endpoints",
+    "dns-timeout",
     "terminating-backend",
     "publish-not-ready",
     "backend-node-down",

@@ -44,5 +44,49 @@ pub(super) static DNS_NO_ENDPOINTS: Code = Code {
             changes: Changes::Cluster,
         },
     ],
-    confusable: &["no-endpoints-not-ready", "no-endpoints-selector"],
+    confusable: &["dns-timeout", "no-endpoints-not-ready"],
+};
+
+pub(super) static DNS_TIMEOUT: Code = Code {
+    code: "dns-timeout",
+    title: "The cluster's DNS does not answer",
+    severity: Severity::Critical,
+    hop: Hop::Dns,
+    family: Family::Dns,
+    meaning: "Clients send DNS queries to a Service that has endpoints for them, and get no answer: something drops or \
+              refuses the queries or the answers, or the DNS server is stuck, overloaded or throttled. Who cannot resolve \
+              the Service's name never dials its address. Where netflow sees what becomes of the queries, the summary says \
+              so.",
+    looked_at: "Packets of the Service's clients to port 53 of other Services and the answers to them, drops, and where the \
+                node sent them on. Names and contents are not read, nor what the DNS server does. It is critical only for \
+                clients that were named (--from), got no answer from any DNS server and sent nothing to the Service; a \
+                warning for other clients of it; info where it is not known whether they are its clients.",
+    check: &[
+        RESOLVE,
+        CheckStep {
+            text: "What the DNS servers say, and whether they restart",
+            command: "kubectl logs -n {ns} -l '{selector}' --tail=100 --prefix",
+        },
+        CheckStep {
+            text: "Their CPU against its limit: one that is throttled answers late",
+            command: "kubectl top pods -n {ns} -l '{selector}'",
+        },
+        CheckStep {
+            text: "Policies that select the DNS servers or keep the client from port 53",
+            command: "kubectl get networkpolicy -A",
+        },
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Admit UDP and TCP port 53 from the clients to the DNS servers where a policy or filter drops it",
+            command: "",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "Give the DNS servers more replicas or CPU where they are short of it",
+            command: "",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &["dns-no-endpoints", "conntrack-clash", "lost-beyond-node"],
 };

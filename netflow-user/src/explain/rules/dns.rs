@@ -1,20 +1,23 @@
 //! Name resolution: a client whose queries fail never dials the Service.
 
-use super::service::{self, full_name};
+use super::beyond::{self, left, sent_draft};
+use super::service::{self, dialled, full_name};
+use super::{Rule, filter};
 use crate::explain::attempt::Attempt;
 use crate::explain::case::Case;
 use crate::explain::codes;
+use crate::explain::datagrams::DOMAIN;
+use crate::explain::evidence::Draft;
 use crate::explain::past::Past;
-use crate::explain::report::{Found, Report};
+use crate::explain::report::{Because, Found, Report, Saying};
 use crate::explain::view::View;
-use crate::model::answer::{Basis, Severity};
+use crate::flows::Connection;
+use crate::model::Time;
+use crate::model::answer::{Basis, Severity, Via};
 use crate::model::objects::Service;
 use crate::model::query::{Query, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// DNS (RFC 1035).
-const DOMAIN: u16 = 53;
 
 /// What is known of a client whose queries fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +30,17 @@ enum Standing {
     CutOff,
 }
 
-/// Queries go to a DNS Service that has no endpoint.
-pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
+/// Rules that say, by what became of a packet alone, why a query that has an endpoint is not answered.
+const CAUSES: [Rule; 5] = [
+    filter::policy_denied,
+    filter::firewall_reject,
+    filter::firewall_drop,
+    beyond::node_down,
+    unanswered,
+];
+
+/// Queries to another Service that answers DNS fail: it has no endpoint, or none that answers.
+pub fn unresolved(case: &Case<'_>, report: &mut Report) {
     for dns in resolvers(case) {
         queries(case, dns, |queries| {
             let mut own = Report {
@@ -36,20 +48,81 @@ pub fn no_endpoints(case: &Case<'_>, report: &mut Report) {
                 ..Report::default()
             };
             service::no_endpoints(queries, &mut own);
+            let lacking = std::mem::take(&mut own.found);
+            for rule in CAUSES {
+                rule(queries, &mut own);
+            }
             report.book = own.book;
-            for found in own.found {
-                add(case, queries, "dns-no-endpoints", found, report);
+            for (code, all) in [("dns-no-endpoints", lacking), ("dns-timeout", own.found)] {
+                for found in all {
+                    add(case, queries, code, found, report);
+                }
             }
         });
     }
 }
 
-/// Other Services that answer DNS queries. One that is asked about itself is explained like every Service.
+/// Queries are not answered, though there are endpoints for them.
+fn unanswered(case: &Case<'_>, report: &mut Report) {
+    report.explain(
+        case,
+        "dns-timeout",
+        Basis::Observed,
+        |a| {
+            let port = case.port_of_attempt(a).filter(|p| p.port == DOMAIN)?;
+            let served = a.via == Via::Vip && case.has_choice(a, port);
+            let mut evidence: Vec<Draft> =
+                dialled(case, a).filter(|_| served).into_iter().collect();
+            if evidence.is_empty() {
+                return None;
+            }
+            evidence.extend(case.translation(a));
+            evidence.extend(left(case, a).map(|(part, sight)| sent_draft(a, case, part, sight)));
+            Some(Because {
+                key: a.is_translated().to_string(),
+                evidence,
+            })
+        },
+        |of| {
+            let to = of[0].orig.destination();
+            let endpoints: BTreeSet<String> = of
+                .iter()
+                .filter_map(|a| Some(case.named(a.backend()?, a.began())))
+                .collect();
+            let what = if endpoints.is_empty() {
+                "and are translated to none of its endpoints".to_owned()
+            } else {
+                let endpoints: Vec<String> = endpoints.into_iter().collect();
+                format!("though they are sent to {}", endpoints.join(", "))
+            };
+            Saying::new(format!(
+                "queries to {} ({to}) get no answer, {what}",
+                full_name(case)
+            ))
+        },
+    );
+}
+
+/// Other Services that were sent DNS queries of which not all have an answer. One that is asked about itself is explained
+/// like every Service.
 fn resolvers<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a Service> {
-    let resolves = |s: &&Service| s.ports.iter().any(|p| p.port == DOMAIN);
-    let asked = resolves(&case.service);
+    let resolves = |s: &Service| s.ports.iter().any(|p| p.port == DOMAIN);
+    let asked = resolves(case.service);
+    let sent = case.views.iter().flat_map(View::connections);
+    let waits = |c: &&Connection| {
+        let answered = latest(c, false);
+        answered.is_none() || latest(c, true) > answered
+    };
+    let waiting = sent.filter(|c| c.orig.dport == DOMAIN).filter(waits);
+    let to: BTreeSet<IpAddr> = waiting.map(|c| c.orig.dst).collect();
     let all = case.objects.services.iter();
-    all.filter(move |s| !asked && resolves(s))
+    all.filter(move |s| !asked && resolves(s) && s.cluster_ips.iter().any(|ip| to.contains(ip)))
+}
+
+/// When the latest packet of a query was seen, or of what answers it.
+fn latest(conn: &Connection, query: bool) -> Option<Time> {
+    let packets = conn.sights_towards(query).map(|s| &s.stats);
+    packets.filter(|s| !s.flags.rst()).map(|s| s.last).max()
 }
 
 /// Looks at what was sent to a DNS Service by the clients asked for.
@@ -77,6 +150,7 @@ fn queries(case: &Case<'_>, dns: &Service, look: impl FnOnce(&Case<'_>)) {
 /// Adds what was found of queries, as far as it concerns clients of the Service asked about.
 fn add(case: &Case<'_>, queries: &Case<'_>, code: &'static str, found: Found, report: &mut Report) {
     let failing = found.attempts.iter().map(|i| &queries.attempts[*i]);
+    let failing = failing.filter(|a| queries.counts(a));
     let clients: BTreeMap<IpAddr, &Attempt<'_>> = failing.map(|a| (a.client(), a)).collect();
     let standings = clients.keys().map(|ip| standing(case, *ip));
     let (Some(code), Some(most)) = (codes::find(code), standings.max()) else {
@@ -122,8 +196,10 @@ fn add(case: &Case<'_>, queries: &Case<'_>, code: &'static str, found: Found, re
 
 fn standing(case: &Case<'_>, client: IpAddr) -> Standing {
     let dials = case.attempts.iter().any(|a| a.client() == client);
+    // What a client sends shows on its own node alone.
+    let is_seen = case.views.iter().any(|v| case.is_local(v, client));
     match (&case.query.from, dials) {
-        (Some(_), false) if !is_answered(case, client) => Standing::CutOff,
+        (Some(_), false) if is_seen && !is_answered(case, client) => Standing::CutOff,
         (Some(_), _) | (None, true) => Standing::Client,
         (None, false) => Standing::Stranger,
     }
@@ -133,5 +209,5 @@ fn standing(case: &Case<'_>, client: IpAddr) -> Standing {
 fn is_answered(case: &Case<'_>, client: IpAddr) -> bool {
     let sent = case.views.iter().flat_map(View::connections);
     let mut queries = sent.filter(|c| c.orig.src == client && c.orig.dport == DOMAIN);
-    queries.any(|c| c.sights_towards(false).any(|s| !s.stats.flags.rst()))
+    queries.any(|c| latest(c, false).is_some())
 }

@@ -29,7 +29,7 @@ type Rule = fn(&Case<'_>, &mut Report);
 /// In order of precedence.
 const RULES: &[Rule] = &[
     kind::external_name,
-    dns::no_endpoints,
+    dns::unresolved,
     service::port_undefined,
     service::no_endpoints,
     proxy::no_local_endpoint,

@@ -88,9 +88,28 @@ fn asked(mut s: Story, from: Option<From>) -> Answer {
 }
 
 fn severity(answer: &Answer) -> Option<Severity> {
+    severity_of(answer, "dns-no-endpoints")
+}
+
+fn severity_of(answer: &Answer, code: &str) -> Option<Severity> {
     let mut all = answer.findings.iter();
-    all.find(|f| f.code == "dns-no-endpoints")
-        .map(|f| f.severity)
+    all.find(|f| f.code == code).map(|f| f.severity)
+}
+
+/// A query that goes to the resolver's Pod.
+fn sent(s: &mut Story, sport: u16) -> Tuple {
+    let q = query(sport, DNS);
+    let reply = tuple(Proto::UDP, RESOLVER, 53, CLIENT, sport);
+    s.flow(q, CLIENT_VETH, Direction::Ingress, ms(10), |_| {});
+    s.nat(q, reply, ms(10));
+    s.flow(
+        reply.inverse(),
+        BACKEND_VETH,
+        Direction::Egress,
+        ms(10),
+        |_| {},
+    );
+    reply
 }
 
 #[test]
@@ -213,4 +232,92 @@ fn who_asks_about_the_resolver_itself_hears_of_its_endpoints() {
     }
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "no-endpoints-not-ready", Verdict::Failing);
+}
+
+#[test]
+fn a_resolver_that_says_nothing_keeps_clients_from_dialling() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    sent(&mut s, 5001);
+    sent(&mut s, 5002);
+    let answer = asked(s, Some(client()));
+    assert_cause(&answer, "dns-timeout", Verdict::Failing);
+    let says = &answer.findings[0].summary;
+    for part in ["shop/client", "sys/names (10.9.1.9:53)", "shop/cart"] {
+        assert!(says.contains(part), "{says}");
+    }
+}
+
+#[test]
+fn what_drops_queries_is_named() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    let reply = sent(&mut s, 5001);
+    let at = ms(10);
+    s.drop(
+        reply.inverse(),
+        NETNS,
+        "NETFILTER_DROP",
+        "nft_do_chain",
+        None,
+        at,
+    );
+    let answer = asked(s, Some(client()));
+    assert_cause(&answer, "dns-timeout", Verdict::Failing);
+    assert!(answer.evidence.iter().any(|e| e.text.contains("dropped")));
+}
+
+#[test]
+fn queries_that_no_endpoint_gets_are_not_answered_either() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    let q = query(5001, DNS);
+    s.flow(q, CLIENT_VETH, Direction::Ingress, ms(10), |_| {});
+    s.flow(q, UPLINK, Direction::Egress, ms(10), |_| {});
+    let answer = asked(s, Some(client()));
+    assert_cause(&answer, "dns-timeout", Verdict::Failing);
+    assert!(answer.findings[0].summary.contains("none of its endpoints"));
+}
+
+#[test]
+fn a_query_of_just_now_is_not_unanswered() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    sent(&mut s, 5001);
+    if let Input::Start(start) = &mut s.inputs[0] {
+        start.query.from = Some(client());
+    }
+    let answer = explain(&[s.told(ms(400))]);
+    assert!(answer.findings.is_empty(), "{answer:#?}");
+}
+
+#[test]
+fn a_resolver_that_answers_is_no_fault() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    let reply = sent(&mut s, 5001);
+    s.flow(reply, BACKEND_VETH, Direction::Ingress, ms(11), |_| {});
+    let back = query(5001, DNS).inverse();
+    s.flow(back, CLIENT_VETH, Direction::Egress, ms(11), |_| {});
+    let answer = asked(s, Some(client()));
+    assert!(answer.findings.is_empty(), "{answer:#?}");
+    assert_eq!(answer.verdict, Verdict::NotEnoughEvidence);
+}
+
+#[test]
+fn who_dials_without_an_answer_has_the_address() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    sent(&mut s, 5001);
+    s.served(4001, backend(), BACKEND_VETH, ms(30));
+    let answer = asked(s, Some(client()));
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+    let warned = severity_of(&answer, "dns-timeout");
+    assert_eq!(warned, Some(Severity::Warning));
+}
+
+#[test]
+fn the_resolvers_node_does_not_know_what_else_a_client_of_another_sends() {
+    let mut o = with_dns(true);
+    o.pods[0].node = Some("b".into());
+    let mut facts = facts_a();
+    facts.pods.remove(0);
+    let mut s = Story::new("a", o, facts);
+    sent(&mut s, 5001);
+    let answer = asked(s, Some(client()));
+    assert!(critical(&answer).is_empty(), "{answer:#?}");
 }
