@@ -201,6 +201,7 @@ mod tests {
                 namespace: "app".into(),
                 name: "web-x".into(),
                 service: "web".into(),
+                by_controller: false,
                 ports: vec![],
                 endpoints: vec![
                     endpoint("10.1.1.1", Some("n1")),

@@ -49,6 +49,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Codes that say no more than that nothing comes back, and another node or router will know.
 const ASK_THERE: [&str; 2] = ["lost-beyond-node", "overlay-peer-lost"];
 
+/// Codes that are given only after a while: till then the same failures have the name of what they met.
+const TOLD_LATE: [&str; 1] = ["endpointslice-stale"];
+
 /// Answers from what it is fed.
 pub struct Explainer {
     identity: Box<dyn Identity>,
@@ -96,12 +99,14 @@ impl Explainer {
 
     /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs. Asked again
     /// before anything was fed, it has not changed. What only says where to look next stands on as the cause that was told
-    /// from there.
+    /// from there, and what is told late has stood there under another name.
     pub fn settled(&mut self) -> bool {
         if std::mem::take(&mut self.fed) {
             let now = self.now();
             self.top = match (self.cause(), self.top) {
-                (Some(code), Some((old, since))) if old == code || ASK_THERE.contains(&old) => {
+                (Some(code), Some((old, since)))
+                    if old == code || ASK_THERE.contains(&old) || TOLD_LATE.contains(&code) =>
+                {
                     Some((code, since))
                 }
                 (cause, _) => cause.map(|code| (code, now)),

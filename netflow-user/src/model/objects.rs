@@ -169,6 +169,9 @@ pub struct EndpointSlice {
     pub name: String,
     /// Service it belongs to (label `kubernetes.io/service-name`).
     pub service: String,
+    /// The endpoint slice controller writes it (label `endpointslice.kubernetes.io/managed-by`), so that it follows Pods.
+    #[serde(default)]
+    pub by_controller: bool,
     /// Ports; `None` port = all.
     pub ports: Vec<SlicePort>,
     /// Endpoints.

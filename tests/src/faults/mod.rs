@@ -14,6 +14,7 @@ mod proxy;
 mod readiness;
 mod route;
 mod service;
+mod slices;
 mod two;
 mod variant;
 
@@ -309,6 +310,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         kind::ALL,
         dns::ALL,
         readiness::ALL,
+        slices::ALL,
         proxy::ALL,
         conntrack::ALL,
         policy::ALL,
@@ -393,7 +395,7 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 50] = [
+pub const CODES: [&str; 51] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
@@ -403,6 +405,7 @@ pub const CODES: [&str; 50] = [
     "terminating-backend",
     "publish-not-ready",
     "backend-node-down",
+    "endpointslice-stale",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
     "named-port-unresolved",

@@ -74,7 +74,7 @@ impl Fault for VipNotTranslatedOne {
 }
 
 /// Objects of a moment when the Service had the single endpoint `ip`.
-fn with_endpoint(plan: &Plan, objects: &Objects, ip: IpAddr) -> Objects {
+pub(super) fn with_endpoint(plan: &Plan, objects: &Objects, ip: IpAddr) -> Objects {
     let mut old = objects.clone();
     let own = |slice: &EndpointSlice| {
         let name = slice.metadata.name.as_ref();
@@ -134,7 +134,7 @@ impl Fault for ProxyRulesStaleReused {
     }
 }
 
-struct BackendGone;
+pub(super) struct BackendGone;
 
 impl Fault for BackendGone {
     fn name(&self) -> &'static str {

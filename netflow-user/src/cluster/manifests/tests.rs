@@ -140,6 +140,7 @@ fn what_kubectl_prints_is_read() -> Outcome {
     assert_eq!(mail.selector, None);
 
     let slice = cluster.slices_of(web).next().ok_or("no slice")?;
+    assert!(slice.by_controller);
     let ends: Vec<_> = slice
         .endpoints
         .iter()
@@ -279,6 +280,8 @@ fn endpoints_count_where_no_slice_does() -> Outcome {
         .collect();
     assert_eq!(names, [("sliced", 0), ("plain", 2)]);
     let plain = &cluster.slices[1];
+    let mut by_hand = cluster.slices.iter();
+    assert!(by_hand.all(|s| !s.by_controller));
     assert_eq!(plain.endpoints[0].pod.as_deref(), Some("a"));
     assert!(plain.endpoints[0].ready && !plain.endpoints[1].ready);
     assert_eq!(plain.ports[0].port, Some(8080));

@@ -8,6 +8,12 @@ use k8s_openapi::api::discovery::v1 as discovery;
 /// Label of a slice with the name of its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// Label of a slice with the name of who writes it.
+const WRITER_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// The controller that follows the Pods which a Service selects.
+const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
 /// Reduces an EndpointSlice. Endpoints that are names (`addressType: FQDN`) are left out: nothing proxies them.
 pub fn slice(mut object: discovery::EndpointSlice) -> Result<EndpointSlice, Invalid> {
     let subject = Subject::namespaced("EndpointSlice", &mut object.metadata)?;
@@ -18,6 +24,7 @@ pub fn slice(mut object: discovery::EndpointSlice) -> Result<EndpointSlice, Inva
         object.endpoints
     };
     Ok(EndpointSlice {
+        by_controller: labels.get(WRITER_LABEL).is_some_and(|w| w == CONTROLLER),
         service: labels.remove(SERVICE_LABEL).unwrap_or_default(),
         ports: object
             .ports
@@ -114,6 +121,7 @@ fn subset(subject: &Subject, subset: v1::EndpointSubset) -> Result<EndpointSlice
         namespace: subject.namespace.clone(),
         name: subject.name.clone(),
         service: subject.name.clone(),
+        by_controller: false,
         ports,
         endpoints,
     })

@@ -78,3 +78,45 @@ pub(super) static PUBLISH_NOT_READY: Code = Code {
     ],
     confusable: &["listener-missing", "one-bad-endpoint"],
 };
+
+pub(super) static ENDPOINTSLICE_STALE: Code = Code {
+    code: "endpointslice-stale",
+    title: "EndpointSlices are behind the Pods",
+    severity: Severity::Critical,
+    hop: Hop::Backend,
+    family: Family::Service,
+    meaning: "An EndpointSlice still lists an address whose Pod is gone or has another address by now, and has not followed \
+              for two seconds and more. Proxies do as the slices say, so connections go to an address that nobody has, or \
+              that another Pod has been given since. The endpoint slice controller, a part of kube-controller-manager, is \
+              down, stuck, or may not write.",
+    looked_at: "Endpoints of the slices that the controller manages, the Pods that they name, for how long the two have \
+                differed, and the packets sent there. Slices that are written by hand, and Services without a selector, \
+                are left out. Without such packets it is a warning.",
+    check: &[
+        CheckStep {
+            text: "Addresses in the slices, and the Pods that they name",
+            command: "kubectl get endpointslice {slice} -n {ns} -o yaml",
+        },
+        CheckStep {
+            text: "Pods of the Service with the addresses that they have now",
+            command: "kubectl get pods -n {ns} -l '{selector}' -o wide",
+        },
+        CheckStep {
+            text: "Whether the controller manager runs and leads: its lease is renewed every few seconds",
+            command: "kubectl get lease kube-controller-manager -n kube-system -o yaml",
+        },
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Bring kube-controller-manager back, or let it write EndpointSlices again (quota, webhook, rights)",
+            command: "",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "Once it runs and the slice does not change: remove the slice, which it writes anew",
+            command: "kubectl delete endpointslice {slice} -n {ns}",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &["backend-gone", "proxy-rules-stale", "conntrack-stale"],
+};

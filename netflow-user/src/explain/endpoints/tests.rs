@@ -28,6 +28,7 @@ fn slice(endpoints: Vec<Endpoint>) -> EndpointSlice {
         namespace: "app".into(),
         name: "web-x".into(),
         service: "web".into(),
+        by_controller: false,
         ports: vec![SlicePort {
             name: "http".into(),
             proto: Proto::TCP,

@@ -22,6 +22,7 @@ mod readiness;
 mod route;
 mod scope;
 mod service;
+mod slices;
 
 /// A rule.
 type Rule = fn(&Case<'_>, &mut Report);
@@ -40,6 +41,7 @@ const RULES: &[Rule] = &[
     nat::snat_exhausted,
     conntrack::clash,
     nat::hairpin,
+    slices::stale,
     filter::policy_denied,
     filter::firewall_reject,
     filter::firewall_drop,

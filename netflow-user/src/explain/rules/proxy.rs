@@ -676,7 +676,7 @@ fn is_neighbor_failure(drop: &Drop) -> bool {
 
 /// Evidence: the packet waits for the backend's link-layer address, and never left. The kernel drops it only after the last
 /// unanswered request, seconds later.
-fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
+pub(super) fn waiting(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Option<Draft> {
     if !a.outcome.is_failure() || a.parts.iter().any(|p| a.sent_on(*p).is_some()) {
         return None;
     }

@@ -35,6 +35,7 @@ fn with_dns(ready: bool) -> Objects {
         namespace: "sys".into(),
         name: "names-x".into(),
         service: "names".into(),
+        by_controller: false,
         ports: vec![SlicePort {
             name: "dns".into(),
             proto: Proto::UDP,

@@ -20,5 +20,6 @@ mod readiness;
 mod rewriting;
 mod route;
 mod seed;
+mod slices;
 mod sockets;
 mod story;

@@ -130,6 +130,7 @@ pub fn objects(endpoints: &[&str]) -> Objects {
             namespace: "shop".into(),
             name: "cart-x".into(),
             service: "cart".into(),
+            by_controller: false,
             ports: vec![SlicePort {
                 name: String::new(),
                 proto: Proto::TCP,
