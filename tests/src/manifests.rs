@@ -286,6 +286,42 @@ fn pod(plan: &Plan, pod: &PodPlan, ports: &[u16]) -> Pod {
     }
 }
 
+/// The Pod of a DaemonSet on the network of a node.
+pub fn node_agent(plan: &Plan, n: usize, set: &str, container: &str) -> Pod {
+    let node = &plan.nodes[n];
+    let ips = plan.in_cluster_order(node.nets().map(|net| net.ip.to_string()));
+    let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
+    Pod {
+        metadata: ObjectMeta {
+            owner_references: Some(vec![OwnerReference {
+                api_version: "apps/v1".to_owned(),
+                controller: Some(true),
+                kind: "DaemonSet".to_owned(),
+                name: set.to_owned(),
+                uid: format!("uid-{set}"),
+                ..OwnerReference::default()
+            }]),
+            ..meta("kube-system", &format!("{set}-{n}"))
+        },
+        spec: Some(PodSpec {
+            node_name: Some(node.name.clone()),
+            host_network: Some(true),
+            containers: vec![Container {
+                name: container.to_owned(),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        status: Some(PodStatus {
+            phase: Some("Running".to_owned()),
+            pod_ip: ips.first().cloned(),
+            pod_ips: Some(ips.into_iter().map(|ip| PodIP { ip }).collect()),
+            conditions: Some(conditions.map(condition).to_vec()),
+            ..PodStatus::default()
+        }),
+    }
+}
+
 fn condition(kind: &str) -> PodCondition {
     PodCondition {
         type_: kind.to_owned(),

@@ -5,6 +5,7 @@
 
 use crate::model::answer::{Changes, Hop, Severity};
 
+mod agents;
 mod conntrack;
 mod dns;
 mod kind;
@@ -101,6 +102,7 @@ pub static ALL: &[&Code] = &[
     &service::NO_ENDPOINTS_NOT_READY,
     &service::NAMED_PORT_UNRESOLVED,
     &proxy::ETP_LOCAL_NO_ENDPOINT,
+    &agents::PROXY_UNHEALTHY,
     &proxy::VIP_NOT_TRANSLATED,
     &proxy::PROXY_RULES_STALE,
     &conntrack::CONNTRACK_STALE,
@@ -118,6 +120,7 @@ pub static ALL: &[&Code] = &[
     &policy::FIREWALL_REJECT,
     &conntrack::REPLY_BYPASSES_NAT,
     &conntrack::CONNTRACK_INVALID,
+    &agents::CNI_UNHEALTHY,
     &route::NO_ROUTE,
     &route::FORWARDING_DISABLED,
     &route::NEIGHBOR_FAILED,

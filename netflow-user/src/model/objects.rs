@@ -303,6 +303,9 @@ pub struct Node {
     /// Condition Ready; `None` if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// Condition `NetworkUnavailable` is True, and why; `None` = it is not, or was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_unavailable: Option<String>,
     /// Labels.
     #[serde(default)]
     pub labels: Labels,

@@ -2,6 +2,7 @@
 //!
 //! A fault changes a healthy [`World`]; applying the healthy world again undoes it.
 
+mod agents;
 mod conntrack;
 mod dns;
 mod healthy;
@@ -311,6 +312,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         dns::ALL,
         readiness::ALL,
         slices::ALL,
+        agents::ALL,
         proxy::ALL,
         conntrack::ALL,
         policy::ALL,
@@ -395,7 +397,7 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 51] = [
+pub const CODES: [&str; 53] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
@@ -406,6 +408,8 @@ pub const CODES: [&str; 51] = [
     "publish-not-ready",
     "backend-node-down",
     "endpointslice-stale",
+    "proxy-unhealthy",
+    "cni-unhealthy",
     "no-endpoints-selector",
     "no-endpoints-not-ready",
     "named-port-unresolved",

@@ -169,6 +169,7 @@ fn what_kubectl_prints_is_read() -> Outcome {
     assert_eq!(node.other_ips, [ip("198.51.100.11")]);
     assert_eq!(node.pod_cidrs, [(ip("10.244.1.0"), 24)]);
     assert_eq!(node.ready, Some(true));
+    assert_eq!(node.network_unavailable.as_deref(), Some("NoRouteCreated"));
     assert!(cluster.namespaces.iter().any(|n| n.name == "shop"));
     assert_eq!(cluster.unknown_kinds, ["Pod", "NetworkPolicy"]);
     Ok(())

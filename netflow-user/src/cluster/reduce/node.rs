@@ -11,6 +11,7 @@ pub fn node(mut object: v1::Node) -> Result<Node, Invalid> {
     let spec = object.spec.unwrap_or_default();
     let status = object.status.unwrap_or_default();
     let addresses = status.addresses.unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
     let internal = addresses.iter().filter(|a| a.type_ == "InternalIP");
     let external = addresses.iter().filter(|a| a.type_ == "ExternalIP");
     let pod_cidrs = match spec.pod_cidrs {
@@ -32,12 +33,14 @@ pub fn node(mut object: v1::Node) -> Result<Node, Invalid> {
                 })
             })
             .collect::<Result<_, _>>()?,
-        ready: status
-            .conditions
-            .unwrap_or_default()
+        ready: conditions
             .iter()
             .find(|c| c.type_ == "Ready")
             .map(|c| c.status == "True"),
+        network_unavailable: conditions
+            .into_iter()
+            .find(|c| c.type_ == "NetworkUnavailable" && c.status == "True")
+            .map(|c| c.reason.unwrap_or_default()),
         labels: object.metadata.labels.unwrap_or_default(),
         name: subject.name,
     })

@@ -6,6 +6,7 @@
 use super::case::Case;
 use super::report::Report;
 
+mod agents;
 mod beyond;
 mod checksum;
 mod conntrack;
@@ -68,6 +69,8 @@ const RULES: &[Rule] = &[
     scope::one_bad_endpoint,
     beyond::never_arrived,
     beyond::lost_beyond_node,
+    agents::proxy_unhealthy,
+    agents::cni_unhealthy,
     mtu::pmtu_learned,
     mtu::fragmentation,
     kind::headless_not_ready,

@@ -1,5 +1,6 @@
 //! The rules on hand-made records: what each code needs, and what it must not be taken for.
 
+mod agents;
 mod codes;
 mod conntrack;
 mod dns;
