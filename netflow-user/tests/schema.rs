@@ -410,7 +410,7 @@ impl Agent {
             agent.args(["agent", "--manifests", objects, "--socket", socket]);
             agent.spawn().context("netflow agent")
         };
-        let spawned = thread::spawn(spawn).join();
+        let spawned = thread::scope(|scope| scope.spawn(spawn).join());
         let mut agent = Agent(spawned.map_err(|_| anyhow!("the thread panicked"))??);
         let end = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(socket).is_err() {

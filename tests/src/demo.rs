@@ -130,6 +130,7 @@ fn on_both_nodes(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
                 n,
                 &world.asked,
                 Means::Own(&[]),
+                &[],
                 WINDOW,
                 recording.clone(),
             )?,

@@ -67,6 +67,7 @@ impl Netflow {
             0,
             &world.asked,
             Means::Own(&[]),
+            &[],
             600,
             recording.clone(),
         )?;
