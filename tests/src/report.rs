@@ -132,8 +132,8 @@ mod tests {
         );
         let without: Vec<Case> = without
             .into_iter()
-            .filter(|c| !c.fault.name().starts_with("vip-not-translated"))
+            .filter(|c| !proved(c).contains("vip-not-translated"))
             .collect();
-        assert_eq!(unproved(&without), ["vip-not-translated"]);
+        assert!(unproved(&without).contains(&"vip-not-translated"));
     }
 }

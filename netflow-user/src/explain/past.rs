@@ -1,9 +1,12 @@
 //! What the objects said of the Service at an earlier time.
 
+use super::datagrams::DOMAIN;
 use crate::model::Time;
 use crate::model::objects::{Node, Objects};
-use crate::model::query::Query;
+use crate::model::query::{Query, Target};
 use crate::model::resolve::resolve;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// So long after a change of the slices a proxy may still send to what was an endpoint before. kube-proxy writes rules
@@ -18,11 +21,26 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct Past {
     versions: Vec<Objects>,
+    /// The same of the Services that answer DNS, by their first address.
+    resolvers: BTreeMap<IpAddr, Past>,
 }
 
 impl Past {
     /// Takes in a version. Recordings of several nodes come one after the other, so it may be older than the last.
     pub fn learn(&mut self, objects: &Objects, query: &Query) {
+        self.learn_one(objects, query);
+        for (ip, query) in resolvers(objects, query) {
+            let resolver = self.resolvers.entry(ip).or_default();
+            resolver.learn_one(objects, &query);
+        }
+    }
+
+    /// What was said of the Service that answers DNS at this address.
+    pub fn of_resolver(&self, ip: IpAddr) -> Option<&Past> {
+        self.resolvers.get(&ip)
+    }
+
+    fn learn_one(&mut self, objects: &Objects, query: &Query) {
         let version = reduced(objects, query);
         let place = self.versions.partition_point(|v| v.time <= version.time);
         let says_the_same = |other: &Objects| {
@@ -61,6 +79,24 @@ impl Past {
         let first = self.versions.partition_point(|v| v.time <= from);
         &self.versions[first.saturating_sub(1)..]
     }
+}
+
+/// The Services that answer DNS, each by its first address, and how it is asked about.
+fn resolvers<'a>(
+    objects: &'a Objects,
+    query: &'a Query,
+) -> impl Iterator<Item = (IpAddr, Query)> + 'a {
+    let services = objects.services.iter();
+    let answering = services.filter(|s| s.ports.iter().any(|p| p.port == DOMAIN));
+    answering.filter_map(|s| {
+        let ip = *s.cluster_ips.first()?;
+        let query = Query {
+            target: Target::Address(ip),
+            port: Some(DOMAIN),
+            ..query.clone()
+        };
+        Some((ip, query))
+    })
 }
 
 /// The Service asked about, its slices, the Pods of its namespace, and where the nodes are.

@@ -10,6 +10,9 @@ use super::record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Kind of the records that an agent had, and that whoever looked through it was too slow for.
+pub const TOO_SLOW: &str = "agent:too-slow";
+
 /// One thing the pure part is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "kebab-case")]

@@ -51,7 +51,7 @@ pub(super) static CNI_UNHEALTHY: Code = Code {
               the node's condition NetworkUnavailable is True. Pods that have a network keep it; routes, tunnels and \
               policies for what is new are not set up, and new Pods do not start.",
     looked_at: "The condition NetworkUnavailable of the client's and the backends' nodes; Pods of the host's network with a \
-                container of a known plugin (Antrea, AWS VPC CNI, Calico, Cilium, flannel, kindnet, Kube-OVN, kube-router, \
+                container of a known plugin (Antrea, AWS VPC CNI, Calico, Cilium, flannel, kindnet, kube-router, \
                 OVN-Kubernetes, Weave), by node, and their conditions. Objects alone prove nothing: what was seen of \
                 packets goes first, and where attempts through this node pass or have another cause it is a warning.",
     check: &[PODS_OF_NODE, SHOW_NODE],

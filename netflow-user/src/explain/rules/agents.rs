@@ -15,32 +15,57 @@ use std::collections::BTreeSet;
 const PROXIES: [&str; 1] = ["kube-proxy"];
 
 /// Containers of the network plugins' agents, as the manifests of their projects name them.
-const PLUGINS: [&str; 10] = [
+const PLUGINS: [&str; 9] = [
     "antrea-agent",
     "aws-node",
     "calico-node",
     "cilium-agent",
     "kindnet-cni",
     "kube-flannel",
-    "kube-ovn-cni",
     "kube-router",
     "ovnkube-controller",
     "weave",
 ];
 
+/// Containers of what may translate Services in kube-proxy's place: a node that has one may need no kube-proxy.
+const REPLACERS: [&str; 4] = [
+    "antrea-agent",
+    "cilium-agent",
+    "kube-router",
+    "ovnkube-controller",
+];
+
+/// What is wrong with an agent.
+struct Trouble {
+    what: String,
+    /// The agent itself says so. That a node has none may be meant: which nodes a DaemonSet is for is not read.
+    told: bool,
+}
+
 /// kube-proxy of a node whose clients' connections it should translate is not Ready, or there is none.
 pub fn proxy_unhealthy(case: &Case<'_>, report: &mut Report) {
     for node in nodes_asked(case) {
-        let Some(what) = trouble(case.objects, node, &PROXIES) else {
+        let Some(trouble) = trouble(case.objects, node, &PROXIES) else {
             continue;
         };
+        if !trouble.told && runs(case.objects, node, &REPLACERS) {
+            continue;
+        }
         let meets = |a: &Attempt<'_>| {
             !a.is_direct() && a.parts.first().is_some_and(|p| p.node.name() == node)
         };
         let summary = format!(
-            "The Service proxy of {node} is not in order, so its rules may not follow Services and endpoints: {what}"
+            "The Service proxy of {node} is not in order, so its rules may not follow Services and endpoints: {}",
+            trouble.what
         );
-        add(case, report, "proxy-unhealthy", node, meets, summary);
+        add(
+            case,
+            report,
+            "proxy-unhealthy",
+            (node, trouble.told),
+            meets,
+            summary,
+        );
     }
 }
 
@@ -51,9 +76,9 @@ pub fn cni_unhealthy(case: &Case<'_>, report: &mut Report) {
     let backends = failing.filter_map(|a| case.placed_on(a.backend()?.ip(), a.began()));
     let nodes: BTreeSet<&str> = nodes_asked(case).into_iter().chain(backends).collect();
     for node in nodes {
-        let Some(what) =
-            no_network(case.objects, node).or_else(|| trouble(case.objects, node, &PLUGINS))
-        else {
+        let trouble =
+            no_network(case.objects, node).or_else(|| trouble(case.objects, node, &PLUGINS));
+        let Some(Trouble { what, told }) = trouble else {
             continue;
         };
         let crosses = |a: &Attempt<'_>| {
@@ -61,7 +86,14 @@ pub fn cni_unhealthy(case: &Case<'_>, report: &mut Report) {
             a.parts.iter().any(|p| p.node.name() == node) || placed == Some(node)
         };
         let summary = format!("The Pod network of {node} is not in order: {what}");
-        add(case, report, "cni-unhealthy", node, crosses, summary);
+        add(
+            case,
+            report,
+            "cni-unhealthy",
+            (node, told),
+            crosses,
+            summary,
+        );
     }
 }
 
@@ -71,20 +103,22 @@ fn nodes_asked<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
     names.filter(|n| case.objects.node(n).is_some()).collect()
 }
 
-/// States it by what became of the attempts that `touches` tells: objects prove nothing by themselves.
+/// States it by what became of the attempts that `touches` tells: objects prove nothing by themselves, and a Service that is
+/// seen at work does without.
 fn add(
     case: &Case<'_>,
     report: &mut Report,
     code: &'static str,
-    node: &str,
+    (node, told): (&str, bool),
     touches: impl Fn(&Attempt<'_>) -> bool,
     summary: String,
 ) {
     let touches = |a: &Attempt<'_>| case.counts(a) && touches(a);
     let unexplained = report.open(case).into_iter().any(|(_, a)| touches(a));
-    let mut attempts = case.attempts.iter();
-    let decided = attempts.any(|a| a.outcome != Outcome::Pending && touches(a));
-    let severity = if unexplained || !decided {
+    let at_work =
+        |a: &Attempt<'_>| case.counts(a) && (a.outcome != Outcome::Pending || a.is_translated());
+    let idle = !case.attempts.iter().any(at_work);
+    let severity = if unexplained || told && idle {
         Severity::Critical
     } else {
         Severity::Warning
@@ -98,49 +132,70 @@ fn add(
 }
 
 /// The node's own word for it: nobody has set up its network.
-fn no_network(objects: &Objects, node: &str) -> Option<String> {
+fn no_network(objects: &Objects, node: &str) -> Option<Trouble> {
     let why = objects.node(node)?.network_unavailable.as_ref()?;
     let why = if why.is_empty() {
         String::new()
     } else {
         format!(" ({why})")
     };
-    Some(format!(
-        "the node's condition NetworkUnavailable is True{why}"
-    ))
+    Some(Trouble {
+        what: format!("the node's condition NetworkUnavailable is True{why}"),
+        told: true,
+    })
 }
 
-/// What is wrong with the Pod on a node that runs one of these containers; `None` = nothing, or it cannot be told.
-fn trouble(objects: &Objects, node: &str, containers: &[&str]) -> Option<String> {
+/// Pods on nodes' own networks that run one of these containers.
+fn agents<'a>(objects: &'a Objects, containers: &'a [&str]) -> impl Iterator<Item = &'a Pod> {
     let runs = |p: &&Pod| {
         let mut own = p.containers.iter();
         p.host_network && !p.is_finished() && own.any(|c| containers.contains(&c.as_str()))
     };
-    let (here, elsewhere): (Vec<&Pod>, Vec<&Pod>) = objects
-        .pods
-        .iter()
-        .filter(runs)
-        .partition(|p| p.node.as_deref() == Some(node));
-    if here.iter().any(|p| p.is_ready()) {
+    objects.pods.iter().filter(runs)
+}
+
+/// Whether a node has one of these that is Ready.
+fn runs(objects: &Objects, node: &str, containers: &[&str]) -> bool {
+    agents(objects, containers).any(|p| p.node.as_deref() == Some(node) && p.is_ready())
+}
+
+/// What is wrong with the Pod on a node that runs one of these containers; `None` = nothing, or it cannot be told.
+fn trouble(objects: &Objects, node: &str, containers: &[&str]) -> Option<Trouble> {
+    // Whoever was not Ready when the watch broke may be by now.
+    let old = |kind: &str| matches!(kind, "" | "Pod");
+    if runs(objects, node, containers) || objects.away.iter().any(|a| old(&a.kind)) {
         return None;
     }
-    // Objects as they are kept in a repository have no state.
-    let is_told = |p: &&&Pod| p.deleting || !p.conditions.is_empty() || !p.phase.is_empty();
-    if let Some(pod) = here.first() {
-        Some(pod).filter(is_told)?;
-        return Some(format!("Pod {}/{}", pod.namespace, lack::unready(pod)?));
+    let mut here = agents(objects, containers).filter(|p| p.node.as_deref() == Some(node));
+    if let Some(pod) = here.next() {
+        // Objects as they are kept in a repository have no state.
+        let is_told = pod.deleting || !pod.conditions.is_empty() || !pod.phase.is_empty();
+        let unready = is_told.then(|| lack::unready(pod)).flatten()?;
+        return Some(Trouble {
+            what: format!("Pod {}/{unready}", pod.namespace),
+            told: true,
+        });
     }
-    // A DaemonSet is meant for every node; what else runs somewhere need not run here.
-    let set = |p: &&Pod| {
-        p.owner
-            .as_ref()?
-            .strip_prefix("DaemonSet/")
-            .map(str::to_owned)
+    missing(objects, node, containers)
+}
+
+/// A DaemonSet has Pods on other nodes of this node's operating system, and none on it.
+fn missing(objects: &Objects, node: &str, containers: &[&str]) -> Option<Trouble> {
+    let system = |name: &str| {
+        let labels = objects.node(name).map(|n| &n.labels);
+        labels.and_then(|l| l.get("kubernetes.io/os"))
     };
-    let of_set = elsewhere.iter().find(|p| set(p).is_some())?;
-    Some(format!(
-        "DaemonSet {}/{} has Pods on other nodes and none on this one",
-        of_set.namespace,
-        set(of_set)?
-    ))
+    let own = system(node);
+    agents(objects, containers)
+        .filter(|p| p.node.as_deref().is_some_and(|n| system(n) == own))
+        .find_map(|p| {
+            let set = p.owner.as_ref()?.strip_prefix("DaemonSet/")?;
+            Some(Trouble {
+                what: format!(
+                    "DaemonSet {}/{set} has Pods on other nodes and none on this one",
+                    p.namespace
+                ),
+                told: false,
+            })
+        })
 }

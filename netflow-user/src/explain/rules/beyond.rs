@@ -8,6 +8,7 @@ use crate::explain::report::{Because, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
+use crate::model::feed::TOO_SLOW;
 use crate::model::{Proto, Time};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -102,7 +103,8 @@ fn was_looking(case: &Case<'_>, receiver: usize, a: &Attempt<'_>, sent: &Sight) 
 
 /// What a node did not keep, in words: then absence there is no proof. What it does not follow at all is no loss.
 fn losses(view: &View) -> Option<String> {
-    let of_story = |kind: &str| kind.starts_with("ring:") || kind.starts_with("flow-");
+    let of_story =
+        |kind: &str| kind.starts_with("ring:") || kind.starts_with("flow-") || kind == TOO_SLOW;
     let lost = view
         .lost
         .iter()

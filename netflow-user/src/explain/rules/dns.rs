@@ -8,14 +8,13 @@ use crate::explain::case::Case;
 use crate::explain::codes;
 use crate::explain::datagrams::DOMAIN;
 use crate::explain::evidence::Draft;
-use crate::explain::past::Past;
 use crate::explain::report::{Because, Found, Report, Saying};
 use crate::explain::view::View;
 use crate::flows::Connection;
 use crate::model::Time;
 use crate::model::answer::{Basis, Severity, Via};
 use crate::model::objects::Service;
-use crate::model::query::{Query, Target};
+use crate::model::query::{From, Query, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -135,12 +134,13 @@ fn queries(case: &Case<'_>, dns: &Service, look: impl FnOnce(&Case<'_>)) {
         port: Some(DOMAIN),
         ..case.query.clone()
     };
-    let mut past = Past::default();
-    past.learn(case.objects, &query);
+    let Some(past) = case.past.of_resolver(*vip) else {
+        return;
+    };
     look(&Case::new(
         &query,
         case.objects,
-        &past,
+        past,
         dns,
         case.views,
         case.identity,
@@ -185,7 +185,6 @@ fn add(case: &Case<'_>, queries: &Case<'_>, code: &'static str, found: Found, re
     );
     report.found.push(Found {
         code,
-        basis: Basis::Observed,
         severity,
         attempts: Vec::new(),
         clients: names,
@@ -195,13 +194,24 @@ fn add(case: &Case<'_>, queries: &Case<'_>, code: &'static str, found: Found, re
 }
 
 fn standing(case: &Case<'_>, client: IpAddr) -> Standing {
-    let dials = case.attempts.iter().any(|a| a.client() == client);
+    // Whatever port is asked about: who dials another one has the Service's address.
+    let to =
+        |c: &Connection| c.orig.src == client && case.addresses().any(|(ip, _)| ip == c.orig.dst);
+    let dials = case.attempts.iter().any(|a| a.client() == client)
+        || case.views.iter().flat_map(View::connections).any(to);
     // What a client sends shows on its own node alone.
     let is_seen = case.views.iter().any(|v| case.is_local(v, client));
-    match (&case.query.from, dials) {
-        (Some(_), false) if is_seen && !is_answered(case, client) => Standing::CutOff,
-        (Some(_), _) | (None, true) => Standing::Client,
-        (None, false) => Standing::Stranger,
+    // Of a namespace or a node not everybody is a client; where nobody dials the Service, that is what keeps them from it.
+    let named = matches!(
+        case.query.from,
+        Some(From::Pod(..) | From::Deploy(..) | From::Ip(_))
+    );
+    let asked = named || case.query.from.is_some() && case.attempts.is_empty();
+    match (asked, dials) {
+        (true, false) if is_seen && !is_answered(case, client) => Standing::CutOff,
+        (_, true) => Standing::Client,
+        (true, false) if named => Standing::Client,
+        (_, false) => Standing::Stranger,
     }
 }
 

@@ -85,11 +85,12 @@ fn saying(case: &Case<'_>, stale: &BTreeMap<&IpAddr, &Stale>, tail: &str) -> Say
     let each = each.join("; ");
     let service = full_name(case);
     let text = |(ip, s): (&&IpAddr, &&Stale)| {
-        let text = format!(
-            "EndpointSlice {} lists {ip} of {s}, unchanged for {} s and more",
-            s.slice,
-            BEHIND.as_secs()
-        );
+        let since = if is_from_files(case.objects) {
+            "as the objects given have it".to_owned()
+        } else {
+            format!("unchanged for {} s and more", BEHIND.as_secs())
+        };
+        let text = format!("EndpointSlice {} lists {ip} of {s}, {since}", s.slice);
         Draft::objects(format!("stale {ip}"), text)
     };
     let first = stale.values().next();
@@ -143,9 +144,25 @@ fn is_known(case: &Case<'_>) -> bool {
     let limited = |l: &Limit| l.kind == "Pod" && !l.namespaces.contains(namespace);
     let old = |kind: &str| matches!(kind, "" | "Pod" | "EndpointSlice");
     case.service.selector.is_some()
+        && (!is_from_files(objects) || has_own_pods(case))
         && objects.pods.iter().any(|p| p.namespace == *namespace)
         && !objects.limits.iter().any(limited)
         && !objects.away.iter().any(|a| old(&a.kind))
+}
+
+/// Files may hold some Pods of a namespace and not others.
+fn is_from_files(objects: &Objects) -> bool {
+    objects.source.starts_with("manifests")
+}
+
+/// Of the Service's own Pods one is among the objects at least: whoever chose them had these in mind.
+fn has_own_pods(case: &Case<'_>) -> bool {
+    let objects = case.objects;
+    let listed = objects
+        .slices_of(case.service)
+        .flat_map(|s| s.endpoints.iter().map(|e| (&s.namespace, e)))
+        .find_map(|(namespace, e)| objects.pod(namespace, e.pod.as_deref()?));
+    listed.is_some() || objects.pods.iter().any(|p| case.service.selects(p))
 }
 
 /// A node has the address in a Pod that no object stands for: it is the objects that are not complete.

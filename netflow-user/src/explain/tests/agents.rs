@@ -5,7 +5,7 @@ use super::story::*;
 use crate::model::Proto;
 use crate::model::answer::{Answer, Basis, Severity, Verdict};
 use crate::model::flow::Direction;
-use crate::model::objects::{Objects, Pod};
+use crate::model::objects::{Away, Objects, Pod};
 
 /// A Pod of a DaemonSet on a node's network.
 fn agent(set: &str, container: &str, node: &str, address: &str) -> Pod {
@@ -84,8 +84,14 @@ fn severity(answer: &Answer, code: &str) -> Option<Severity> {
 #[test]
 fn objects_alone_suspect_it() {
     for (code, objects, says) in cases() {
+        // That a node has none of a set may be meant.
+        let verdict = if says.starts_with("DaemonSet") {
+            Verdict::NotEnoughEvidence
+        } else {
+            Verdict::Suspected
+        };
         let answer = idle(objects);
-        assert_eq!((top(&answer), answer.verdict), (code, Verdict::Suspected));
+        assert_eq!((top(&answer), answer.verdict), (code, verdict));
         let cause = &answer.findings[0];
         assert_eq!(cause.basis, Basis::Objects);
         assert!(cause.summary.contains(says), "{}", cause.summary);
@@ -178,4 +184,35 @@ fn who_dials_pods_themselves_does_without_the_proxy() {
     s.syn(t, CLIENT_VETH, ms(10), 7, 3);
     let answer = explain(&[s.told(ms(8000))]);
     assert_ne!(answer.verdict, Verdict::Failing);
+}
+
+#[test]
+fn a_set_that_is_not_meant_for_a_node_is_not_missed_there() {
+    // Something else translates Services.
+    let mut replaced = gone("proxy");
+    let cilium = agent("cilium", "cilium-agent", "a", NODE_A);
+    replaced.pods.push(cilium);
+    // A set for nodes of another system.
+    let mut other = gone("proxy");
+    let system = |name: &str| [("kubernetes.io/os".to_owned(), name.to_owned())].into();
+    other.nodes[0].labels = system("linux");
+    other.nodes[1].labels = system("windows");
+    for objects in [replaced, other] {
+        let answer = idle(objects);
+        assert!(answer.findings.is_empty(), "{answer:#?}");
+    }
+}
+
+#[test]
+fn what_was_not_ready_when_the_watch_broke_may_be_by_now() {
+    for kind in ["", "Pod"] {
+        let mut o = not_ready("proxy");
+        o.away.push(Away {
+            kind: kind.into(),
+            since: ms(0),
+            why: "connection refused".into(),
+        });
+        let answer = idle(o);
+        assert_eq!(severity(&answer, "proxy-unhealthy"), None, "{answer:#?}");
+    }
 }

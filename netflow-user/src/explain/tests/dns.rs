@@ -322,3 +322,44 @@ fn the_resolvers_node_does_not_know_what_else_a_client_of_another_sends() {
     let answer = asked(s, Some(client()));
     assert!(critical(&answer).is_empty(), "{answer:#?}");
 }
+
+#[test]
+fn of_a_namespace_not_everybody_is_a_client() {
+    let namespace = || Some(From::Namespace("shop".into()));
+    // Nobody dials the Service, and this client resolves nothing: that may well be why.
+    let mut s = Story::new("a", with_dns(false), facts_a());
+    refused(&mut s, 5001, DNS);
+    let answer = asked(s, namespace());
+    assert_cause(&answer, "dns-no-endpoints", Verdict::Failing);
+    // Others of the namespace are served.
+    let mut s = Story::new("a", with_dns(false), facts_a());
+    s.served(4001, backend(), BACKEND_VETH, ms(30));
+    let q = tuple(Proto::UDP, BACKEND, 5001, DNS, 53);
+    s.flow(q, BACKEND_VETH, Direction::Ingress, ms(10), |_| {});
+    s.drop(q, NETNS, "NETFILTER_DROP", "nf_hook_slow", None, ms(10));
+    let answer = asked(s, namespace());
+    assert_eq!(answer.verdict, Verdict::Healthy, "{answer:#?}");
+}
+
+#[test]
+fn who_dials_another_port_has_the_address() {
+    let mut s = Story::new("a", with_dns(false), facts_a());
+    refused(&mut s, 5001, DNS);
+    s.served(4001, backend(), BACKEND_VETH, ms(30));
+    if let Input::Start(start) = &mut s.inputs[0] {
+        start.query.port = Some(9999);
+    }
+    let answer = asked(s, Some(client()));
+    assert_ne!(severity(&answer), Some(Severity::Critical), "{answer:#?}");
+}
+
+#[test]
+fn queries_are_judged_by_the_endpoints_of_their_time() {
+    let mut s = Story::new("a", with_dns(false), facts_a());
+    refused(&mut s, 5001, DNS);
+    let mut later = with_dns(true);
+    later.time = ms(3500);
+    s.inputs.push(Input::Objects(Box::new(later)));
+    let answer = asked(s, Some(client()));
+    assert_eq!(severity_of(&answer, "dns-timeout"), None, "{answer:#?}");
+}

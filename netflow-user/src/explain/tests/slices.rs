@@ -231,3 +231,17 @@ fn what_had_stood_on_top_before_it_was_told_need_not_stand_again() {
     assert!(explainer.settled());
     assert_eq!(top(&explainer.answer()), "endpointslice-stale");
 }
+
+#[test]
+fn files_that_hold_none_of_the_services_pods_do_not_say_that_they_are_gone() {
+    let mut chosen = managed();
+    chosen.source = "manifests: some.yaml".into();
+    chosen.pods.retain(|p| p.name == "client");
+    assert_eq!(top_of(chosen), "lost-beyond-node");
+    let mut whole = gone();
+    whole.source = "manifests: all.yaml".into();
+    let answer = explain(&[sent(whole).told(ms(8000))]);
+    assert_cause(&answer, "endpointslice-stale", Verdict::Failing);
+    let mut said = answer.evidence.iter();
+    assert!(said.any(|e| e.text.contains("as the objects given have it")));
+}
