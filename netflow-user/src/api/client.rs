@@ -19,6 +19,8 @@ use tonic::{Status, Streaming};
 
 /// How long an agent may take to answer at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// One that does not answer a ping for so long is gone.
+const PONG: Duration = Duration::from_secs(15);
 /// Messages on their way to whoever reads.
 const WAITING: usize = 64;
 
@@ -68,7 +70,11 @@ impl Agent {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let endpoint = Endpoint::try_from(address.to_string());
         let endpoint = endpoint.map_err(|e| broken(address, &e))?;
-        let endpoint = endpoint.connect_timeout(PATIENCE);
+        let endpoint = endpoint
+            .connect_timeout(PATIENCE)
+            .http2_keep_alive_interval(PATIENCE)
+            .keep_alive_timeout(PONG)
+            .keep_alive_while_idle(true);
         let channel = runtime.block_on(endpoint.connect());
         let channel = channel.map_err(|e| broken(address, &e))?;
         Ok(Agent {

@@ -3,7 +3,7 @@
 use super::v1::collect_response::What;
 use super::v1::evidence_server::{Evidence, EvidenceServer};
 use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
@@ -25,6 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 const WAITING: usize = 64;
 /// Bytes of a message: a client of gRPC takes none of over 4 MiB, unless told otherwise.
 const PIECE: usize = 1 << 18;
+/// A caller that is stopped answers no ping, and is given up.
+const PING: Duration = Duration::from_secs(10);
+const PONG: Duration = Duration::from_secs(20);
 /// Only root and its group may ask: whoever does sees who talks to whom in all namespaces.
 const SOCKET_MODE: u32 = 0o660;
 /// Others may see that there is an agent.
@@ -36,7 +39,7 @@ pub trait Desk: Send + Sync + 'static {
     fn collect(&self, query: &str, to: Told) -> Result<Arc<dyn Look>, Problem>;
 
     /// How things are.
-    fn status(&self) -> StatusResponse;
+    fn status(&self) -> Result<StatusResponse, Problem>;
 }
 
 /// A look that goes on.
@@ -100,6 +103,8 @@ pub enum ServeError {
 /// A socket that is answered at. Dropping it takes it away, and takes no more questions.
 pub struct Serving {
     path: PathBuf,
+    /// Held for as long as the socket is ours.
+    lock: File,
     /// Tells the thread by being dropped.
     _stop: oneshot::Sender<()>,
     ended: Receiver<()>,
@@ -121,7 +126,7 @@ impl Ending {
 impl Serving {
     /// Answers at `path`, from a thread of its own.
     pub fn start(path: &Path, desk: impl Desk) -> Result<Serving, ServeError> {
-        let listener = listen(path)?;
+        let (listener, lock) = listen(path)?;
         let failed = |why| ServeError::Io {
             path: path.to_path_buf(),
             why,
@@ -138,6 +143,8 @@ impl Serving {
                     return;
                 };
                 let served = Server::builder()
+                    .http2_keepalive_interval(Some(PING))
+                    .http2_keepalive_timeout(Some(PONG))
                     .add_service(EvidenceServer::new(desk))
                     .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
                         // Dropped or told: it is over.
@@ -150,6 +157,7 @@ impl Serving {
         begun.map_err(failed)?;
         Ok(Serving {
             path: path.to_path_buf(),
+            lock,
             _stop: stop,
             ended,
         })
@@ -163,13 +171,20 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // Gone already: nothing more to do.
+        // Gone already: nothing more to do. The lock goes last.
         let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(lock_of(&self.path));
+        let _ = self.lock.unlock();
     }
 }
 
-/// A socket there, after one that a killed agent left.
-fn listen(path: &Path) -> Result<UnixListener, ServeError> {
+/// Beside the socket: whoever has it locked owns the socket.
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
+/// A socket there, in place of one that a killed agent left. It gets its name once its rights are set.
+fn listen(path: &Path) -> Result<(UnixListener, File), ServeError> {
     let failed = |why| ServeError::Io {
         path: path.to_path_buf(),
         why,
@@ -179,20 +194,19 @@ fn listen(path: &Path) -> Result<UnixListener, ServeError> {
         directory.recursive(true).mode(DIRECTORY_MODE);
         directory.create(parent).map_err(failed)?;
     }
-    match fs::symlink_metadata(path) {
-        Ok(there) if !there.file_type().is_socket() => {
-            return Err(ServeError::NoSocket(path.to_path_buf()));
-        }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
-            return Err(ServeError::Taken(path.to_path_buf()));
-        }
-        Ok(_) => fs::remove_file(path).map_err(failed)?,
-        Err(_) => {}
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+        return Err(ServeError::NoSocket(path.to_path_buf()));
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    let lock = File::create(lock_of(path)).map_err(failed)?;
+    if lock.try_lock().is_err() || UnixStream::connect(path).is_ok() {
+        return Err(ServeError::Taken(path.to_path_buf()));
+    }
+    let own = path.with_extension(std::process::id().to_string());
+    let listener = UnixListener::bind(&own).map_err(failed)?;
+    fs::set_permissions(&own, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    fs::rename(&own, path).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    Ok((listener, lock))
 }
 
 struct Answers<D>(Arc<D>);
@@ -234,7 +248,10 @@ impl<D: Desk> Evidence for Answers<D> {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        Ok(Response::new(self.0.status()))
+        let status = self.0.status();
+        status
+            .map(Response::new)
+            .map_err(|p| Status::unavailable(p.message))
     }
 }
 

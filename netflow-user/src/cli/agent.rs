@@ -79,7 +79,11 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     });
     drop(hub);
     interrupts.detached();
-    ended.wait(until);
+    // Whoever still asks is told that it ends.
+    drop(orders);
+    if interrupts.count() < 2 {
+        ended.wait(until);
+    }
     served.and(drained)?;
     Ok(0)
 }

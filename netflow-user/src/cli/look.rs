@@ -32,9 +32,11 @@ impl Look<'_> {
         objects::check(self.target)?;
         match remote::agent(self.files, self.capture, output)? {
             Some(agent) => {
-                let query = self.timed(objects::query_of_agent(self.target, self.files)?);
+                let (query, place) = objects::query_of_agent(self.target, self.files, output)?;
+                let query = self.timed(query);
                 let request = remote::Request {
                     query: &query,
+                    context: place.cluster().0,
                     window: self.window,
                     record: self.capture.record.as_deref(),
                 };

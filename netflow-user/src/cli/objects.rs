@@ -48,14 +48,23 @@ pub fn query(target: &TargetArgs, files: &ObjectArgs) -> Result<(Query, Place), 
     Ok((query.ok_or_else(super::explain::no_target)?, place))
 }
 
-/// What an agent is asked: it has its own objects, but the namespace is the one of the user's context, if there is one.
-pub fn query_of_agent(target: &TargetArgs, files: &ObjectArgs) -> Result<Query, Failure> {
-    let place = match Place::of(files) {
-        Err(e) if e.code == NO_OBJECTS => Place::Files,
-        place => place?,
-    };
+/// What an agent is asked: it has its own objects. Of the user's kubeconfig, if there is one, the namespace is taken, and the
+/// context that commands are to name.
+pub fn query_of_agent(
+    target: &TargetArgs,
+    files: &ObjectArgs,
+    output: &Output,
+) -> Result<(Query, Place), Failure> {
+    let place = Place::of(files).unwrap_or_else(|e| {
+        if e.code != NO_OBJECTS {
+            output.notice(format_args!(
+                "{e}: the namespace is {FILES_NAMESPACE} where none is named"
+            ));
+        }
+        Place::Files
+    });
     let query = target.query(place.namespace())?;
-    query.ok_or_else(super::explain::no_target)
+    Ok((query.ok_or_else(super::explain::no_target)?, place))
 }
 
 /// Where objects are to come from.

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How often the observer looks though nothing is told.
 const PERIOD: Duration = Duration::from_millis(60);
-/// An agent tells the time at least every quarter of a second. One that says nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(10);
+/// An agent tells the time several times a second, unless it is reading its node, which may take long. Whether it lives at all
+/// the connection tells. One that says nothing for so long is given up.
+const SILENCE: Duration = Duration::from_mins(1);
 /// Inputs on their way.
 const WAITING: usize = 256;
 
@@ -29,6 +30,8 @@ pub struct Request<'a> {
     pub query: &'a Query,
     /// Longest look; `None` = until somebody ends it.
     pub window: Option<Duration>,
+    /// The asker's kube context; empty if there is none.
+    pub context: &'a str,
     /// A recording of what is told.
     pub record: Option<&'a Path>,
 }
@@ -68,11 +71,12 @@ pub fn run(
         .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
     // Nothing of ours is attached: a second signal may end it at once.
     interrupts.detached();
-    let recording = request.record.map(Writer::create).transpose()?;
-    let mut feed = Feed::new(explainer, recording, output);
     let query = serde_json::to_string(request.query).unwrap_or_default();
     let name = agent.address().to_string();
     let mut collecting = agent.collect(query)?;
+    // An agent that has nothing to tell costs no older recording.
+    let recording = request.record.map(Writer::create).transpose()?;
+    let mut feed = Feed::new(explainer, recording, output);
     let inputs = read(collecting.recording(), Path::new(&name))?;
     let mut closed = false;
     let mut ended = false;
@@ -82,8 +86,12 @@ pub fn run(
     let began = Instant::now();
     loop {
         match inputs.recv_timeout(PERIOD) {
-            Ok(input) => {
+            Ok(mut input) => {
                 told = Instant::now();
+                // Commands are for whoever reads the answer, who has a kubeconfig of their own.
+                if let Input::Start(start) = &mut input {
+                    request.context.clone_into(&mut start.context);
+                }
                 ended = matches!(input, Input::End { .. });
                 known |= matches!(input, Input::Node(_));
                 feed.catch_up(input);
@@ -107,7 +115,7 @@ pub fn run(
     feed.finish();
     if !ended {
         output.notice(format_args!(
-            "the agent at {name} ended before it had told all: what it told stands"
+            "the agent at {name} ended, or fell silent, before it had told all: what it told stands"
         ));
     }
     Ok(End::Closed)
@@ -134,7 +142,13 @@ fn read(
 impl From<AskError> for Failure {
     fn from(e: AskError) -> Failure {
         match e {
-            AskError::Problem(problem) => Failure::new("agent", problem.message, problem.hint),
+            AskError::Problem(problem) => {
+                // Those that programs know; an agent of another version may have more.
+                let known = ["no-services", "busy", "bad-query", "source-unreadable"];
+                let code = known.into_iter().find(|code| *code == problem.code);
+                Failure::new(code.unwrap_or("agent"), problem.message, problem.hint)
+            }
+
             AskError::NotAllowed(_) => Failure::new(
                 "agent-not-allowed",
                 e.to_string(),
@@ -148,7 +162,7 @@ impl From<AskError> for Failure {
             AskError::Broken { .. } | AskError::Io(_) => Failure::new(
                 "agent-unreachable",
                 e.to_string(),
-                "`netflow status` asks how it is; --standalone does without it",
+                "ask again; --standalone does without it",
             ),
         }
     }

@@ -20,7 +20,6 @@ use crate::model::recording::Writer;
 use crate::model::source::{ObjectSource, SourceError};
 use crate::node::netns;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -41,8 +40,15 @@ struct Shared {
     output: Output,
     since: Time,
     /// Asks each look for its end.
-    running: Mutex<Vec<Interrupts>>,
-    count: AtomicUsize,
+    running: Mutex<Running>,
+}
+
+/// The looks that go on.
+#[derive(Default)]
+struct Running {
+    looks: Vec<Interrupts>,
+    /// No more are begun.
+    closing: bool,
 }
 
 impl Looks {
@@ -60,20 +66,21 @@ impl Looks {
             output,
             since: now(),
             running: Mutex::default(),
-            count: AtomicUsize::new(0),
         }))
     }
 
-    /// Lets all that are going on tell the rest.
+    /// Lets all that are going on tell the rest, and begins no more.
     pub fn close(&self) {
-        for interrupts in self.0.running().iter() {
-            interrupts.raise();
+        let mut running = self.0.running();
+        running.closing = true;
+        for look in &running.looks {
+            look.close();
         }
     }
 
     /// How many are going on.
     pub fn count(&self) -> usize {
-        self.0.count.load(Ordering::SeqCst)
+        self.0.running().looks.len()
     }
 }
 
@@ -86,8 +93,8 @@ impl Desk for Looks {
         })?;
         let one = One::begin(&self.0).ok_or_else(|| Problem {
             code: "busy".into(),
-            message: format!("{LOOKS} others look through this agent"),
-            hint: "ask again when one of them has ended, or with --standalone".into(),
+            message: format!("the agent is ending, or {LOOKS} others look through it"),
+            hint: "ask again in a moment, or with --standalone".into(),
         })?;
         let interrupts = one.interrupts.clone();
         let begun = thread::Builder::new().name("look".into()).spawn(move || {
@@ -103,18 +110,20 @@ impl Desk for Looks {
         }
     }
 
-    fn status(&self) -> StatusResponse {
+    fn status(&self) -> Result<StatusResponse, Problem> {
         let shared = &self.0;
         let (_, objects) = shared.latest.get();
-        // An agent that is ending knows no more of its programs.
-        let health = ask(&shared.orders, Order::Health).unwrap_or_default();
-        status(&objects, health, shared.since)
+        let health = ask(&shared.orders, Order::Health).map_err(|e| problem(e.into()))?;
+        Ok(status(&objects, health, shared.since))
     }
 }
 
 impl Look for Interrupts {
     fn close(&self) {
-        self.raise();
+        // Once is enough, whoever else wants it: twice would be the door.
+        if self.count() == 0 {
+            self.raise();
+        }
     }
 
     fn abandon(&self) {
@@ -124,7 +133,7 @@ impl Look for Interrupts {
 }
 
 impl Shared {
-    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Interrupts>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,11 +149,10 @@ impl One {
     fn begin(shared: &Arc<Shared>) -> Option<One> {
         let interrupts = Interrupts::default();
         let mut running = shared.running();
-        if running.len() >= LOOKS {
+        if running.closing || running.looks.len() >= LOOKS {
             return None;
         }
-        running.push(interrupts.clone());
-        shared.count.store(running.len(), Ordering::SeqCst);
+        running.looks.push(interrupts.clone());
         drop(running);
         Some(One {
             shared: shared.clone(),
@@ -217,8 +225,7 @@ impl One {
 impl Drop for One {
     fn drop(&mut self) {
         let mut running = self.shared.running();
-        running.retain(|other| !other.is(&self.interrupts));
-        self.shared.count.store(running.len(), Ordering::SeqCst);
+        running.looks.retain(|other| !other.is(&self.interrupts));
     }
 }
 

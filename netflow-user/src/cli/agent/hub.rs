@@ -1,16 +1,18 @@
 //! The thread that owns the programs: what the kernel tells goes to everybody who looks at the moment.
 
-use super::seat::Seat;
+use super::seat::{Inputs, Seat};
 use crate::cli::live::{Surroundings, keep_pods};
 use crate::cli::output::Output;
 use crate::cluster::ask::{pods_of, this_node};
 use crate::kernel::Kernel;
 use crate::model::Input;
 use crate::model::capability::TierStatus;
+use crate::model::feed::TOO_SLOW;
 use crate::model::objects::Objects;
 use crate::model::source::{ObjectSource, RecordSource, SourceError};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,10 +23,9 @@ const PERIOD: Duration = Duration::from_millis(60);
 const MISSING_PERIOD: Duration = Duration::from_secs(1);
 /// How often, though all were there: a namespace may be made anew with the same address.
 const PODS_PERIOD: Duration = Duration::from_secs(30);
-/// Inputs that may wait for one who looks. Whoever is slower loses records, and is told.
+/// Inputs that may wait for one who looks, and records and flows in them. Whoever is slower loses records, and is told.
 const WAITING: usize = 4096;
-/// Kind of the records that somebody was too slow for.
-const TOO_SLOW: &str = "agent:too-slow";
+const MOST: usize = 1 << 16;
 
 /// What those who look, and those who ask how things are, want of this thread.
 pub enum Order {
@@ -79,6 +80,8 @@ impl Latest {
 /// One who looks.
 struct Taken {
     to: SyncSender<Input>,
+    /// Records and flows that wait.
+    waiting: Arc<AtomicUsize>,
     addresses: Vec<IpAddr>,
     lost: Since,
 }
@@ -111,10 +114,7 @@ impl Taken {
         if let Input::Lost { .. } = input {
             self.lost.untold = true;
         } else if self.try_send(input.clone()) {
-            self.lost.too_slow += match input {
-                Input::Records { records } => records.len() as u64,
-                _ => 1,
-            };
+            self.lost.too_slow += weight(input) as u64;
             self.lost.untold = true;
         }
         if self.lost.untold {
@@ -125,7 +125,28 @@ impl Taken {
 
     /// Whether there was no room for it. Who has left needs none.
     fn try_send(&self, input: Input) -> bool {
-        matches!(self.to.try_send(input), Err(TrySendError::Full(_)))
+        let weight = weight(&input);
+        // This thread alone adds.
+        if self.waiting.load(Ordering::Relaxed) + weight > MOST {
+            return true;
+        }
+        match self.to.try_send(input) {
+            Ok(()) => {
+                self.waiting.fetch_add(weight, Ordering::Relaxed);
+                false
+            }
+            Err(TrySendError::Full(_)) => true,
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+/// Records and flows in an input; one for what has none.
+pub(super) fn weight(input: &Input) -> usize {
+    match input {
+        Input::Records { records } => records.len(),
+        Input::Flows { flows, .. } => flows.len().max(1),
+        _ => 1,
     }
 }
 
@@ -238,12 +259,15 @@ impl<'a> Hub<'a> {
             too_slow: 0,
             untold: false,
         };
+        let waiting = Arc::default();
         let taken = Taken {
             to,
+            waiting: Arc::clone(&waiting),
             addresses: Vec::new(),
             lost,
         };
         self.seats.insert(id, taken);
+        let inputs = Inputs::new(inputs, waiting);
         Seat::new(id, inputs, self.orders.clone(), self.kernel.tiers())
     }
 
@@ -313,7 +337,6 @@ impl<'a> Hub<'a> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 mod tests {
     use super::*;
     use crate::model::Time;
@@ -337,10 +360,13 @@ mod tests {
         named.collect()
     }
 
-    fn seat(room: usize, before: &[(&str, u64)]) -> (Taken, Receiver<Input>) {
+    fn seat(room: usize, before: &[(&str, u64)]) -> (Taken, Inputs) {
         let (to, inputs) = sync_channel(room);
+        let waiting = Arc::default();
+        let inputs = Inputs::new(inputs, Arc::clone(&waiting));
         let taken = Taken {
             to,
+            waiting,
             addresses: Vec::new(),
             lost: Since {
                 before: lost(before),
@@ -356,9 +382,8 @@ mod tests {
         let (mut taken, inputs) = seat(8, &[("ring", 5)]);
         let now = lost(&[("ring", 5), ("flow-untold", 2)]);
         taken.tell(&Input::Lost { lost: now.clone() }, &now);
-        let told = inputs.try_recv().unwrap();
         let since = lost(&[("flow-untold", 2)]);
-        assert_eq!(told, Input::Lost { lost: since });
+        assert_eq!(inputs.take(), [Input::Lost { lost: since }]);
     }
 
     #[test]
@@ -368,14 +393,24 @@ mod tests {
             taken.tell(&records(count), &BTreeMap::new());
         }
         // The first two fitted; what is told of the rest has no room yet either.
-        let told: Vec<Input> = inputs.try_iter().collect();
-        assert_eq!(told, [records(1), records(2)]);
+        assert_eq!(inputs.take(), [records(1), records(2)]);
         taken.tell(&records(5), &BTreeMap::new());
-        let told: Vec<Input> = inputs.try_iter().collect();
         let missed = lost(&[(TOO_SLOW, 7)]);
-        assert_eq!(told, [records(5), Input::Lost { lost: missed }]);
+        assert_eq!(inputs.take(), [records(5), Input::Lost { lost: missed }]);
         // Once is enough.
         taken.tell(&records(6), &BTreeMap::new());
-        assert_eq!(inputs.try_iter().collect::<Vec<_>>(), [records(6)]);
+        assert_eq!(inputs.take(), [records(6)]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_what_is_in_it() {
+        let (mut taken, inputs) = seat(8, &[]);
+        for _ in 0..3 {
+            taken.tell(&records(MOST / 2), &BTreeMap::new());
+        }
+        assert_eq!(inputs.take().len(), 2);
+        taken.tell(&records(1), &BTreeMap::new());
+        let missed = lost(&[(TOO_SLOW, MOST as u64 / 2)]);
+        assert_eq!(inputs.take(), [records(1), Input::Lost { lost: missed }]);
     }
 }

@@ -1,17 +1,41 @@
 //! A look's place at the programs that an agent has loaded.
 
-use super::hub::Order;
+use super::hub::{Order, weight};
 use crate::cli::live::{Programs, Surroundings};
 use crate::model::Input;
 use crate::model::capability::TierStatus;
 use crate::model::source::{RecordSource, SourceError};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What the kernel told and was not taken yet.
+pub struct Inputs {
+    told: Receiver<Input>,
+    /// Records and flows among it.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Inputs {
+    /// What comes by way of `told`.
+    pub(super) fn new(told: Receiver<Input>, waiting: Arc<AtomicUsize>) -> Inputs {
+        Inputs { told, waiting }
+    }
+
+    /// All of it.
+    pub(super) fn take(&self) -> Vec<Input> {
+        let taken: Vec<Input> = self.told.try_iter().collect();
+        let weight = taken.iter().map(weight).sum();
+        self.waiting.fetch_sub(weight, Ordering::Relaxed);
+        taken
+    }
+}
 
 /// The place. Whoever drops it leaves.
 pub struct Seat {
     id: u64,
-    inputs: Receiver<Input>,
+    inputs: Inputs,
     orders: Sender<Order>,
     tiers: Vec<TierStatus>,
 }
@@ -20,7 +44,7 @@ impl Seat {
     /// Made by the thread that owns the programs.
     pub(super) fn new(
         id: u64,
-        inputs: Receiver<Input>,
+        inputs: Inputs,
         orders: Sender<Order>,
         tiers: Vec<TierStatus>,
     ) -> Seat {
@@ -60,7 +84,7 @@ pub fn ask<T>(
 
 impl RecordSource for Seat {
     fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
-        Ok(self.inputs.try_iter().collect())
+        Ok(self.inputs.take())
     }
 
     fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
