@@ -9,6 +9,7 @@ use crate::traffic::Outcome;
 use crate::world::{Programmed, World};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::NodeCondition;
+use netflow_user::model::answer::Verdict;
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &ProxyUnhealthy {
@@ -39,6 +40,18 @@ pub(super) const ALL: &[&dyn Fault] = &[
         state: State::Unset,
     },
 ];
+
+/// Nobody uses the Service: what an agent says of itself is suspected, that there is none may be meant.
+fn unused(code: &'static str, state: State) -> Expect {
+    match state {
+        State::Gone => Expect {
+            verdicts: vec![Verdict::NotEnoughEvidence],
+            info: Some(code),
+            ..Expect::healthy()
+        },
+        State::NotReady | State::Unset => idle(code),
+    }
+}
 
 /// What is wrong on the client's node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +131,7 @@ impl Fault for ProxyUnhealthy {
         match (at.vantage, at.form) {
             (Vantage::Backend, _) if self.works => Expect::unharmed(),
             (Vantage::Backend, _) => Expect::not_from_here(),
-            (_, Form::Idle) => idle("proxy-unhealthy"),
+            (_, Form::Idle) => unused("proxy-unhealthy", self.state),
             _ if self.works => also(Expect::healthy()),
             _ => also(Expect::code("vip-not-translated", &["flow", "drop"])),
         }
@@ -172,7 +185,7 @@ impl Fault for CniUnhealthy {
     fn expect(&self, at: At) -> Expect {
         match (at.vantage, at.form) {
             (Vantage::Backend, _) => Expect::unharmed(),
-            (_, Form::Idle) => idle("cni-unhealthy"),
+            (_, Form::Idle) => unused("cni-unhealthy", self.state),
             _ => Expect {
                 info: Some("cni-unhealthy"),
                 ..Expect::healthy()

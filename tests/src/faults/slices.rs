@@ -7,12 +7,12 @@ use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::World;
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Pod, PodIP};
+use k8s_openapi::api::core::v1::{Pod, PodIP, PodStatus};
 
 pub(super) const ALL: &[&dyn Fault] = &[
     &Stale {
         name: "endpointslice-stale",
-        breaks: "the Service's Pods are gone, and its slices were never written anew",
+        breaks: "the Service's Pods are gone, their successors wait, and its slices were never written anew",
         fate: Fate::Gone,
     },
     &Stale {
@@ -62,7 +62,12 @@ impl Fault for Stale {
         }
         match self.fate {
             Fate::Moved => move_pods(plan, world)?,
-            _ => remove_pods(plan, world),
+            Fate::ByHand => remove_pods(plan, world),
+            Fate::Gone | Fate::Reused => {
+                let successor = successor(plan, world)?;
+                remove_pods(plan, world);
+                world.objects.pods.push(successor);
+            }
         }
         if self.fate == Fate::ByHand {
             for slice in &mut world.objects.slices {
@@ -104,6 +109,18 @@ impl Fault for Stale {
             _ => vec![plan.backends[0].name.clone()],
         }
     }
+}
+
+/// What a Deployment makes in place of a Pod that is gone; no node has taken it yet.
+fn successor(plan: &Plan, world: &mut World) -> Result<Pod> {
+    let mut pod = world.objects.pod_mut(&plan.backends[0])?.clone();
+    pod.metadata.name = Some(format!("{}-next", plan.backends[0].name));
+    pod.spec.as_mut().context("no spec")?.node_name = None;
+    pod.status = Some(PodStatus {
+        phase: Some("Pending".to_owned()),
+        ..PodStatus::default()
+    });
+    Ok(pod)
 }
 
 /// The Pods' objects go; who writes slices does not notice.
