@@ -185,6 +185,8 @@ fn add(case: &Case<'_>, queries: &Case<'_>, code: &'static str, found: Found, re
     );
     report.found.push(Found {
         code,
+        // That queries fail is seen, whatever is only concluded of why.
+        basis: Basis::Observed,
         severity,
         attempts: Vec::new(),
         clients: names,
