@@ -32,7 +32,7 @@ const OBJECT_LICENCE: &str = "Dual MIT/GPL";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that may be there in more than one version, and why.
-const DUPLICATES: [(&str, &str); 6] = [
+const DUPLICATES: [(&str, &str); 9] = [
     ("base64", "serde-saphyr is ahead of kube"),
     (
         "bit-vec",
@@ -40,13 +40,25 @@ const DUPLICATES: [(&str, &str); 6] = [
     ),
     ("derive_more", "netlink-packet-netfilter still uses 0.99"),
     (
+        "foldhash",
+        "hashbrown 0.15, of petgraph, with which prost-build orders messages, uses 0.1",
+    ),
+    (
         "getrandom",
         "ring stays with 0.2, and ahash, of jsonschema, which only tests use, with 0.3",
     ),
     ("hashbrown", "kube-runtime has not moved to 0.17"),
     (
+        "prettyplease",
+        "tonic-build is behind prost-build; none is in a binary",
+    ),
+    (
         "syn",
         "procedural macros are moving from 2 to 3; none is in a binary",
+    ),
+    (
+        "unicode-width",
+        "miette, with which protox words its errors, stays with 0.1",
     ),
 ];
 
