@@ -11,11 +11,10 @@ use netflow_user::model::{Proto, Time, Tuple};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 const EXPLAIN: &str = include_str!("../../docs/schema/explain.v1.json");
 const ERROR: &str = include_str!("../../docs/schema/error.v1.json");
@@ -408,18 +407,16 @@ impl Agent {
             unshare(CloneFlags::CLONE_NEWNET).context("these tests need root")?;
             let mut agent = Command::new(env!("CARGO_BIN_EXE_netflow"));
             agent.args(["agent", "--manifests", objects, "--socket", socket]);
+            agent.stderr(Stdio::piped());
             agent.spawn().context("netflow agent")
         };
         let spawned = thread::scope(|scope| scope.spawn(spawn).join());
         let mut agent = Agent(spawned.map_err(|_| anyhow!("the thread panicked"))??);
-        let end = Instant::now() + Duration::from_secs(20);
-        while UnixStream::connect(socket).is_err() {
-            if let Some(status) = agent.0.try_wait()? {
-                bail!("the agent ended: {status}");
-            }
-            ensure!(Instant::now() < end, "the agent does not answer");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let stderr = agent.0.stderr.take().context("no stderr")?;
+        let said = BufReader::new(stderr).lines().map_while(Result::ok);
+        // It says so once it can be asked; one that ends says no more.
+        let ready = said.into_iter().any(|line| line.contains("answers at"));
+        ensure!(ready, "the agent ended");
         Ok(agent)
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::lab::Lab;
 use crate::netflow::binary;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs::{self, File};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,12 @@ use std::time::{Duration, Instant};
 pub struct Agent {
     child: Child,
     socket: PathBuf,
-    log: PathBuf,
+    /// What it says on stderr, line by line; it ends with the process.
+    said: Receiver<String>,
 }
+
+/// What it says once it can be asked.
+const READY: &str = "answers at";
 
 /// `netflow agent` on a node, answering at `socket`.
 pub fn command(lab: &Lab, node: usize, socket: &Path) -> Result<Command> {
@@ -36,48 +40,50 @@ impl Agent {
     /// Starts one, and waits until it answers.
     pub fn start(lab: &Lab, node: usize, limit: Duration) -> Result<Agent> {
         let socket = lab.dir().join(format!("node-{node}.sock"));
-        let log = lab.dir().join(format!("node-{node}.log"));
         let mut command = command(lab, node, &socket)?;
-        let child = command
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
+            .stderr(Stdio::piped())
             .spawn()
             .context("starting an agent")?;
-        let mut agent = Agent { child, socket, log };
-        agent.wait_answering(limit)?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        let (to, said) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Whoever listens no more has the agent killed.
+                let _ = to.send(line);
+            }
+        });
+        let agent = Agent {
+            child,
+            socket,
+            said,
+        };
+        agent.wait(limit, |line| line.contains(READY))?;
         Ok(agent)
     }
 
-    fn wait_answering(&mut self, limit: Duration) -> Result<()> {
+    /// Waits for a line.
+    fn wait(&self, limit: Duration, is_it: impl Fn(&str) -> bool) -> Result<()> {
         let end = Instant::now() + limit;
-        while UnixStream::connect(&self.socket).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the agent ended with {status}: {}", self.said());
+        let mut before = Vec::new();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.said.recv_timeout(left) {
+                Ok(line) if is_it(&line) => return Ok(()),
+                Ok(line) => before.push(line),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the agent is not ready within {limit:?}: {before:?}")
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("the agent ended: {before:?}"),
             }
-            ensure!(
-                Instant::now() < end,
-                "no agent within {limit:?}: {}",
-                self.said()
-            );
-            thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Where it answers.
     pub fn socket(&self) -> &Path {
         &self.socket
-    }
-
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it said on stderr so far.
-    pub fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Asks it to end, and waits until it has.
@@ -87,15 +93,16 @@ impl Agent {
             Signal::SIGTERM,
         )?;
         let end = Instant::now() + limit;
+        // Its stderr closes as it ends.
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
+            let left = end.saturating_duration_since(Instant::now());
+            match self.said.recv_timeout(left) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.child.wait()?),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the agent did not end within {limit:?}")
+                }
             }
-            ensure!(
-                Instant::now() < end,
-                "the agent did not end within {limit:?}"
-            );
-            thread::sleep(Duration::from_millis(5));
         }
     }
 
