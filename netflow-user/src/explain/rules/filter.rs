@@ -531,6 +531,19 @@ fn owner_of(f: &Filtered<'_>) -> String {
 /// A filter dropped it and no NetworkPolicy explains that. Where netfilter did and no rule that could is there, that it was
 /// a filter is a conclusion.
 pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
+    // The kernel is asked for the rules, and for the hook where only they know it, from the first drop on, and an attempt may
+    // end with that one: what dropped others like it at the same place dropped it, too.
+    let known = case
+        .attempts
+        .iter()
+        .filter_map(|a| filtered(a).filter(|f| culprit(a, f).is_filter()));
+    let at_any_hook = |f: &Filtered<'_>| Spot {
+        hook: None,
+        ..Spot::of(f)
+    };
+    let filtering: BTreeSet<Spot> = known
+        .flat_map(|f| [Spot::of(&f), at_any_hook(&f)])
+        .collect();
     for (by_filter, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
         report.explain(
             case,
@@ -538,7 +551,7 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
             basis,
             |a| {
                 let f = filtered(a)?;
-                if culprit(a, &f).is_filter() != by_filter {
+                if (culprit(a, &f).is_filter() || filtering.contains(&Spot::of(&f))) != by_filter {
                     return None;
                 }
                 Some(Because {
@@ -552,8 +565,10 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
 }
 
 fn filter_saying(case: &Case<'_>, of: &[&Attempt<'_>], does: &str) -> Saying {
-    let seen = of.iter().find_map(|a| Some((*a, filtered(a)?)));
-    let Some((a, f)) = seen else {
+    let seen = || of.iter().filter_map(|a| Some((*a, filtered(a)?)));
+    // One of which it is known, before others like it.
+    let known = seen().find(|(a, f)| culprit(a, f).is_filter());
+    let Some((a, f)) = known.or_else(|| seen().next()) else {
         return Saying::new("");
     };
     let hook = f

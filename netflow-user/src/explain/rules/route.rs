@@ -367,14 +367,16 @@ impl<'a> Reports<'a> {
                 );
                 let kind = format!("icmp {kind}/{code} {router}");
                 let draft = case.event(part, event, &kind, text);
-                let sent = a.sent_on(part);
+                // Of a tunnel's packets `part` is the tunnel's: the attempt's own went into the device.
+                let out =
+                    out_of(case, a).or_else(|| Some((part.view, a.sent_on(part)?.key.ifindex)));
                 said.push(Said {
                     ends,
                     router,
                     to,
                     whole: is_no_route(icmp, to.is_ipv6()),
                     node: case.placed_on(a.translated().dst, a.began()),
-                    out: sent.map(|s| (part.view, s.key.ifindex)),
+                    out,
                     draft,
                 });
             }

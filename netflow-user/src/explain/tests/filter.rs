@@ -5,7 +5,7 @@ use super::story::*;
 use crate::model::answer::{Answer, Basis, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{FirewallRule, NodeFacts};
-use crate::model::record::{Event, IcmpError};
+use crate::model::record::{Event, IcmpError, NfHook, Rules};
 use crate::model::{Input, Proto, Time};
 use std::sync::Arc;
 
@@ -67,6 +67,32 @@ fn without_a_rule_that_could_none_is_asserted() {
             finding.summary
         );
     }
+}
+
+/// Two attempts of which the same chain drops one packet each; the kernel tells its rules from the second drop on.
+#[test]
+fn the_drop_before_the_rules_were_asked_for_is_that_of_the_others() {
+    let mut s = Story::new("a", objects(&[BACKEND]), facts_a());
+    for (sport, at, told) in [(4001, 10, false), (4002, 30, true)] {
+        let r = reply(sport, backend());
+        s.syn(vip(sport), CLIENT_VETH, ms(at), 7, 1);
+        let ct = s.nat(vip(sport), r, ms(at));
+        let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+        s.drop(r.inverse(), NETNS, reason, place, Some(ct), ms(at));
+        if told {
+            let table = "filter".into();
+            s.dropped_by(NfHook::Forward, Rules::Iptables { table });
+        }
+    }
+    let answer = explain(&[s.told(ms(3000))]);
+    assert_cause(&answer, "firewall-drop", Verdict::Failing);
+    let finding = &answer.findings[0];
+    assert_eq!(finding.affected.attempts, 2);
+    assert!(
+        finding.summary.contains("iptables table filter"),
+        "{}",
+        finding.summary
+    );
 }
 
 #[test]

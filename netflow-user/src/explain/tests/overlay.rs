@@ -4,7 +4,9 @@ use super::codes::{assert_cause, remote, reply, top, vip};
 use super::story::*;
 use crate::model::answer::{Answer, Evidence, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
-use crate::model::node::{Link, Neighbor, NodeFacts, Tunnel, TunnelPeer, WireguardPeer};
+use crate::model::node::{
+    Link, Neighbor, NodeFacts, RouteLookup, Tunnel, TunnelPeer, WireguardPeer,
+};
 use crate::model::record::{Event, IcmpError, Segment};
 use crate::model::{Input, Proto, Tuple};
 use std::net::SocketAddr;
@@ -142,6 +144,33 @@ fn what_a_router_says_of_a_tunnels_packets_holds_for_what_they_carry() {
     assert_cause(&before, "overlay-peer-lost", Verdict::Failing);
     let other = refused_beside_the_tunnel(outer(LOCAL, "198.51.100.9", 50_001), 30);
     assert_cause(&other, "overlay-peer-lost", Verdict::Failing);
+}
+
+#[test]
+fn what_a_router_says_of_a_tunnels_packets_holds_for_all_that_it_carries() {
+    let beside = "10.9.2.8";
+    let mut all = objects(&[REMOTE, beside]);
+    all.slices[0].endpoints[1].node = Some("b".into());
+    let mut facts = tunnelled(1450);
+    facts.lookups.push(RouteLookup {
+        dst: ip(beside),
+        ..facts.lookups[0].clone()
+    });
+    let mut s = Story::new("a", all, facts);
+    let sent = outer(LOCAL, PEER, 50_001);
+    s.flow(sent, UPLINK, Direction::Egress, ms(11), |f| {
+        f.last = ms(3000)
+    });
+    syn_through_tunnel(&mut s, 4001);
+    s.unreachable("198.51.100.254", sent, 0, 0, ms(30));
+    // Its errors are limited in rate: of another endpoint it says nothing.
+    let (o, r) = (vip(4002), reply(4002, SocketAddr::new(ip(beside), 8080)));
+    s.syn(o, CLIENT_VETH, ms(100), 7, 3);
+    s.nat(o, r, ms(100));
+    s.syn_at(r.inverse(), DEVICE, Direction::Egress, ms(100), 7, 3);
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_cause(&answer, "no-route", Verdict::Failing);
+    assert_eq!(answer.findings[0].affected.attempts, 2, "{answer:#?}");
 }
 
 /// The same through a tunnel without a port of its own.

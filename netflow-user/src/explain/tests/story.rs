@@ -14,7 +14,9 @@ use crate::model::objects::{
     SlicePort, TargetPort,
 };
 use crate::model::query::{Query, Target};
-use crate::model::record::{Drop, Event, IcmpError, IpvsMethod, NfHook, Record, Segment};
+use crate::model::record::{
+    Drop, Event, IcmpError, IpvsMethod, NfHook, Record, Rules, Segment, Verdict,
+};
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -393,6 +395,20 @@ impl Story {
             },
         );
         ct
+    }
+
+    /// Whose verdict the last drop was.
+    pub fn dropped_by(&mut self, hook: NfHook, rules: Rules) {
+        if let Some(Event::Drop(drop)) = self.records.last_mut().map(|r| &mut r.event) {
+            drop.hook = Some(hook);
+            drop.verdict = Some(Verdict {
+                family: None,
+                input: 0,
+                output: 0,
+                rules: Some(rules),
+                reject: None,
+            });
+        }
     }
 
     /// It waited for a neighbour that never answered.
