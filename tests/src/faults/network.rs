@@ -70,14 +70,17 @@ const SMALL: u32 = 100;
 
 /// Who sends what is too big, and so sees that it is never acknowledged, finds this: the other end only waits.
 fn stalls(at: At, sender: Vantage, found: Expect) -> Expect {
-    if at.vantage == sender || at.vantage == Vantage::Together {
-        // What was open before netflow looked counts as answered until its data is seen to hang.
-        return match at.form {
-            Form::Retrying => found.or_degraded(),
-            _ => found,
-        };
+    let expect = if at.vantage == sender || at.vantage == Vantage::Together {
+        found
+    } else {
+        Expect::not_from_here()
+    };
+    match at.form {
+        // What was open before netflow looked counts as answered until its data is seen to hang. At the other end it hangs where
+        // its last segment is small enough to come through.
+        Form::Retrying => expect.or_degraded(),
+        _ => expect,
     }
-    Expect::not_from_here()
 }
 
 fn blackhole(at: At, sender: Vantage) -> Expect {

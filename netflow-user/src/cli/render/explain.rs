@@ -80,16 +80,31 @@ fn source(page: &mut Page, answer: &Answer, namespace: &str) {
 fn verdict(page: &mut Page, answer: &Answer) {
     let (word, style) = words::verdict(answer.verdict);
     let lead = format!("{word}  ");
-    let cause = match answer.verdict {
-        Verdict::Healthy | Verdict::NotEnoughEvidence => None,
-        _ => answer.findings.first(),
-    };
-    let Some(cause) = cause else {
+    let Some(cause) = cause(answer) else {
         page.hang(&lead, style, &no_cause(answer), STRONG);
         return;
     };
     page.hang(&lead, style, &cause.summary, STRONG);
     page.paragraph(lead.chars().count(), &facts(answer, cause), FAINT);
+}
+
+/// The finding that the verdict rests on. One that is not critical breaks nothing.
+fn cause(answer: &Answer) -> Option<&Finding> {
+    match answer.verdict {
+        Verdict::Healthy | Verdict::NotEnoughEvidence => None,
+        Verdict::Failing | Verdict::Degraded | Verdict::Suspected => {
+            let first = answer.findings.first();
+            first.filter(|f| f.severity == Severity::Critical)
+        }
+    }
+}
+
+/// The finding whose evidence and steps are shown: the cause; without one, the first of those that are only told beside.
+fn shown(answer: &Answer) -> Option<&Finding> {
+    cause(answer).or_else(|| {
+        let fails = matches!(answer.verdict, Verdict::Failing | Verdict::Degraded);
+        answer.findings.first().filter(|_| !fails)
+    })
 }
 
 /// Code, basis, hop, extent and end of a finding.
@@ -120,6 +135,13 @@ fn no_cause(answer: &Answer) -> String {
     };
     let ((ok, all), (pod_ok, pod_all)) = (sum(false), sum(true));
     match answer.verdict {
+        Verdict::Failing | Verdict::Degraded => {
+            let failed: u64 = answer.paths.iter().map(|p| p.outcomes.failed()).sum();
+            format!(
+                "{failed} of {} failed, and nothing that was seen says why.",
+                words::count(all + pod_all, "attempt")
+            )
+        }
         Verdict::NotEnoughEvidence if all + pod_all == 0 => {
             "No attempt to reach this Service was seen on the nodes asked, so nothing is proved either way.".into()
         }
@@ -168,7 +190,7 @@ fn service(page: &mut Page, answer: &Answer) {
 
 /// Evidence of the cause; all of it where there is room.
 fn cited(page: &mut Page, answer: &Answer, layout: Layout) {
-    let ids = answer.findings.first().map_or(&[][..], |f| &f.evidence);
+    let ids = shown(answer).map_or(&[][..], |f| &f.evidence);
     let shown: Vec<_> = answer
         .evidence
         .iter()
@@ -205,10 +227,7 @@ fn folded<'a>(shown: &[&'a Evidence], wide: bool) -> Vec<(&'a Evidence, Vec<&'a 
 /// The other findings.
 fn also(page: &mut Page, answer: &Answer) {
     // A verdict without a cause has shown none of them yet.
-    let told = usize::from(!matches!(
-        answer.verdict,
-        Verdict::Healthy | Verdict::NotEnoughEvidence
-    ));
+    let told = usize::from(cause(answer).is_some());
     let others = answer.findings.get(told..).unwrap_or_default();
     if !others.is_empty() {
         page.heading("Also");
@@ -221,7 +240,7 @@ fn also(page: &mut Page, answer: &Answer) {
 }
 
 fn steps(page: &mut Page, answer: &Answer, namespace: &str) {
-    if let Some(cause) = answer.findings.first() {
+    if let Some(cause) = shown(answer) {
         if !cause.check.is_empty() {
             page.heading("Check by hand");
         }
@@ -244,7 +263,7 @@ fn steps(page: &mut Page, answer: &Answer, namespace: &str) {
             page.paragraph(0, &text, FAINT);
         }
     }
-    if answer.verdict == Verdict::NotEnoughEvidence {
+    if cause(answer).is_none() && answer.verdict != Verdict::Healthy {
         page.heading("What to do");
         step(
             page,

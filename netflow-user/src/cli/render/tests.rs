@@ -5,7 +5,7 @@
 use super::samples::{healthy, mismatch, silent};
 use super::*;
 use crate::explain::codes;
-use crate::model::answer::Answer;
+use crate::model::answer::{Answer, Severity};
 use std::fs;
 use std::path::Path as File;
 
@@ -56,6 +56,19 @@ fn a_healthy_service() {
 #[test]
 fn silence_says_what_to_run() {
     compare("silent-80", &at_width(&silent(), 80, false), 80);
+}
+
+#[test]
+fn what_breaks_nothing_is_not_told_as_the_cause() {
+    let mut answer = mismatch();
+    let info = &mut answer.findings[0];
+    info.severity = Severity::Info;
+    info.summary = "Only told beside".into();
+    let text = at_width(&answer, 80, false);
+    let (head, also) = text.split_once("Also").unwrap();
+    assert!(head.contains("nothing that was seen says"), "{text}");
+    assert!(!head.contains("Only told beside") && also.contains("Only told beside"));
+    assert!(also.contains("Ask again while a client tries"), "{text}");
 }
 
 #[test]

@@ -43,7 +43,9 @@ pub fn blackhole(case: &Case<'_>, report: &mut Report) {
             let evidence = vanishes(case, a, &small).or_else(|| {
                 // Of another that hangs the same way, only what is small may have been sent again so far.
                 let big = stall.sight.stats.max_packet > always_fits(a.orig.dst.is_ipv6());
-                let same = big && proved.contains(&way(case, a, stall.forward));
+                let same = big
+                    && !arrived(case, a, &stall)
+                    && proved.contains(&way(case, a, stall.forward));
                 (same && told(a, &stall).is_empty()).then(|| vec![stall_draft(case, &stall)])
             })?;
             Some(Because { key: if stall.forward { "requests" } else { "replies" }.to_owned(), evidence })
@@ -84,12 +86,25 @@ fn vanishes(case: &Case<'_>, a: &Attempt<'_>, small: &Small) -> Option<Vec<Draft
     let size = stall.size();
     let bigger_passed = size < stall.sight.stats.max_packet && !stall.passed_nothing();
     let big = size > always_fits(a.orig.dst.is_ipv6()) && !bigger_passed;
-    if !big || !told(a, &stall).is_empty() {
+    if !big || arrived(case, a, &stall) || !told(a, &stall).is_empty() {
         return None;
     }
     let mut evidence = vec![stall_draft(case, &stall), small.passes(case, a, &stall)?];
     evidence.extend(too_big_drops(case, a));
     Some(evidence)
+}
+
+/// It was seen on the receiver's node, which is not the sender's: it did not vanish between them. That it is not acknowledged
+/// shows no more than that something before it never came.
+fn arrived(case: &Case<'_>, a: &Attempt<'_>, stall: &Stall<'_>) -> bool {
+    let ends = (a.client(), a.translated().dst);
+    let (from, to) = if stall.forward {
+        ends
+    } else {
+        (ends.1, ends.0)
+    };
+    let node = stall.part.node;
+    case.is_local(node, to) && !case.is_local(node, from)
 }
 
 /// Client, backend's node (or the backend, where that is not known), and whether requests go that way.

@@ -575,3 +575,38 @@ fn a_network_that_a_router_does_not_know_holds_the_endpoints_beside_too() {
         assert_eq!(attempts, Some(known), "{answer:#?}");
     }
 }
+
+#[test]
+fn what_reached_the_receivers_node_did_not_vanish_for_its_size() {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    let (o, r) = (vip(4001), reply(4001, remote()));
+    // It ran before netflow looked. Of a long answer the end came, which was small enough, and nothing before it.
+    for (tuple, ifindex, dir) in [
+        (r, UPLINK, Direction::Ingress),
+        (o.inverse(), CLIENT_VETH, Direction::Egress),
+    ] {
+        s.flow(tuple, ifindex, dir, ms(10), |f| {
+            f.flags = TcpFlags(24);
+            f.data = Some(ms(20));
+            f.isn = 1000;
+            f.seq_end = 63_465;
+            f.max_packet = 1_400;
+            f.last = ms(20);
+        });
+    }
+    for (tuple, ifindex, dir) in [
+        (o, CLIENT_VETH, Direction::Ingress),
+        (r.inverse(), UPLINK, Direction::Egress),
+    ] {
+        s.flow(tuple, ifindex, dir, ms(3000), |f| {
+            f.flags = TcpFlags(16);
+            f.ack = 1001;
+            f.last = ms(3000);
+        });
+    }
+    s.nat(o, r, ms(10));
+    s.served(4002, remote(), UPLINK, ms(900));
+    let answer = explain(&[s.told(ms(4000))]);
+    assert_eq!(answer.verdict, Verdict::Degraded);
+    assert_eq!(codes(&answer), Vec::<&str>::new(), "{answer:#?}");
+}
