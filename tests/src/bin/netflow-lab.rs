@@ -101,7 +101,7 @@ enum Action {
         /// Draws every lab.
         #[arg(long)]
         seed: Option<u64>,
-        /// Labs side by side [default: two for each CPU, since much of a scenario is waiting].
+        /// Labs side by side [default: three for each CPU, since most of a scenario is waiting].
         #[arg(long)]
         jobs: Option<usize>,
     },
@@ -221,7 +221,7 @@ fn run(action: Action) -> Result<ExitCode> {
                 None if few => Which::Few,
                 None => Which::Pairwise,
             };
-            let jobs = jobs.map_or_else(two_for_each_cpu, Ok)?;
+            let jobs = jobs.map_or_else(three_for_each_cpu, Ok)?;
             let passed = scenarios(&which, seed, jobs);
             return Ok(ExitCode::from(u8::from(!passed)));
         }
@@ -338,9 +338,9 @@ fn scenarios(which: &Which, seed: Option<u64>, jobs: usize) -> bool {
     bad == 0
 }
 
-fn two_for_each_cpu() -> Result<usize> {
+fn three_for_each_cpu() -> Result<usize> {
     let cpus = thread::available_parallelism().context("how many CPUs there are")?;
-    Ok(2 * cpus.get())
+    Ok(3 * cpus.get())
 }
 
 /// Of so many scenarios one may be late for what runs beside it; when more are, netflow is slow.

@@ -159,7 +159,7 @@ fn what_a_router_says_of_a_tunnels_packets_holds_for_all_that_it_carries() {
     let mut s = Story::new("a", all, facts);
     let sent = outer(LOCAL, PEER, 50_001);
     s.flow(sent, UPLINK, Direction::Egress, ms(11), |f| {
-        f.last = ms(3000)
+        f.last = ms(3000);
     });
     syn_through_tunnel(&mut s, 4001);
     s.unreachable("198.51.100.254", sent, 0, 0, ms(30));
