@@ -4,6 +4,9 @@
 //! rust-src by `-Z build-std`, which a stable cargo takes when `RUSTC_BOOTSTRAP=1`. Only the nested cargo sees
 //! that variable.
 
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
@@ -59,7 +62,35 @@ fn build() -> Result<(), String> {
         }],
         aya_build::Toolchain::Custom(&toolchain),
     )
-    .map_err(|e| format!("{e:#}").replace('\n', " "))
+    .map_err(|e| format!("{e:#}").replace('\n', " "))?;
+    if skip {
+        return Ok(());
+    }
+    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    let object = Path::new(&out).join("netflow");
+    strip(&object).map_err(|e| format!("{}: {e}", object.display()))
+}
+
+/// Takes DWARF out of the object, from which the linker made BTF: the kernel reads that alone, and the rest would be most of the
+/// object, with the directories of who built it.
+fn strip(file: &Path) -> Result<(), Box<dyn Error>> {
+    let content = fs::read(file)?;
+    let mut object = Builder::read(&*content)?;
+    for section in &mut object.sections {
+        let relocated = section.name.strip_prefix(b".rel".as_slice());
+        section.delete = relocated.unwrap_or(&section.name).starts_with(b".debug_");
+    }
+    object.delete_orphans();
+    // LLVM keeps names of sections and of symbols in one table, which is written as the symbols' here.
+    let names = object.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    fs::write(file, stripped)?;
+    Ok(())
 }
 
 /// Puts the commit into the binary, where there is a checkout to ask.
