@@ -6,6 +6,7 @@ mod page;
 mod programs;
 
 use crate::build_ebpf::Output;
+use crate::image;
 use crate::lab;
 use crate::process;
 use crate::root::{self, Root};
@@ -128,7 +129,11 @@ fn join() -> Result<Process> {
 fn live() -> Result<Process> {
     let root = lab::need()?;
     setup::ensure(setup::For::Lab)?;
-    Ok(root.command(&lab::build_released("netflow-bench")?))
+    setup::ensure(setup::For::Shipping)?;
+    let shipped = image::shipped()?;
+    let mut bench = root.command(&lab::build_released("netflow-bench")?);
+    bench.env("NETFLOW_SHIPPED", shipped);
+    Ok(bench)
 }
 
 fn example(name: &str, profile: &[&str]) -> Result<PathBuf> {

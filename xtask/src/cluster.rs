@@ -17,7 +17,6 @@ mod proxy;
 mod raise;
 mod state;
 mod status;
-mod tar;
 
 use crate::cache;
 use crate::lab;

@@ -10,6 +10,7 @@ mod cluster;
 mod demo;
 mod dependencies;
 mod fuzz;
+mod image;
 mod lab;
 mod object;
 mod process;
@@ -43,7 +44,8 @@ Start here:
   cargo xtask fuzz              broken input for every reader of outside bytes
   cargo xtask lab up            a lab that stays, to try netflow by hand (root)
   cargo xtask cluster up        a real Kubernetes with two nodes, to try netflow in (root)
-  cargo xtask vm run 6.12 -- CMD  any command on another kernel"
+  cargo xtask vm run 6.12 -- CMD  any command on another kernel
+  cargo xtask image             netflow as it is shipped, as an image of one static binary"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -63,6 +65,7 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
     Fuzz(fuzz::Args),
+    Image(image::Args),
     #[command(subcommand)]
     Vm(vm::Command),
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Vm(command) => vm::run(&command),
     };
     done.unwrap_or_else(|error| {

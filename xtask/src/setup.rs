@@ -3,7 +3,10 @@
 mod go;
 mod linker;
 mod packages;
+mod target;
 mod toolchain;
+
+pub use target::name as static_target;
 
 use crate::timing::Took;
 use anyhow::{Context, Result, bail};
@@ -53,9 +56,11 @@ pub enum For {
     Guests,
     /// The same as the lab, and Go with what runs containers.
     Cluster,
+    /// Building what is shipped.
+    Shipping,
     /// Building, C++ included.
     Fuzzing,
-    /// Whatever any command needs, but a cluster's, which brings a daemon: only those who raise one have it.
+    /// Whatever any command needs, but a cluster's, which brings a daemon, and what only shipping needs: only those who do so have it.
     Everything,
 }
 
@@ -69,6 +74,10 @@ fn needs(scope: For) -> Vec<Box<dyn Need>> {
         For::Cluster => {
             needs.push(Box::new(go::Go));
             &[packages::LAB, packages::CLUSTER]
+        }
+        For::Shipping => {
+            needs.push(Box::new(target::Target));
+            &[]
         }
         For::Fuzzing => &[packages::FUZZING],
         For::Everything => &[packages::LAB, packages::GUESTS, packages::FUZZING],

@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `RTAX_MTU` (`include/uapi/linux/rtnetlink.h`).
 const RTAX_MTU: u16 = 2;
+/// `RTA_VIA` and `RTM_F_LOOKUP_TABLE`, of the same header: libc has them for glibc only.
+const RTA_VIA: u16 = 18;
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 /// Ticks of `rta_cacheinfo` per second (`jiffies_to_clock_t`): `USER_HZ`, the same on every architecture we build for.
 const USER_HZ: i32 = 100;
 
@@ -72,7 +75,7 @@ fn lookup_request(dst: IpAddr) -> Request {
     let mut fixed = [0_u8; 12];
     fixed[0] = u8::try_from(family).unwrap_or(0);
     fixed[1] = prefix;
-    fixed[8..].copy_from_slice(&libc::RTM_F_LOOKUP_TABLE.to_ne_bytes());
+    fixed[8..].copy_from_slice(&RTM_F_LOOKUP_TABLE.to_ne_bytes());
     Request::new(libc::RTM_GETROUTE, &fixed).with(libc::RTA_DST, &bytes)
 }
 
@@ -120,7 +123,7 @@ impl Answer {
             match attribute {
                 libc::RTA_DST => answer.dst = address(value),
                 libc::RTA_GATEWAY => answer.via = address(value),
-                libc::RTA_VIA => answer.via = via(value),
+                RTA_VIA => answer.via = via(value),
                 libc::RTA_OIF => answer.ifindex = u32_at(value, 0)?,
                 libc::RTA_PREFSRC => answer.src = address(value),
                 libc::RTA_TABLE => answer.table = u32_at(value, 0)?,
@@ -199,7 +202,7 @@ fn nexthops(mut list: &[u8]) -> Vec<Nexthop> {
         };
         let via = Attributes(attributes).find_map(|(kind, value)| match kind {
             libc::RTA_GATEWAY => address(value),
-            libc::RTA_VIA => via(value),
+            RTA_VIA => via(value),
             _ => None,
         });
         ways.push(Nexthop { via, ifindex });

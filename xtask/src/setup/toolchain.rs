@@ -68,7 +68,7 @@ fn rustup() -> Result<Command> {
 }
 
 /// Version and sysroot of the rustc that cargo uses in the workspace; `None` without one.
-fn installed() -> Result<Option<(String, PathBuf)>> {
+pub(super) fn installed() -> Result<Option<(String, PathBuf)>> {
     if process::find("rustc").is_none() {
         return Ok(None);
     }
@@ -94,7 +94,7 @@ fn has(sysroot: &Path, component: &str) -> bool {
     sysroot.join(file).is_file()
 }
 
-fn channel() -> Result<&'static str> {
+pub(super) fn channel() -> Result<&'static str> {
     quoted("channel")?
         .first()
         .copied()
