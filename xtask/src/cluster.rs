@@ -56,6 +56,7 @@ pub enum Command {
     Status(Status),
     Kubectl(Kubectl),
     Exec(Exec),
+    Load(Load),
     Build(Build),
     #[command(hide = true)]
     Inside(inside::Args),
@@ -127,6 +128,17 @@ pub struct Exec {
     command: Vec<OsString>,
 }
 
+/// Give every node images: there is no registry.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  cargo xtask image && cargo xtask cluster load target/netflow-image.tar")]
+pub struct Load {
+    /// Archives of the OCI image layout, or as `docker save` writes them
+    #[arg(required = true, value_name = "FILE")]
+    archives: Vec<PathBuf>,
+}
+
 /// Build the programs without raising a cluster.
 #[derive(clap::Args)]
 pub struct Build {}
@@ -167,6 +179,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Status(args) => status(args.output),
         Command::Kubectl(args) => kubectl(&args.args),
         Command::Exec(args) => exec(args),
+        Command::Load(args) => load(args),
         Command::Build(_) | Command::Inside(_) | Command::Hold(_) => Ok(ExitCode::SUCCESS),
     }
 }
@@ -302,6 +315,21 @@ fn kubectl(args: &[OsString]) -> Result<ExitCode> {
     command.extend(args.iter().cloned());
     Place::control().enter()?;
     inside::turn_into(&command, None)
+}
+
+fn load(args: &Load) -> Result<ExitCode> {
+    let state = standing()?;
+    for archive in &args.archives {
+        // A node's mounts are others: what it is given is there under its whole path.
+        let archive = archive
+            .canonicalize()
+            .with_context(|| archive.display().to_string())?;
+        for node in state.settings.nodes() {
+            node::import(&Place::named(&node.name(), &state)?, &archive)?;
+            eprintln!("cluster: {}: {}", node.name(), archive.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exec(args: &Exec) -> Result<ExitCode> {

@@ -73,6 +73,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The image of a static netflow, whose name the objects of `netflow install` have.
+pub fn unshipped(program: &Path) -> Result<oci::Image> {
+    let version = version()?;
+    of(program, &format!("localhost/netflow:{version}"), version)
+}
+
 fn of(program: &Path, name: &str, version: String) -> Result<oci::Image> {
     oci::Recipe {
         name,

@@ -11,6 +11,7 @@ pub mod duration;
 mod explain;
 pub mod failure;
 mod host;
+mod install;
 pub mod interrupt;
 mod live;
 mod look;
@@ -69,6 +70,10 @@ pub enum Command {
     Agent(agent::Agent),
     /// Say how the agent of this node is
     Status(status::Status),
+    /// Print the objects that run the agent on every node, for kubectl apply
+    Install(install::Install),
+    /// Print the same objects, for kubectl delete
+    Uninstall(install::Uninstall),
     /// Say what can be seen on this node, on which tier, and what is lost
     Doctor(doctor::Doctor),
     /// Remove what a killed netflow left attached
@@ -86,6 +91,8 @@ pub fn run(cli: &Cli, output: &Output) -> Result<u8, Failure> {
         Command::Codes(args) => codes::run(args, output, format),
         Command::Agent(args) => agent::run(args, output, format),
         Command::Status(args) => status::run(args, output, format),
+        Command::Install(args) => install::run(args, output),
+        Command::Uninstall(args) => install::undo(args, output),
         Command::Doctor(args) => doctor::run(args, output, format),
         Command::Cleanup(args) => cleanup::run(args, output, format),
         Command::Completions(args) => completions::run(args, output),

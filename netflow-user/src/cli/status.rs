@@ -1,28 +1,47 @@
 //! `netflow status`.
 
 use super::args::Format;
+use super::duration;
 use super::failure::Failure;
 use super::output::Output;
 use super::render;
-use crate::api::client::Agent;
+use crate::api::client::{Agent, AskError};
 use crate::api::v1::{StatusResponse, Tier, Unseen};
 use crate::api::{Address, SOCKET};
 use crate::model::Time;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Value of `schema`.
 const SCHEMA: &str = "netflow.status/v1";
 
 /// Say how the agent of this node is
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 well, 1 degraded, 2 no agent answers")]
+#[command(after_help = "Examples:
+  netflow status
+  netflow status --wait 30s
+      waits for an agent that is starting
+  netflow status --ready
+      for probes
+
+Exit status: 0 well, 1 degraded, 2 no agent answers")]
 pub struct Status {
     /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node
     #[arg(long, value_name = "ADDR")]
     server: Option<Address>,
+    /// Wait until it answers, but for so long at most
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
+    wait: Option<Duration>,
+    /// Print nothing, and exit 0 where it answers at all, degraded or not: for probes
+    #[arg(long)]
+    ready: bool,
 }
+
+/// How long a socket is left alone on which nobody answers.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How an agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,9 +107,18 @@ pub struct UnseenReport {
 
 /// Runs it.
 pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure> {
-    let address = args.server.clone();
+    let Status {
+        server,
+        wait,
+        ready,
+    } = args;
+    let address = server.clone();
     let address = address.unwrap_or_else(|| Address(SOCKET.into()));
-    let report = report(Agent::connect(&address)?.status()?);
+    let mut agent = connect(&address, wait.unwrap_or_default(), output)?;
+    let report = report(agent.status()?);
+    if *ready {
+        return Ok(0);
+    }
     let text = match format {
         Format::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
         Format::Jsonl => serde_json::to_string(&report).unwrap_or_default() + "\n",
@@ -98,6 +126,22 @@ pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure
     };
     super::print(output, &text)?;
     Ok(u8::from(report.degraded))
+}
+
+fn connect(address: &Address, wait: Duration, output: &Output) -> Result<Agent, AskError> {
+    let until = Instant::now() + wait;
+    let mut told = false;
+    loop {
+        match Agent::connect(address) {
+            Err(AskError::Absent(_)) if Instant::now() < until => {}
+            done => return done,
+        }
+        if !told {
+            output.notice(format_args!("waiting for the agent at {address}"));
+            told = true;
+        }
+        thread::sleep(AGAIN_AFTER);
+    }
 }
 
 fn report(status: StatusResponse) -> Report {

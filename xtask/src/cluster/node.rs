@@ -49,13 +49,19 @@ pub fn prepare(raising: &Raising, node: Node, images: &[PathBuf]) -> Result<Plac
     let place = hold(raising, node)?;
     containerd(raising, node, &place)?;
     for image in images {
-        let mut import = place.command(false, Path::new("ctr"))?;
-        import
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(image);
-        process::read(&mut import)?;
+        import(&place, image)?;
     }
     Ok(place)
+}
+
+/// Gives a node's containerd an image.
+pub fn import(place: &Place, archive: &Path) -> Result<()> {
+    let mut import = place.command(false, Path::new("ctr"))?;
+    import
+        .args(["--namespace", "k8s.io", "images", "import"])
+        .arg(archive);
+    process::read(&mut import)?;
+    Ok(())
 }
 
 fn hold(raising: &Raising, node: Node) -> Result<Place> {

@@ -2,6 +2,7 @@
 //! what it had before.
 
 mod explained;
+mod installed;
 mod traffic;
 
 use crate::cluster;
@@ -120,7 +121,8 @@ fn used(args: &[&str]) -> Result<()> {
     }
     serve()?;
     resolve()?;
-    explained::all()
+    explained::all()?;
+    installed::all()
 }
 
 /// The manifest of what is tried in a cluster.
@@ -242,7 +244,7 @@ const PROGRAMS: [&str; 10] = [
     "containerd",
     "containerd-shim",
     "coredns",
-    "netflow-traffic",
+    "netflow",
 ];
 
 impl Machine {

@@ -1,0 +1,163 @@
+//! The agent as people install it: the objects that `netflow install` prints, in a real cluster, on both nodes.
+//!
+//! The image holds netflow as the lab builds it, linked statically: what is shipped takes a quarter of an hour to build.
+
+use super::traffic::Traffic;
+use super::{kubectl, xtask};
+use crate::image;
+use crate::process;
+use crate::workspace;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const NODES: [&str; 2] = ["n1", "n2"];
+
+/// All of it, in the cluster that is up, where `web` serves.
+pub fn all() -> Result<()> {
+    let netflow = build()?;
+    load(&netflow)?;
+    objects(&netflow, "install", "apply")?;
+    ready()?;
+    rights()?;
+    for node in NODES {
+        answers(node)?;
+    }
+    let traffic = Traffic::start()?;
+    traffic.feel(1, true)?;
+    explained()?;
+    // One that dies is followed by another, and nobody who dials notices.
+    kubectl(&[
+        "delete",
+        "pods",
+        "--namespace",
+        "netflow",
+        "--all",
+        "--grace-period=0",
+        "--force",
+    ])?;
+    ready()?;
+    traffic.feel(1, true)?;
+    explained()?;
+    objects(&netflow, "uninstall", "delete")?;
+    for node in NODES {
+        gone(node)?;
+    }
+    traffic.feel(1, true)
+}
+
+fn build() -> Result<PathBuf> {
+    let args = [
+        "--quiet",
+        "--locked",
+        "--package",
+        "netflow-user",
+        "--bin",
+        "netflow",
+    ];
+    let flags = ["-C", "target-feature=+crt-static"];
+    let args = [&args[..], &["--profile", "lab"]].concat();
+    workspace::compile("rustc", &args, &flags)?.executable("netflow")
+}
+
+/// Gives the nodes its image.
+fn load(netflow: &Path) -> Result<()> {
+    let archive = netflow.with_extension("oci.tar");
+    fs::write(&archive, image::unshipped(netflow)?.archive)
+        .with_context(|| archive.display().to_string())?;
+    let loaded = process::read(xtask(&["load"])?.arg(&archive));
+    fs::remove_file(&archive)?;
+    loaded.map(drop)
+}
+
+/// `netflow WHAT | kubectl HOW -f -`
+fn objects(netflow: &Path, what: &str, how: &str) -> Result<()> {
+    let printed = process::read(Command::new(netflow).arg(what))?;
+    let mut kubectl = xtask(&["kubectl", "--", how, "-f", "-"])?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut stdin = kubectl.stdin.take().context("its stdin")?;
+    stdin.write_all(printed.as_bytes())?;
+    drop(stdin);
+    let status = kubectl.wait()?;
+    ensure!(
+        status.success(),
+        "kubectl {how} of netflow {what}: {status}"
+    );
+    Ok(())
+}
+
+fn ready() -> Result<()> {
+    let agents = ["--namespace", "netflow", "daemonset/netflow-agent"];
+    kubectl(&[&["rollout", "status", "--timeout=60s"], &agents[..]].concat()).map(drop)
+}
+
+/// The agent may read names, and no Secret.
+fn rights() -> Result<()> {
+    let agent = "--as=system:serviceaccount:netflow:netflow-agent";
+    for (verb, what, wanted) in [
+        ("list", "pods", "yes"),
+        ("watch", "endpointslices.discovery.k8s.io", "yes"),
+        ("get", "secrets", "no"),
+        ("create", "pods/exec", "no"),
+        ("delete", "pods", "no"),
+    ] {
+        let mut asked = xtask(&[
+            "kubectl",
+            "--",
+            "auth",
+            "can-i",
+            verb,
+            what,
+            agent,
+            "--all-namespaces",
+        ])?;
+        // It exits 1 for no, and warns of what has no namespaces.
+        let said = asked.stderr(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        ensure!(said.trim() == wanted, "may the agent {verb} {what}? {said}");
+    }
+    Ok(())
+}
+
+fn on(node: &str, args: &[&str]) -> Result<Value> {
+    let mut command = xtask(&["exec", node, "--", "netflow"])?;
+    let output = command.args(args).args(["-o", "json"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{args:?} on {node}: {said}"))
+}
+
+/// The agent of a node says how it is.
+fn answers(node: &str) -> Result<()> {
+    let status = on(node, &["status"])?;
+    ensure!(status["node"] == node, "on {node}: {status:#}");
+    Ok(())
+}
+
+/// The client's node is asked, which asks its agent.
+fn explained() -> Result<()> {
+    let node = kubectl(&["get", "pod", "client", "-o", "jsonpath={.spec.nodeName}"])?;
+    let answer = on(&node, &["explain", "web"])?;
+    let right = answer["verdict"] == "healthy" && answer["cluster"]["server"].is_string();
+    ensure!(right, "{answer:#}");
+    println!("  healthy, says the agent that was installed on {node}");
+    Ok(())
+}
+
+/// Nothing of it is left on a node but an empty directory.
+fn gone(node: &str) -> Result<()> {
+    let left = process::read(&mut xtask(&[
+        "exec",
+        node,
+        "--",
+        "ls",
+        "-A",
+        "/run/netflow",
+    ])?)?;
+    ensure!(left.trim().is_empty(), "left on {node}: {left}");
+    Ok(())
+}
