@@ -96,32 +96,31 @@ fn ready() -> Result<()> {
     kubectl(&[&["rollout", "status", "--timeout=60s"], &agents[..]].concat()).map(drop)
 }
 
-/// The agent may read names, and no Secret.
+/// The agent may do what docs/install.md says that it may.
 fn rights() -> Result<()> {
     let agent = "--as=system:serviceaccount:netflow:netflow-agent";
-    for (verb, what, wanted) in [
-        ("list", "pods", "yes"),
-        ("watch", "endpointslices.discovery.k8s.io", "yes"),
-        ("get", "secrets", "no"),
-        ("create", "pods/exec", "no"),
-        ("delete", "pods", "no"),
-    ] {
-        let mut asked = xtask(&[
-            "kubectl",
-            "--",
-            "auth",
-            "can-i",
-            verb,
-            what,
-            agent,
-            "--all-namespaces",
-        ])?;
+    let rows = documented(include_str!("../../../../docs/install.md"));
+    ensure!(!rows.is_empty(), "docs/install.md has no table of rights");
+    for (verb, what, wanted) in rows {
+        let can = ["kubectl", "--", "auth", "can-i", verb, what, agent];
         // It exits 1 for no, and warns of what has no namespaces.
+        let mut asked = xtask(&[&can[..], &["--all-namespaces"]].concat())?;
         let said = asked.stderr(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&said.stdout);
         ensure!(said.trim() == wanted, "may the agent {verb} {what}? {said}");
     }
     Ok(())
+}
+
+/// Rows of a table: verb, resource, yes or no.
+fn documented(text: &str) -> Vec<(&str, &str, &str)> {
+    text.lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+            let row = (cells.next()?, cells.next()?, cells.next()?);
+            matches!(row.2, "yes" | "no").then_some(row)
+        })
+        .collect()
 }
 
 fn on(node: &str, args: &[&str]) -> Result<Value> {
