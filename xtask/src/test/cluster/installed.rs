@@ -3,7 +3,7 @@
 //! The image holds netflow as the lab builds it, linked statically: what is shipped takes a quarter of an hour to build.
 
 use super::traffic::Traffic;
-use super::{kubectl, xtask};
+use super::{application, kubectl, xtask};
 use crate::image;
 use crate::process;
 use crate::workspace;
@@ -26,6 +26,7 @@ pub fn all() -> Result<()> {
     for node in NODES {
         answers(node)?;
     }
+    another_client()?;
     let traffic = Traffic::start()?;
     traffic.feel(1, true)?;
     explained()?;
@@ -47,6 +48,14 @@ pub fn all() -> Result<()> {
         gone(node)?;
     }
     traffic.feel(1, true)
+}
+
+/// The client so far may still have connections to servers that are gone since, of which netflow would tell.
+fn another_client() -> Result<()> {
+    kubectl(&["delete", "pod", "client", "--grace-period=1"])?;
+    kubectl(&["apply", "--server-side", "-f", &application()])?;
+    let ready = ["--for=condition=Ready", "pod/client", "--timeout=60s"];
+    kubectl(&[&["wait"], &ready[..]].concat()).map(drop)
 }
 
 fn build() -> Result<PathBuf> {
