@@ -23,9 +23,8 @@ pub const LARGEST: u64 = 25 << 20;
 
 /// Build netflow as it is shipped, and put it into an image: one static binary, nothing else.
 ///
-/// The archive is of the OCI image layout, which `ctr images import`, `podman load`, `docker load` and `skopeo` read. The same
-/// sources in the same directory give the same digest. The first build takes a quarter of an hour: the whole program is optimised
-/// at once.
+/// The archive is of the OCI image layout, as `ctr images import` reads it. The first build takes a quarter of an hour: the whole
+/// program is optimised at once.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -32,7 +32,7 @@ pub struct Status {
     /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node
     #[arg(long, value_name = "ADDR")]
     server: Option<Address>,
-    /// Wait until it answers, but for so long at most
+    /// Wait until it answers, but for so long at most; without TIME a minute
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// Print nothing, and exit 0 where it answers at all, degraded or not: for probes
