@@ -7,6 +7,7 @@ pub mod answer;
 pub mod capability;
 pub mod cidr;
 pub mod conntrack;
+pub mod event_kind;
 pub mod feed;
 pub mod flow;
 pub mod identity;
