@@ -5,6 +5,21 @@ use aya::maps::{MapData, MapError, PerCpuArray};
 use netflow_ebpf::Lost;
 use std::collections::BTreeMap;
 
+/// A record or a flow that was not as the ABI has it.
+pub const GARBLED: &str = "garbled";
+/// The kernel had more conntrack events than the socket took; how many is not known.
+pub const CTNETLINK: &str = "ctnetlink";
+/// A flow that had to make room in the map.
+pub const FLOW_EVICTED: &str = "flow-evicted";
+/// A flow that changed, in a sweep that had more to tell than is told.
+pub const FLOW_UNTOLD: &str = "flow-untold";
+
+/// Every kind there is.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let programs = Lost::ALL.into_iter().map(Lost::name);
+    programs.chain([GARBLED, CTNETLINK, FLOW_EVICTED, FLOW_UNTOLD])
+}
+
 /// Sums the per-CPU counters of the programs and holds those of user space.
 pub struct LostCounters {
     programs: PerCpuArray<MapData, u64>,

@@ -200,6 +200,17 @@ pub struct Kernel {
     ebpf: Ebpf,
 }
 
+/// What is in a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub map: &'static str,
+    /// Entries.
+    pub entries: usize,
+    /// Entries that fit.
+    pub max: u32,
+}
+
 /// The namespaces that the tracing programs keep.
 struct Watched {
     set: Set<u64>,
@@ -223,13 +234,18 @@ impl<K: Pod + Eq + Hash> Set<K> {
     /// These and no others.
     fn set(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), MapError> {
         let wanted: HashSet<K> = keys.into_iter().collect();
-        for key in wanted.difference(&self.keys) {
-            self.map.insert(key, 1, 0)?;
+        // First what goes: it makes room. Whatever fails, it is known what is in the map.
+        let gone: Vec<K> = self.keys.difference(&wanted).copied().collect();
+        for key in gone {
+            self.map.remove(&key)?;
+            self.keys.remove(&key);
         }
-        for key in self.keys.difference(&wanted) {
-            self.map.remove(key)?;
+        for key in wanted {
+            if !self.keys.contains(&key) {
+                self.map.insert(key, 1, 0)?;
+                self.keys.insert(key);
+            }
         }
-        self.keys = wanted;
         Ok(())
     }
 }
@@ -344,8 +360,8 @@ impl Kernel {
         let announced = conntrack
             .drain()
             .map_err(KernelError::io("conntrack events"))?;
-        self.count("garbled", announced.garbled);
-        self.count("ctnetlink", u64::from(announced.overrun));
+        self.count(lost::GARBLED, announced.garbled);
+        self.count(lost::CTNETLINK, u64::from(announced.overrun));
         Ok(announced.records)
     }
 
@@ -391,6 +407,16 @@ impl Kernel {
         beside::programs(&self.tc.interfaces(), self.tc.method())
     }
 
+    /// How full the maps are whose fill is known without a walk.
+    pub fn held(&self) -> [Held; 3] {
+        let held = |map, entries, max| Held { map, entries, max };
+        [
+            held(map::FLOWS, self.live_flows(), map::FLOWS_ENTRIES),
+            held(map::NETNS, self.netns.set.keys.len(), map::NETNS_ENTRIES),
+            held(map::WATCHED, self.watched.keys.len(), map::WATCHED_ENTRIES),
+        ]
+    }
+
     /// Entries of the flow map at the latest sweep.
     pub fn live_flows(&self) -> usize {
         self.sweeper.entries()
@@ -400,7 +426,7 @@ impl Kernel {
         self.follow_modules();
         let mut inputs = Vec::new();
         let drained = self.reader.drain()?;
-        self.count("garbled", drained.garbled);
+        self.count(lost::GARBLED, drained.garbled);
         let mut records = drained.records;
         records.extend(self.announced()?);
         if records.iter().any(is_verdict) {
@@ -415,9 +441,9 @@ impl Kernel {
             self.swept = Some(Instant::now());
             let time = self.clock.now();
             let swept = self.sweeper.sweep()?;
-            self.count("garbled", swept.garbled);
-            self.count("flow-evicted", swept.evicted);
-            self.count("flow-untold", swept.untold);
+            self.count(lost::GARBLED, swept.garbled);
+            self.count(lost::FLOW_EVICTED, swept.evicted);
+            self.count(lost::FLOW_UNTOLD, swept.untold);
             // That nothing changed is worth telling: what hangs is known by it.
             let flows = swept.flows;
             inputs.push(Input::Flows { time, flows });

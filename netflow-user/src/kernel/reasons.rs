@@ -6,6 +6,9 @@ use std::collections::HashMap;
 /// What a kernel says that gives no reason, or none in particular.
 pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
+/// How a number without a name begins.
+pub const UNNAMED: &str = "REASON_";
+
 /// The reasons of the running kernel.
 #[derive(Debug, Default)]
 pub struct DropReasons {
@@ -37,7 +40,7 @@ impl DropReasons {
         match self.names.get(&number) {
             Some(name) => name.to_string(),
             None if self.names.is_empty() => NOT_SPECIFIED.to_owned(),
-            None => format!("REASON_{number:#x}"),
+            None => format!("{UNNAMED}{number:#x}"),
         }
     }
 
