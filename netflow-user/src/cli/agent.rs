@@ -1,11 +1,19 @@
 //! `netflow agent`.
 
+mod counts;
 mod desk;
+mod http;
 mod hub;
+mod metrics;
+mod monitor;
+mod outcome;
+mod process;
 mod seat;
 
 use self::desk::Looks;
+use self::http::Bound;
 use self::hub::Hub;
+use self::monitor::Monitor;
 use super::args::{Format, ObjectArgs, TierArgs};
 use super::failure::Failure;
 use super::host;
@@ -18,6 +26,7 @@ use crate::api::server::Serving;
 use crate::cluster::ask::this_node;
 use crate::model::query::Query;
 use clap::Args;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -44,6 +53,9 @@ pub struct Agent {
     /// Where to answer
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     socket: PathBuf,
+    /// Tell metrics (`/metrics`, for Prometheus) and health (`/healthz`, for probes) there, by plain HTTP to whoever asks
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     #[command(flatten)]
     tiers: TierArgs,
 }
@@ -60,11 +72,21 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     let interrupts = Interrupts::listen()
         .map_err(|e| Failure::new("signals", format!("signals cannot be taken over: {e}"), ""))?;
     let node = this_node(&objects, &host::addresses()).unwrap_or_else(host::name);
+    // What cannot be had is said before anything is attached.
+    let metrics = args.metrics.map(Bound::at).transpose()?;
     let kernel = live::attach(&args.tiers, output.is_chatty())?;
     let (to, orders) = channel();
     let mut hub = Hub::new(kernel, &mut *source, objects, output, to.clone());
-    let looks = Looks::new(to, hub.latest(), place.cluster(), output.clone());
+    let looks = Looks::new(to.clone(), hub.latest(), place.cluster(), output.clone());
     let serving = Serving::start(&args.socket, looks.clone())?;
+    let monitor = Monitor::new(to, looks.clone());
+    let metrics = metrics.map(|bound| bound.serve(monitor)).transpose()?;
+    if let Some(metrics) = &metrics {
+        output.notice(format_args!(
+            "metrics are at http://{}/metrics",
+            metrics.address()
+        ));
+    }
     output.notice(format_args!(
         "the agent of {node} answers at {}",
         args.socket.display()
@@ -84,6 +106,7 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     if interrupts.count() < 2 {
         ended.wait(until);
     }
+    drop(metrics);
     served.and(drained)?;
     Ok(0)
 }

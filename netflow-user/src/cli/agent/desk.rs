@@ -1,6 +1,7 @@
 //! Who answers at the agent's socket: each question is a look of its own, told as a recording.
 
 use super::hub::{Health, Latest, Order};
+use super::outcome::{Outcome, Outcomes};
 use super::seat::{Seat, ask};
 use crate::api::server::{Desk, Look, Told};
 use crate::api::v1::{Problem, StatusResponse, Tier, Unseen};
@@ -9,7 +10,7 @@ use crate::cli::host;
 use crate::cli::interrupt::Interrupts;
 use crate::cli::live::{self, LiveNode};
 use crate::cli::output::Output;
-use crate::cli::session::{self, Feed, Limits, Observer, now};
+use crate::cli::session::{self, End, Feed, Limits, Observer, now};
 use crate::cluster::ask::this_node;
 use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
@@ -41,6 +42,7 @@ struct Shared {
     since: Time,
     /// Asks each look for its end.
     running: Mutex<Running>,
+    ended: Outcomes,
 }
 
 /// The looks that go on.
@@ -66,6 +68,7 @@ impl Looks {
             output,
             since: now(),
             running: Mutex::default(),
+            ended: Outcomes::default(),
         }))
     }
 
@@ -76,6 +79,11 @@ impl Looks {
         for look in &running.looks {
             look.close();
         }
+    }
+
+    /// How those ended that did.
+    pub fn ended(&self) -> &Outcomes {
+        &self.0.ended
     }
 
     /// How many are going on.
@@ -91,22 +99,29 @@ impl Desk for Looks {
             message: format!("the agent does not understand the question: {e}"),
             hint: "ask with a netflow of the agent's version".into(),
         })?;
-        let one = One::begin(&self.0).ok_or_else(|| Problem {
-            code: "busy".into(),
-            message: format!("the agent is ending, or {LOOKS} others look through it"),
-            hint: "ask again in a moment, or with --standalone".into(),
-        })?;
+        let Some(one) = One::begin(&self.0) else {
+            self.0.ended.add(Outcome::Refused);
+            return Err(Problem {
+                code: "busy".into(),
+                message: format!("the agent is ending, or {LOOKS} others look through it"),
+                hint: "ask again in a moment, or with --standalone".into(),
+            });
+        };
         let interrupts = one.interrupts.clone();
         let begun = thread::Builder::new().name("look".into()).spawn(move || {
-            one.run(&query, to);
+            let outcome = one.run(&query, to);
+            one.shared.ended.add(outcome);
         });
         match begun {
             Ok(_) => Ok(Arc::new(interrupts)),
-            Err(e) => Err(Problem {
-                code: "agent".into(),
-                message: format!("the agent cannot start a thread: {e}"),
-                hint: String::new(),
-            }),
+            Err(e) => {
+                self.0.ended.add(Outcome::Failed);
+                Err(Problem {
+                    code: "agent".into(),
+                    message: format!("the agent cannot start a thread: {e}"),
+                    hint: String::new(),
+                })
+            }
         }
     }
 
@@ -160,26 +175,36 @@ impl One {
         })
     }
 
-    fn run(self, query: &Query, to: Told) {
+    fn run(&self, query: &Query, to: Told) -> Outcome {
         let (version, objects) = self.shared.latest.get();
         let objects = Objects::clone(&objects);
         if let Err(failure) = live::check_services(&objects) {
-            return to.problem(problem(failure));
+            to.problem(problem(failure));
+            return Outcome::Failed;
         }
         let seat = match Seat::take(&self.shared.orders) {
             Ok(seat) => seat,
-            Err(e) => return to.problem(problem(e.into())),
+            Err(e) => {
+                to.problem(problem(e.into()));
+                return Outcome::Failed;
+            }
         };
         let output = &self.shared.output;
         let title = format!("a look at {}", name(query));
         output.detail(format_args!("{title} began"));
         let mut explainer = Explainer::new(Box::new(Identities::new()));
         let mut feed = Feed::new(&mut explainer, Some(Writer::stream(to, &title)), output);
-        if let Err(e) = self.look(query, objects, version, seat, &mut feed) {
-            output.notice(format_args!("{title}: {e}"));
-        }
+        let outcome = match self.look(query, objects, version, seat, &mut feed) {
+            Ok(End::Closed) => Outcome::Answered,
+            Ok(End::Quit) => Outcome::Abandoned,
+            Err(e) => {
+                output.notice(format_args!("{title}: {e}"));
+                Outcome::Failed
+            }
+        };
         feed.finish();
         output.detail(format_args!("{title} ended"));
+        outcome
     }
 
     fn look(
@@ -189,13 +214,13 @@ impl One {
         version: u64,
         seat: Seat,
         feed: &mut Feed<'_>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<End, SourceError> {
         let (context, server) = &self.shared.cluster;
         let cluster = (context.as_str(), server.as_str());
         if live::decided_by_objects(query, &objects) {
             let start = live::start(query, cluster, &objects, 0, Vec::new());
             live::tell_objects(start, objects, feed);
-            return Ok(());
+            return Ok(End::Closed);
         }
         // Without its number a namespace is still told from others, by its node.
         let own = netns::own().map_or(0, |own| own.inum);
@@ -217,8 +242,7 @@ impl One {
             feed,
             &limits,
             &mut Everything,
-        )?;
-        Ok(())
+        )
     }
 }
 
@@ -283,6 +307,8 @@ fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
         pods,
         flows,
         looks,
+        counts: _,
+        held: _,
     } = health;
     let limits = objects
         .limits

@@ -1,10 +1,11 @@
 //! The thread that owns the programs: what the kernel tells goes to everybody who looks at the moment.
 
+use super::counts::Counts;
 use super::seat::{Inputs, Seat};
 use crate::cli::live::{Surroundings, keep_pods};
 use crate::cli::output::Output;
 use crate::cluster::ask::{pods_of, this_node};
-use crate::kernel::Kernel;
+use crate::kernel::{Held, Kernel};
 use crate::model::Input;
 use crate::model::capability::TierStatus;
 use crate::model::feed::TOO_SLOW;
@@ -58,6 +59,10 @@ pub struct Health {
     pub flows: usize,
     /// Seats taken.
     pub looks: usize,
+    /// What the kernel told so far.
+    pub counts: Counts,
+    /// How full the maps are.
+    pub held: Vec<Held>,
 }
 
 /// The objects as they are now, and how often they changed.
@@ -110,17 +115,21 @@ impl Since {
 }
 
 impl Taken {
-    fn tell(&mut self, input: &Input, lost: &BTreeMap<String, u64>) {
+    /// Says for how many records and flows it was too slow.
+    fn tell(&mut self, input: &Input, lost: &BTreeMap<String, u64>) -> u64 {
+        let mut too_slow = 0;
         if let Input::Lost { .. } = input {
             self.lost.untold = true;
         } else if self.try_send(input.clone()) {
-            self.lost.too_slow += weight(input) as u64;
+            too_slow = weight(input) as u64;
+            self.lost.too_slow += too_slow;
             self.lost.untold = true;
         }
         if self.lost.untold {
             let lost = self.lost.of(lost);
             self.lost.untold = self.try_send(Input::Lost { lost });
         }
+        too_slow
     }
 
     /// Whether there was no room for it. Who has left needs none.
@@ -163,6 +172,7 @@ pub struct Hub<'a> {
     seats: BTreeMap<u64, Taken>,
     next: u64,
     lost: BTreeMap<String, u64>,
+    counts: Counts,
     orders: Sender<Order>,
 }
 
@@ -186,6 +196,7 @@ impl<'a> Hub<'a> {
             seats: BTreeMap::new(),
             next: 0,
             lost: BTreeMap::new(),
+            counts: Counts::default(),
             orders,
         };
         hub.take(objects);
@@ -282,11 +293,13 @@ impl<'a> Hub<'a> {
 
     fn tell(&mut self, told: &[Input]) {
         for input in told {
-            if let Input::Lost { lost } = input {
-                self.lost.clone_from(lost);
+            match input {
+                Input::Lost { lost } => self.lost.clone_from(lost),
+                Input::Records { records } => self.counts.add(records),
+                _ => {}
             }
             for seat in self.seats.values_mut() {
-                seat.tell(input, &self.lost);
+                self.counts.too_slow += seat.tell(input, &self.lost);
             }
         }
     }
@@ -332,6 +345,8 @@ impl<'a> Hub<'a> {
             pods: self.pods.len(),
             flows: self.kernel.live_flows(),
             looks: self.seats.len(),
+            counts: self.counts.clone(),
+            held: self.kernel.held().to_vec(),
         }
     }
 }
@@ -389,9 +404,8 @@ mod tests {
     #[test]
     fn whoever_is_too_slow_is_told_how_much_it_missed() {
         let (mut taken, inputs) = seat(2, &[]);
-        for count in [1, 2, 3, 4] {
-            taken.tell(&records(count), &BTreeMap::new());
-        }
+        let told = [1, 2, 3, 4].map(|n| taken.tell(&records(n), &BTreeMap::new()));
+        assert_eq!(told, [0, 0, 3, 4]);
         // The first two fitted; what is told of the rest has no room yet either.
         assert_eq!(inputs.take(), [records(1), records(2)]);
         taken.tell(&records(5), &BTreeMap::new());
