@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -18,6 +19,8 @@ pub struct Agent {
     socket: PathBuf,
     /// What it says on stderr, line by line; it ends with the process.
     said: Receiver<String>,
+    /// What it said before it could be asked.
+    first: Vec<String>,
 }
 
 /// What it says once it can be asked.
@@ -39,9 +42,15 @@ pub fn command(lab: &Lab, node: usize, socket: &Path) -> Result<Command> {
 impl Agent {
     /// Starts one, and waits until it answers.
     pub fn start(lab: &Lab, node: usize, limit: Duration) -> Result<Agent> {
+        Agent::start_with(lab, node, &[], limit)
+    }
+
+    /// Starts one with more options.
+    pub fn start_with(lab: &Lab, node: usize, more: &[&str], limit: Duration) -> Result<Agent> {
         let socket = lab.dir().join(format!("node-{node}.sock"));
         let mut command = command(lab, node, &socket)?;
         let mut child = command
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -55,23 +64,24 @@ impl Agent {
                 let _ = to.send(line);
             }
         });
-        let agent = Agent {
+        let mut agent = Agent {
             child,
             socket,
             said,
+            first: Vec::new(),
         };
-        agent.wait(limit, |line| line.contains(READY))?;
+        agent.first = agent.wait(limit, |line| line.contains(READY))?;
         Ok(agent)
     }
 
-    /// Waits for a line.
-    fn wait(&self, limit: Duration, is_it: impl Fn(&str) -> bool) -> Result<()> {
+    /// Waits for a line, and gives those before it.
+    fn wait(&self, limit: Duration, is_it: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let end = Instant::now() + limit;
         let mut before = Vec::new();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.said.recv_timeout(left) {
-                Ok(line) if is_it(&line) => return Ok(()),
+                Ok(line) if is_it(&line) => return Ok(before),
                 Ok(line) => before.push(line),
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the agent is not ready within {limit:?}: {before:?}")
@@ -84,6 +94,16 @@ impl Agent {
     /// Where it answers.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where it tells metrics, in the network namespace of its node.
+    pub fn metrics(&self) -> Result<SocketAddr> {
+        let mut said = self.first.iter();
+        let address = said.find_map(|line| {
+            let (_, url) = line.split_once("metrics are at http://")?;
+            url.strip_suffix("/metrics")
+        });
+        Ok(address.context("it tells no metrics")?.parse()?)
     }
 
     /// Asks it to end, and waits until it has.

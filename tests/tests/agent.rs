@@ -6,13 +6,14 @@ use netflow_tests::agent::{self, Agent};
 use netflow_tests::answer::Answer;
 use netflow_tests::faults::{self, Fault};
 use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
-use netflow_tests::lab::{Lab, Life, need_root};
+use netflow_tests::lab::{Lab, Life, need_root, netns};
 use netflow_tests::netflow::{Means, Running, binary};
 use netflow_tests::proxy::Mode;
 use netflow_tests::traffic::{App, Line};
 use netflow_tests::world::World;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -203,5 +204,63 @@ fn what_it_cannot_answer_it_says() -> Result<()> {
     let answer: Answer = serde_json::from_slice(&mistyped.stdout)?;
     ensure!(answer.headline() == "service-not-found", "{answer:?}");
     ensure!(mistyped.status.code() == Some(1));
+    Ok(())
+}
+
+/// What is told at a path of the agent's metrics' address.
+fn get(broken: &Broken, agent: &Agent, path: &str) -> Result<String> {
+    let address = agent.metrics()?;
+    netns::within(&broken.lab.node(0), || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+/// A number among the metrics.
+fn number(metrics: &str, series: &str) -> Result<u64> {
+    let mut lines = metrics.lines();
+    let number = lines.find_map(|l| l.strip_prefix(series)?.strip_prefix(' '));
+    let number = number.with_context(|| format!("no {series} in {metrics}"))?;
+    Ok(number.parse()?)
+}
+
+#[test]
+fn it_counts_what_the_kernel_tells() -> Result<()> {
+    let broken = broken(65)?;
+    let more = ["--metrics", "127.0.0.1:0"];
+    let agent = Agent::start_with(&broken.lab, 0, &more, LIMIT)?;
+    let health = get(&broken, &agent, "/healthz")?;
+    ensure!(health.ends_with("\r\n\r\nok\n"), "{health}");
+    let before = get(&broken, &agent, "/metrics")?;
+    let syns = "netflow_records_total{kind=\"syn\"}";
+    let resets = "netflow_records_total{kind=\"rst\"}";
+    let attempts = usize::try_from(broken.client.tally().attempts)?;
+    // The last few need not have been read yet.
+    broken.wait_attempts(attempts + 10)?;
+    let after = get(&broken, &agent, "/metrics")?;
+    for series in [syns, resets] {
+        let grown = number(&after, series)? - number(&before, series)?;
+        ensure!(grown >= 5, "{series} grew by {grown} only");
+    }
+    ensure!(number(&after, "netflow_map_entries{map=\"flows\"}")? > 0);
+    ensure!(number(&after, "netflow_looks")? == 0, "{after}");
+    // Whoever wants the same address is told so, and leaves nothing.
+    let other = broken.lab.dir().join("other.sock");
+    let mut second = agent::command(&broken.lab, 0, &other)?;
+    let address = agent.metrics()?.to_string();
+    let second = second.args(["--metrics", &address]).output()?;
+    ensure!(second.status.code() == Some(2), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr);
+    ensure!(
+        said.contains(&address) && said.contains("ss -ltnp"),
+        "{said}"
+    );
+    ensure!(!other.exists());
+    let ended = agent.stop(LIMIT)?;
+    ensure!(ended.success(), "{ended}");
     Ok(())
 }
