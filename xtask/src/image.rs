@@ -8,6 +8,7 @@ use crate::process;
 use crate::setup;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
+use cargo_metadata::Metadata;
 use object::Endianness;
 use object::elf::PT_INTERP;
 use object::read::elf::{ElfFile64, ProgramHeader};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// What the binary may have (the budgets of docs/bench.md).
-pub const LARGEST: u64 = 25 << 20;
+const LARGEST: u64 = 25 << 20;
 
 /// Build netflow as it is shipped, and put it into an image: one static binary, nothing else.
 ///
@@ -50,18 +51,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let size = fs::metadata(&program)
         .with_context(|| program.display().to_string())?
         .len();
-    let version = version()?;
+    let metadata = workspace::metadata()?;
+    let version = version(&metadata)?;
     let name = match &args.name {
         Some(name) => name.clone(),
-        None => format!("localhost/netflow:{version}"),
+        None => default_name(&version),
     };
     let image = of(&program, &name, version)?;
     let to = match &args.to {
         Some(to) => to.clone(),
-        None => workspace::metadata()?
-            .target_directory
-            .join("netflow-image.tar")
-            .into(),
+        None => metadata.target_directory.join("netflow-image.tar").into(),
     };
     fs::write(&to, &image.archive).with_context(|| to.display().to_string())?;
     print(args.output, &name, &image.digest, &to, size);
@@ -72,10 +71,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The image of a static netflow, whose name the objects of `netflow install` have.
+/// The image of another static netflow, under the same name.
 pub fn unshipped(program: &Path) -> Result<oci::Image> {
-    let version = version()?;
-    of(program, &format!("localhost/netflow:{version}"), version)
+    let version = version(&workspace::metadata()?)?;
+    of(program, &default_name(&version), version)
+}
+
+/// As the objects of `netflow install` have it.
+fn default_name(version: &str) -> String {
+    format!("localhost/netflow:{version}")
 }
 
 fn of(program: &Path, name: &str, version: String) -> Result<oci::Image> {
@@ -147,8 +151,7 @@ fn is_dynamic(program: &Path) -> Result<bool> {
 }
 
 /// netflow's version.
-fn version() -> Result<String> {
-    let metadata = workspace::metadata()?;
+fn version(metadata: &Metadata) -> Result<String> {
     let mut packages = metadata.packages.iter();
     let netflow = packages.find(|package| package.name == "netflow-user");
     Ok(netflow

@@ -24,7 +24,7 @@ const IMAGE: &str = concat!("localhost/netflow:", env!("CARGO_PKG_VERSION"));
 
 The agent is in the host's network, and has the capabilities that the objects name with their reasons. It may read Services,
 Pods, Nodes, Namespaces, EndpointSlices and NetworkPolicies, and nothing else. On the node it answers at
-/run/netflow/netflow.sock, to root alone: who may open that sees who talks to whom in all namespaces.
+/run/netflow/netflow.sock, to root and its group: who may open that sees who talks to whom in all namespaces.
 
 The same objects are in deploy/base, for kustomize; deploy/privileged is for nodes where the capabilities do not suffice.")]
 pub struct Install {

@@ -1,5 +1,6 @@
 //! This node, live: rights are checked, programs attached, facts and records gathered, everything detached again.
 
+use super::COMMIT;
 use super::args::{CaptureArgs, Means, TcTier, TierArgs};
 use super::failure::Failure;
 use super::host;
@@ -199,7 +200,7 @@ pub fn start(
         netns,
         kernel: host::kernel(),
         version: env!("CARGO_PKG_VERSION").into(),
-        commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
+        commit: COMMIT.into(),
         tiers,
         query: query.clone(),
         context: context.to_owned(),

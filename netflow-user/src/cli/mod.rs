@@ -29,6 +29,12 @@ use self::failure::Failure;
 use self::output::Output;
 use clap::{Parser, Subcommand};
 
+/// The commit that this netflow was built from.
+const COMMIT: &str = match option_env!("NETFLOW_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// Says why a Kubernetes Service fails, from the packets on the node
 #[derive(Debug, Parser)]
 #[command(

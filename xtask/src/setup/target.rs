@@ -1,7 +1,6 @@
 //! The Rust standard library for musl, with which the shipped binary is linked.
 
 use super::{Need, State, toolchain};
-use crate::process;
 use anyhow::Result;
 use std::process::Command;
 
@@ -29,11 +28,11 @@ impl Need for Target {
     }
 
     fn install(&self) -> Result<()> {
-        process::run(&mut rustup()?)
+        toolchain::run(rustup(), &self.name())
     }
 
     fn command(&self) -> String {
-        rustup().map_or_else(|error| error.to_string(), |rustup| process::show(&rustup))
+        toolchain::show(rustup())
     }
 }
 

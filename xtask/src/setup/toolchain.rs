@@ -37,19 +37,26 @@ impl Need for Toolchain {
     }
 
     fn install(&self) -> Result<()> {
-        if process::find("rustup").is_none() {
-            bail!(
-                "there is no rustup; install it from https://rustup.rs, or rust {} with {} by other means",
-                channel()?,
-                components()?.join(", ")
-            );
-        }
-        process::run(&mut rustup()?)
+        let components = components()?.join(", ");
+        run(rustup(), &format!("rust {} with {components}", channel()?))
     }
 
     fn command(&self) -> String {
-        rustup().map_or_else(|error| error.to_string(), |rustup| process::show(&rustup))
+        show(rustup())
     }
+}
+
+/// Runs a command of rustup; without one `what` has to come from elsewhere.
+pub(super) fn run(rustup: Result<Command>, what: &str) -> Result<()> {
+    if process::find("rustup").is_none() {
+        bail!("there is no rustup; install it from https://rustup.rs, or {what} by other means");
+    }
+    process::run(&mut rustup?)
+}
+
+/// A command of rustup, for people.
+pub(super) fn show(rustup: Result<Command>) -> String {
+    rustup.map_or_else(|error| error.to_string(), |rustup| process::show(&rustup))
 }
 
 fn rustup() -> Result<Command> {

@@ -5,6 +5,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::seat::{Seat, ask};
 use crate::api::server::{Desk, Look, Told};
 use crate::api::v1::{Problem, StatusResponse, Tier, Unseen};
+use crate::cli::COMMIT;
 use crate::cli::failure::Failure;
 use crate::cli::host;
 use crate::cli::interrupt::Interrupts;
@@ -318,7 +319,7 @@ fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
     StatusResponse {
         node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
         version: env!("CARGO_PKG_VERSION").into(),
-        commit: option_env!("NETFLOW_COMMIT").unwrap_or("unknown").into(),
+        commit: COMMIT.into(),
         kernel: host::kernel(),
         since_ns: since.0,
         now_ns: now().0,

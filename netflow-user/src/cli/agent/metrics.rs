@@ -4,6 +4,7 @@
 
 use super::hub::Health;
 use super::outcome::Outcome;
+use crate::cli::COMMIT;
 use crate::kernel::{Held, lost};
 use crate::model::feed::TOO_SLOW;
 use prometheus_client::collector::Collector;
@@ -206,8 +207,7 @@ fn ended(readings: &Readings) -> Vec<Value> {
 
 fn build(_: &Readings) -> Vec<Value> {
     let version = env!("CARGO_PKG_VERSION");
-    let commit = option_env!("NETFLOW_COMMIT").unwrap_or("unknown");
-    vec![([version, commit].map(str::to_owned).to_vec(), 1)]
+    vec![([version, COMMIT].map(str::to_owned).to_vec(), 1)]
 }
 
 impl Metric {

@@ -551,7 +551,7 @@ pub fn firewall_drop(case: &Case<'_>, report: &mut Report) {
             basis,
             |a| {
                 let f = filtered(a)?;
-                if (culprit(a, &f).is_filter() || filtering.contains(&Spot::of(&f))) != by_filter {
+                if filtering.contains(&Spot::of(&f)) != by_filter {
                     return None;
                 }
                 Some(Because {

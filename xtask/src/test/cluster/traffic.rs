@@ -2,7 +2,7 @@
 
 use super::{kubectl, xtask};
 use crate::process;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -46,6 +46,16 @@ impl Traffic {
             }
         });
         Ok(Traffic { kubectl, served })
+    }
+
+    /// None of the attempts that ended since was unserved.
+    pub fn felt_nothing(&self) -> Result<()> {
+        let unserved = self.served.try_iter().filter(|served| !served).count();
+        ensure!(
+            unserved == 0,
+            "{unserved} attempts of the client were not served"
+        );
+        Ok(())
     }
 
     /// Waits until so many attempts, one after the other, were served, or were not. Those that ended before do not count.
