@@ -457,8 +457,13 @@ fn tcp_outcome(attempt: &Attempt<'_>, part: Part<'_>, answers: &[&Sight]) -> Out
             None if running && stalled => Outcome::Stalled,
             None if answers.iter().any(|s| is_just_answered(part, s)) => Outcome::Pending,
             None => match unanswered(attempt, part, attempt.began()) {
-                // One packet of what was open before anybody looked: the answer to it may be on its way.
-                Outcome::Timeout if running && attempt.sends() == 1 => Outcome::Pending,
+                // What was open before anybody looked: the answer to its packet may be on its way, and its data hangs once it
+                // has been sent again for long enough.
+                Outcome::Timeout
+                    if running && (attempt.sends() == 1 || hanging(part, true).is_some()) =>
+                {
+                    Outcome::Pending
+                }
                 outcome => outcome,
             },
         };

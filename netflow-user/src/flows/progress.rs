@@ -142,9 +142,10 @@ impl Stock {
         let seq_end = furthest(out(), |s| s.stats.seq_end)?;
         let ack = furthest(back(), |s| s.stats.ack);
         let heard = back().map(|s| s.stats.last).max();
-        // Nothing came back after the first segment was sent again: all of it hangs since then.
-        let resent = out().filter_map(|s| s.stats.retrans_first).max();
-        let in_vain = resent.filter(|t| heard.is_none_or(|h| h < *t));
+        // Nothing came back after a segment was sent again: all of it hangs since then. An interface that missed the first
+        // sending (one was attached earlier, or a bridge saw it late) takes a later one for it.
+        let resent = out().filter_map(|s| s.stats.retrans_first);
+        let in_vain = resent.filter(|t| heard.is_none_or(|h| h < *t)).min();
         // The handshake itself acknowledges one number more than the initial one: nothing after it has been.
         let opened = |s: &&Sight| {
             let is_first = s.stats.syn.is_some() || s.stats.syn_ack.is_some();

@@ -231,6 +231,48 @@ fn a_transfer_that_stops_getting_on_is_a_stall() {
     assert_eq!(answer.paths[0].outcomes.stalled, 1);
 }
 
+/// A connection that ran before we looked: its data is sent again, first at `first` where the client's interface sees it and at
+/// `late` where the uplink does, and nothing comes back until `now`.
+fn resent_in_vain(first: u64, late: u64, now: u64) -> Answer {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    s.nat(vip(4001), reply(4001, remote()), ms(9));
+    let there = reply(4001, remote()).inverse();
+    let seen = [
+        (vip(4001), CLIENT_VETH, Direction::Ingress, first),
+        (there, UPLINK, Direction::Egress, late),
+    ];
+    for (tuple, ifindex, dir, again) in seen {
+        s.flow(tuple, ifindex, dir, ms(10), |f| {
+            f.packets = 3;
+            f.flags = TcpFlags(16);
+            f.data = Some(ms(10));
+            f.seq_end = 2_000;
+            f.ack = 700;
+            f.max_packet = 1420;
+            f.retrans = 2;
+            f.retrans_first = Some(ms(again));
+            f.retrans_last = Some(ms(late));
+            f.retrans_max = 1420;
+            f.last = ms(late);
+        });
+    }
+    explain(&[s.told(ms(now))])
+}
+
+/// Not since the interface that saw it last saw it twice.
+#[test]
+fn data_hangs_since_the_first_interface_saw_it_again() {
+    let answer = resent_in_vain(1_000, 4_000, 4_400);
+    assert_eq!(answer.paths[0].outcomes.stalled, 1, "{answer:#?}");
+}
+
+#[test]
+fn data_of_a_running_connection_that_was_just_sent_again_is_undecided() {
+    let answer = resent_in_vain(3_900, 4_000, 4_400);
+    assert_eq!(answer.paths[0].outcomes.pending, 1, "{answer:#?}");
+    assert!(answer.findings.is_empty(), "{answer:#?}");
+}
+
 #[test]
 fn a_segment_from_outside_of_any_window_is_no_stall() {
     for (beyond, verdict) in [(1_000, Verdict::Failing), (65_536 << 14, Verdict::Healthy)] {
