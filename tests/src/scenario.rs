@@ -723,7 +723,8 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
         if entry.file_type()?.is_dir() {
             fs::create_dir_all(&target)?;
             copy_tree(&entry.path(), &target)?;
-        } else {
+        } else if entry.file_type()?.is_file() {
+            // An agent's socket cannot be copied.
             fs::copy(entry.path(), target)?;
         }
     }
