@@ -805,18 +805,45 @@ fn started_with_everything() {
         let mut kernel = Kernel::start(Options {
             btf: Some("/sys/kernel/btf/vmlinux".into()),
             verbose_log: true,
-            trace_routes: true,
             ring_bytes: 1 << 16,
             ..Options::default()
         })
         .unwrap();
+        kernel
+            .watch_addresses(&[IpAddr::from([192, 0, 2, 1])])
+            .unwrap();
         assert!(TcpStream::connect("192.0.2.1:9").is_err());
-        let record = Seen::default().record(
-            &mut kernel,
-            "the failed route lookup",
-            |r| matches!(r.event, Event::FibError { err, .. } if err < 0),
-        );
+        let record =
+            Seen::default().record(&mut kernel, "the failed route lookup", is_failed_lookup);
         assert_eq!(record.netns, kernel.own_netns().inum);
+    });
+}
+
+fn is_failed_lookup(record: &Record) -> bool {
+    matches!(record.event, Event::FibError { err, .. } if err < 0)
+}
+
+/// They come several times for each packet that is forwarded.
+#[test]
+fn route_lookups_are_listened_to_only_while_somebody_asks() {
+    let node = Netns::new();
+    node.inside(|| {
+        let mut kernel = Kernel::start(Options::default()).unwrap();
+        let own = kernel.own_netns().inum;
+        let mut heard = |asked: &[IpAddr], to: &str| {
+            kernel.watch_addresses(asked).unwrap();
+            // The lookup is made within the call, and so is its record.
+            assert!(TcpStream::connect(to).is_err());
+            let mut seen = Seen::default();
+            seen.drain(&mut kernel);
+            let here = |r: &&Record| r.netns == own && is_failed_lookup(r);
+            seen.records.iter().filter(here).count()
+        };
+        let asked = [IpAddr::from([192, 0, 2, 1])];
+        assert_eq!(heard(&[], "192.0.2.1:9"), 0, "nobody asked yet");
+        assert_ne!(heard(&asked, "192.0.2.1:9"), 0, "somebody asks");
+        assert_eq!(heard(&[], "192.0.2.2:9"), 0, "nobody asks any more");
+        assert_ne!(heard(&asked, "192.0.2.3:9"), 0, "somebody asks again");
     });
 }
 

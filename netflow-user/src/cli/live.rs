@@ -111,7 +111,6 @@ pub fn attach(tiers: &TierArgs, verbose: bool) -> Result<Kernel, Failure> {
         force_ctnetlink: tiers.without.contains(&Means::NatTracepoint),
         verbose_log: verbose,
         ring_bytes: tiers.ring.unwrap_or(map::RECORDS_BYTES),
-        trace_routes: true,
     })?;
     let all = kernel.tiers();
     let flow = all.iter().find(|t| t.capability == Capability::Flow);

@@ -4,6 +4,8 @@ use super::tc::Programs;
 use crate::causes::causes;
 use aya::maps::Map;
 use aya::programs::kprobe::KProbeLinkId;
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, KProbe, Program, ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use netflow_ebpf::{HookInfo, Layout, Plain, Probe, TC_PROGRAMS, map};
@@ -102,32 +104,62 @@ fn tc_program(ebpf: &mut Ebpf, egress: bool, ethernet: bool) -> Result<OwnedFd, 
         .map_err(|e| refused(ProgramError::IOError(e)))
 }
 
-/// Loads and attaches a hook's program of type tracing.
-pub fn attach_tp_btf(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf) -> Result<(), LoadError> {
-    let name = hook.tp_btf;
-    let refused = |e: ProgramError| refused(name, &e);
-    let program: &mut BtfTracePoint = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::Missing(name))?
-        .try_into()
-        .map_err(refused)?;
-    program.load(hook.tracepoint, btf).map_err(refused)?;
-    program.attach().map_err(refused)?;
-    Ok(())
+/// Loads a hook's program of type tracing.
+pub fn load_tp_btf(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf) -> Result<(), LoadError> {
+    let program = tp_btf(ebpf, hook)?;
+    let loaded = program.load(hook.tracepoint, btf);
+    loaded.map_err(|e| refused(hook.tp_btf, &e))
 }
 
-/// Loads and attaches a hook's program of type raw tracepoint.
-pub fn attach_raw_tp(ebpf: &mut Ebpf, hook: &HookInfo) -> Result<(), LoadError> {
-    let name = hook.raw_tp;
-    let refused = |e: ProgramError| refused(name, &e);
-    let program: &mut RawTracePoint = ebpf
-        .program_mut(name)
-        .ok_or(LoadError::Missing(name))?
-        .try_into()
-        .map_err(refused)?;
-    program.load().map_err(refused)?;
-    program.attach(hook.tracepoint).map_err(refused)?;
-    Ok(())
+/// Loads a hook's program of type raw tracepoint.
+pub fn load_raw_tp(ebpf: &mut Ebpf, hook: &HookInfo) -> Result<(), LoadError> {
+    let loaded = raw_tp(ebpf, hook)?.load();
+    loaded.map_err(|e| refused(hook.raw_tp, &e))
+}
+
+/// A hook's program that is attached.
+#[derive(Debug)]
+pub enum HookLink {
+    /// The one of type tracing.
+    TpBtf(BtfTracePointLinkId),
+    /// The raw tracepoint.
+    RawTp(RawTracePointLinkId),
+}
+
+/// Attaches that of a hook's programs which is loaded.
+pub fn attach_hook(ebpf: &mut Ebpf, hook: &HookInfo) -> Result<HookLink, LoadError> {
+    let program = tp_btf(ebpf, hook)?;
+    if program.fd().is_ok() {
+        let link = program.attach().map_err(|e| refused(hook.tp_btf, &e))?;
+        return Ok(HookLink::TpBtf(link));
+    }
+    let link = raw_tp(ebpf, hook)?.attach(hook.tracepoint);
+    Ok(HookLink::RawTp(link.map_err(|e| refused(hook.raw_tp, &e))?))
+}
+
+/// Detaches it again; it stays loaded.
+pub fn detach_hook(ebpf: &mut Ebpf, hook: &HookInfo, link: HookLink) {
+    // The kernel cannot refuse; aya can only not know the link.
+    match link {
+        HookLink::TpBtf(id) => {
+            let _ = tp_btf(ebpf, hook).map(|program| program.detach(id));
+        }
+        HookLink::RawTp(id) => {
+            let _ = raw_tp(ebpf, hook).map(|program| program.detach(id));
+        }
+    }
+}
+
+fn tp_btf<'a>(ebpf: &'a mut Ebpf, hook: &HookInfo) -> Result<&'a mut BtfTracePoint, LoadError> {
+    let program = ebpf.program_mut(hook.tp_btf);
+    let program = program.ok_or(LoadError::Missing(hook.tp_btf))?;
+    program.try_into().map_err(|e| refused(hook.tp_btf, &e))
+}
+
+fn raw_tp<'a>(ebpf: &'a mut Ebpf, hook: &HookInfo) -> Result<&'a mut RawTracePoint, LoadError> {
+    let program = ebpf.program_mut(hook.raw_tp);
+    let program = program.ok_or(LoadError::Missing(hook.raw_tp))?;
+    program.try_into().map_err(|e| refused(hook.raw_tp, &e))
 }
 
 /// A program attached to a function.
@@ -188,8 +220,8 @@ fn kprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut KProbe, 
         .map_err(|e| refused(name, &e))
 }
 
-/// Detaches a hook's program again.
-pub fn detach_hook(ebpf: &mut Ebpf, hook: &HookInfo) {
+/// Takes a hook's program away for good.
+pub fn unload_hook(ebpf: &mut Ebpf, hook: &HookInfo) {
     // The one that is not loaded has nothing to detach.
     if let Some(Program::BtfTracePoint(program)) = ebpf.program_mut(hook.tp_btf) {
         let _ = program.unload();

@@ -37,7 +37,7 @@ use self::clock::Clock;
 use self::ctnetlink::CtEvents;
 use self::kallsyms::{Ranges, Symbols};
 use self::layout::Filled;
-use self::load::{LoadError, Parameters, chain};
+use self::load::{HookLink, LoadError, Parameters, chain};
 use self::log::StderrLog;
 use self::lost::LostCounters;
 use self::probes::{Known, ProbeState, Probes};
@@ -87,8 +87,6 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Show what the programs log of rare events.
     pub verbose_log: bool,
-    /// Listen to route lookups, which costs on every forwarded packet.
-    pub trace_routes: bool,
 }
 
 impl Default for Options {
@@ -101,7 +99,6 @@ impl Default for Options {
             btf: None,
             ring_bytes: map::RECORDS_BYTES,
             verbose_log: false,
-            trace_routes: false,
         }
     }
 }
@@ -194,6 +191,8 @@ pub struct Kernel {
     clock: Clock,
     own: NetnsId,
     probes: Probes,
+    /// The program on route lookups, while it is attached.
+    routes: Option<HookLink>,
     /// What the kernel's own types are like, for modules that are loaded later.
     filled: Filled,
     outcome: Outcome,
@@ -346,6 +345,7 @@ impl Kernel {
             clock,
             own,
             probes,
+            routes: None,
             filled,
             outcome,
             ebpf,
@@ -389,7 +389,30 @@ impl Kernel {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
         });
-        Ok(self.watched.set(keys)?)
+        self.watched.set(keys)?;
+        self.follow_routes(!addresses.is_empty());
+        Ok(())
+    }
+
+    /// Listens to route lookups, or no longer: there are several for each packet that is forwarded, so that it is done only while
+    /// somebody asks about a Service.
+    fn follow_routes(&mut self, wanted: bool) {
+        let Some(hook) = HOOKS.iter().find(|h| h.hook == Hook::FibTableLookup) else {
+            return;
+        };
+        let state = self.outcome.hooks.get(&hook.hook);
+        let loaded = state.is_some_and(|s| !matches!(s, HookState::Absent(_)));
+        match self.routes.take() {
+            Some(link) if !wanted => load::detach_hook(&mut self.ebpf, hook, link),
+            None if wanted && loaded => match load::attach_hook(&mut self.ebpf, hook) {
+                Ok(link) => self.routes = Some(link),
+                Err(why) => {
+                    let why = HookState::Absent(why.to_string());
+                    self.outcome.hooks.insert(hook.hook, why);
+                }
+            },
+            link => self.routes = link,
+        }
     }
 
     /// The interfaces and how far they are attached to.
@@ -467,7 +490,7 @@ impl Kernel {
         if let Some(hook) = stand_in
             && confirmed
         {
-            load::detach_hook(&mut self.ebpf, hook);
+            load::unload_hook(&mut self.ebpf, hook);
             let why = HookState::Absent(CONFIRM_SUFFICES.to_owned());
             self.outcome.hooks.insert(hook.hook, why);
         }
@@ -616,9 +639,7 @@ fn attach_hooks(
     outcome: &mut Outcome,
 ) {
     for hook in &HOOKS {
-        let state = if hook.hook == Hook::FibTableLookup && !options.trace_routes {
-            HookState::Absent("attached only while routes are traced".to_owned())
-        } else if hook.hook == Hook::NetDevStartXmit && options.force_ctnetlink {
+        let state = if hook.hook == Hook::NetDevStartXmit && options.force_ctnetlink {
             HookState::Absent("conntrack events were asked for".to_owned())
         } else if hook.hook == Hook::NetDevStartXmit
             && outcome.probes.get(&Hook::CtConfirm) == Some(&ProbeState::Ready)
@@ -627,24 +648,40 @@ fn attach_hooks(
         } else if let Err(why) = filled.permits(hook) {
             HookState::Absent(why)
         } else {
-            attach_hook(ebpf, hook, btf, options.force_raw_tp)
+            let state = load_hook(ebpf, hook, btf, options.force_raw_tp);
+            // Route lookups are listened to only while somebody asks (`watch_addresses`).
+            match hook.hook {
+                Hook::FibTableLookup => state,
+                _ => attach_loaded(ebpf, hook, state),
+            }
         };
         outcome.hooks.insert(hook.hook, state);
     }
 }
 
-fn attach_hook(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf, force_raw_tp: bool) -> HookState {
+fn load_hook(ebpf: &mut Ebpf, hook: &HookInfo, btf: &Btf, force_raw_tp: bool) -> HookState {
     let why = if force_raw_tp {
         "raw tracepoints were asked for".to_owned()
     } else {
-        match load::attach_tp_btf(ebpf, hook, btf) {
+        match load::load_tp_btf(ebpf, hook, btf) {
             Ok(()) => return HookState::TpBtf,
             Err(why) => why.to_string(),
         }
     };
-    match load::attach_raw_tp(ebpf, hook) {
+    match load::load_raw_tp(ebpf, hook) {
         Ok(()) => HookState::RawTp(why),
         Err(raw) => HookState::Absent(format!("{why}; {raw}")),
+    }
+}
+
+/// Attaches what was loaded, for as long as the programs live.
+fn attach_loaded(ebpf: &mut Ebpf, hook: &HookInfo, state: HookState) -> HookState {
+    if matches!(state, HookState::Absent(_)) {
+        return state;
+    }
+    match load::attach_hook(ebpf, hook) {
+        Ok(_) => state,
+        Err(why) => HookState::Absent(why.to_string()),
     }
 }
 
