@@ -70,7 +70,7 @@ impl Cited {
                 let entries = retain(&mut facts.conntrack.entries, |e| {
                     !self.holds(&[Plane::Ct], &both(&e.tuples))
                 });
-                entries + retain(&mut facts.neighbors, |n| !self.holds_neighbor(n.ip))
+                entries + retain(&mut facts.neighbors, |n| !self.holds_target(n.ip))
             }
             _ => 0,
         }
@@ -84,15 +84,18 @@ impl Cited {
             .any(|cited| tuples.iter().any(|t| same_group(cited, t)))
     }
 
-    /// A neighbour that did not answer is cited with the packet that waited for it.
-    fn holds_neighbor(&self, ip: IpAddr) -> bool {
+    /// A neighbour that did not answer is cited with the packet that waited for it, a route with what was to be sent.
+    fn holds_target(&self, ip: IpAddr) -> bool {
         let cited = self.0.iter().filter(|(plane, _)| *plane == Plane::Node);
         cited.flat_map(|(_, tuples)| tuples).any(|t| t.dst == ip)
     }
 
     fn holds_record(&self, record: &Record) -> bool {
-        if let Event::NeighborFailed { ip } = record.event {
-            return self.holds_neighbor(ip);
+        match record.event {
+            Event::NeighborFailed { ip: to } | Event::FibError { dst: to, .. } => {
+                return self.holds_target(to);
+            }
+            _ => {}
         }
         let mut tuples: Vec<Tuple> = record.tuple.into_iter().collect();
         let planes: &[Plane] = match &record.event {

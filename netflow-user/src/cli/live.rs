@@ -9,7 +9,7 @@ use super::output::Output;
 use super::session::{self, End, Feed, Limits, Node, Observer, now};
 use crate::cluster::ask::{ask, pods_of, this_node};
 use crate::cluster::identity::Identities;
-use crate::explain::Explainer;
+use crate::explain::{Clients, Explainer};
 use crate::kernel::beside::Beside;
 use crate::kernel::{self, Kernel, KernelError};
 use crate::model::Input;
@@ -311,6 +311,8 @@ pub struct LiveNode<P> {
     aimed: Option<Ask>,
     /// That, and clients that were met.
     ask: Ask,
+    /// Namespaces that were met, by their inode numbers.
+    met: BTreeSet<u32>,
 }
 
 impl<P: Programs> LiveNode<P> {
@@ -324,7 +326,26 @@ impl<P: Programs> LiveNode<P> {
             pods: Vec::new(),
             aimed: None,
             ask: Ask::default(),
+            met: BTreeSet::new(),
         }
+    }
+}
+
+impl<P> LiveNode<P> {
+    /// The addresses of Pods in namespaces that were not met before.
+    fn held_in(&mut self, namespaces: &BTreeSet<u32>) -> Vec<IpAddr> {
+        let new: BTreeSet<u32> = namespaces.difference(&self.met).copied().collect();
+        if new.is_empty() {
+            return Vec::new();
+        }
+        self.met.extend(&new);
+        // That they cannot be looked for is among the facts, as what could not be read.
+        let found = netns::pods(&self.pods).unwrap_or_default();
+        let those = found.namespaces.into_iter();
+        those
+            .filter(|n| new.contains(&n.id.inum))
+            .flat_map(|n| n.ips)
+            .collect()
     }
 }
 
@@ -346,9 +367,14 @@ impl<P: Programs> Node for LiveNode<P> {
         true
     }
 
-    fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool {
+    fn meet(&mut self, clients: &Clients) -> bool {
+        let Clients {
+            addresses,
+            namespaces,
+        } = clients;
         let known = self.ask.pods.len();
-        for client in clients {
+        let held = self.held_in(namespaces);
+        for client in addresses.iter().chain(&held) {
             if self.pods.contains(client) && !self.ask.pods.contains(client) {
                 self.ask.pods.push(*client);
             }

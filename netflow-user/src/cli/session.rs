@@ -5,16 +5,15 @@
 
 use super::interrupt::Interrupts;
 use super::output::Output;
-use crate::explain::Explainer;
+use crate::explain::{Clients, Explainer};
 use crate::model::feed::Start;
 use crate::model::node::NodeFacts;
 use crate::model::objects::Objects;
-use crate::model::record::Record;
+use crate::model::record::{Event, Record};
 use crate::model::recording::{RecordingError, Writer};
 use crate::model::source::{ObjectSource, SourceError};
 use crate::model::{Input, Time};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -41,7 +40,7 @@ pub trait Node {
     fn aim(&mut self, objects: &Objects) -> bool;
 
     /// Takes in which clients were seen: those on this node are looked into too. Says whether one is new.
-    fn meet(&mut self, clients: &BTreeSet<IpAddr>) -> bool;
+    fn meet(&mut self, clients: &Clients) -> bool;
 
     /// The node's state now.
     fn facts(&mut self) -> Result<NodeFacts, SourceError>;
@@ -191,7 +190,7 @@ pub fn look(
         if limits.interrupts.count() > 1 {
             return Ok(End::Quit);
         }
-        pass_on(node, feed)?;
+        pass_on(node, feed, &mut pace)?;
         let changed = (Instant::now() >= next_objects).then(|| newer(source, feed));
         if let Some(objects) = changed.flatten() {
             let began = Instant::now();
@@ -229,6 +228,8 @@ struct Pace {
     /// When it is next asked whether somebody new is worth a reading before that.
     ask: Instant,
     took: Duration,
+    /// Namespaces in which a route was looked for in vain.
+    unrouted: BTreeSet<u32>,
 }
 
 impl Pace {
@@ -237,6 +238,20 @@ impl Pace {
             next: Instant::now(),
             ask: Instant::now(),
             took: Duration::ZERO,
+            unrouted: BTreeSet::new(),
+        }
+    }
+
+    /// Of a client without a route no packet follows: whether there is one is asked at once, for each namespace once.
+    fn notice(&mut self, input: &Input) {
+        let Input::Records { records } = input else {
+            return;
+        };
+        let is_failed = |r: &&Record| matches!(r.event, Event::FibError { .. });
+        for record in records.iter().filter(is_failed) {
+            if self.unrouted.insert(record.netns) {
+                self.ask = Instant::now();
+            }
         }
     }
 
@@ -275,8 +290,9 @@ impl Pace {
     }
 }
 
-fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>) -> Result<(), SourceError> {
+fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>, pace: &mut Pace) -> Result<(), SourceError> {
     for input in node.drain()? {
+        pace.notice(&input);
         feed.catch_up(input);
     }
     Ok(())
@@ -341,7 +357,7 @@ mod tests {
             !objects.pods.is_empty()
         }
 
-        fn meet(&mut self, _clients: &BTreeSet<IpAddr>) -> bool {
+        fn meet(&mut self, _clients: &Clients) -> bool {
             std::mem::take(&mut self.somebody_new)
         }
 

@@ -17,7 +17,7 @@ use crate::model::identity::{Identity, Who};
 use crate::model::lookup::is_of_deployment;
 use crate::model::objects::{EndpointSlice, Node, Objects, Pod, Service, ServicePort, TargetPort};
 use crate::model::query::{From, Query};
-use crate::model::record::Event;
+use crate::model::record::{Event, Record};
 use crate::model::{Proto, Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +32,24 @@ const STALL_SHOWS: Duration = Duration::from_secs(2);
 
 /// A client that dials so many ports which the Service does not have is looking around, not mistaken.
 const SCANNED_PORTS: usize = 4;
+
+/// A route lookup that found nothing in a table.
+pub struct FailedLookup<'a> {
+    /// Position of the recording.
+    pub index: usize,
+    /// Where it was made.
+    pub view: &'a View,
+    /// The record, and how it is cited.
+    pub cite: Cite,
+    /// The record.
+    pub record: &'a Record,
+    /// Address looked for.
+    pub dst: IpAddr,
+    /// Negative errno.
+    pub err: i32,
+    /// Routing table.
+    pub table: u32,
+}
 
 /// The Service asked about with all that was seen of it.
 pub struct Case<'a> {
@@ -90,6 +108,34 @@ impl<'a> Case<'a> {
         of(&s.cluster_ips, Via::Vip)
             .chain(of(&s.external_ips, Via::ExternalIp))
             .chain(of(&s.lb_ips, Via::Lb))
+    }
+
+    /// Route lookups for the Service's addresses that found nothing in one table. Other tables may be asked after that, so alone
+    /// none of them says that there is no route.
+    pub fn failed_lookups(&self) -> impl Iterator<Item = FailedLookup<'a>> + '_ {
+        let of_view = |(index, view): (usize, &'a View)| {
+            view.loose.iter().filter_map(move |(cite, record)| {
+                let Event::FibError { dst, err, table } = record.event else {
+                    return None;
+                };
+                Some(FailedLookup {
+                    index,
+                    view,
+                    cite: *cite,
+                    record,
+                    dst,
+                    err,
+                    table,
+                })
+            })
+        };
+        let all = self.views.iter().enumerate().flat_map(of_view);
+        all.filter(|f| self.addresses().any(|(ip, _)| ip == f.dst) && self.is_of_port(f))
+    }
+
+    fn is_of_port(&self, lookup: &FailedLookup<'_>) -> bool {
+        let port = lookup.record.tuple.map_or(0, |t| t.dport);
+        port == 0 || self.query.port.is_none_or(|wanted| wanted == port)
     }
 
     /// Slices of the Service.
@@ -550,12 +596,12 @@ impl<'a> Case<'a> {
             .query
             .from
             .as_ref()
-            .is_none_or(|from| self.is_from(attempt, from))
+            .is_none_or(|from| self.is_from(attempt.client(), attempt.began(), from))
     }
 
-    fn is_from(&self, attempt: &Attempt<'_>, from: &From) -> bool {
-        let ip = attempt.client();
-        let who = self.identity.who(ip, attempt.began());
+    /// Whether an address was, at a time, that of a client asked about.
+    pub fn is_from(&self, ip: IpAddr, at: Time, from: &From) -> bool {
+        let who = self.identity.who(ip, at);
         let here = |ns: &Option<String>| ns.clone().unwrap_or_else(|| self.query.namespace.clone());
         match (from, who) {
             (From::Ip(wanted), _) => *wanted == ip,

@@ -52,6 +52,15 @@ const ASK_THERE: [&str; 2] = ["lost-beyond-node", "overlay-peer-lost"];
 /// Codes that are given only after a while: till then the same failures have the name of what they met.
 const TOLD_LATE: [&str; 1] = ["endpointslice-stale"];
 
+/// Who was seen to use the Service, or to try.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// Their addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Network namespaces (inode numbers) in which a route to the Service was looked for in vain: what is in them is not known yet.
+    pub namespaces: BTreeSet<u32>,
+}
+
 /// Answers from what it is fed.
 pub struct Explainer {
     identity: Box<dyn Identity>,
@@ -142,14 +151,17 @@ impl Explainer {
         )
     }
 
-    /// Addresses of the clients seen so far, for a source that can look into their namespaces.
-    pub fn clients(&self) -> BTreeSet<IpAddr> {
+    /// The clients seen so far, for a source that can look into their namespaces.
+    pub fn clients(&self) -> Clients {
         let query = self.query();
         let Ok(service) = resolve(&self.objects, &query) else {
-            return BTreeSet::new();
+            return Clients::default();
         };
         let case = self.case(&query, service);
-        case.attempts.iter().map(attempt::Attempt::client).collect()
+        Clients {
+            addresses: case.attempts.iter().map(attempt::Attempt::client).collect(),
+            namespaces: case.failed_lookups().map(|f| f.record.netns).collect(),
+        }
     }
 
     /// The answer as of now.

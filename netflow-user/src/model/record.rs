@@ -104,7 +104,7 @@ pub enum Event {
     ResetSent,
     /// A local socket got a RST (`tcp_receive_reset`); tuple local → remote.
     ResetReceived,
-    /// Route lookup failed (`fib_table_lookup` with err < 0). Never a finding alone.
+    /// A socket's route lookup found nothing in one table (`fib_table_lookup` with err < 0). Never a finding alone.
     FibError {
         /// Destination looked up.
         dst: IpAddr,

@@ -1,9 +1,9 @@
 //! Routes, neighbours and what the IP layer refuses.
 
 use super::{At, Expect, Fault, Form, Vantage, beyond};
-use crate::lab::between;
 use crate::lab::cidr::Cidr;
 use crate::lab::plan::{Family, Network, Placement, Plan, PodPlan, Shape};
+use crate::lab::{between, pods};
 use crate::proxy::Mode;
 use crate::traffic::Outcome;
 use crate::world::{Site, Step, Tweak, World};
@@ -16,6 +16,7 @@ pub(super) const ALL: &[&dyn Fault] = &[
     &Broken(Kind::NoRouteBack),
     &Broken(Kind::Blackhole),
     &Broken(Kind::RouterHasNoRoute),
+    &Broken(Kind::ClientHasNoRoute),
     &Broken(Kind::ForwardingDisabled),
     &Broken(Kind::ForwardingDisabledUplink),
     &Broken(Kind::GatewaySilent),
@@ -49,6 +50,7 @@ enum Kind {
     NoRouteBack,
     Blackhole,
     RouterHasNoRoute,
+    ClientHasNoRoute,
     ForwardingDisabled,
     ForwardingDisabledUplink,
     GatewaySilent,
@@ -63,9 +65,11 @@ struct Broken(Kind);
 impl Kind {
     fn code(self) -> &'static str {
         match self {
-            Kind::NoRoute | Kind::NoRouteBack | Kind::Blackhole | Kind::RouterHasNoRoute => {
-                "no-route"
-            }
+            Kind::NoRoute
+            | Kind::NoRouteBack
+            | Kind::Blackhole
+            | Kind::RouterHasNoRoute
+            | Kind::ClientHasNoRoute => "no-route",
             Kind::ForwardingDisabled | Kind::ForwardingDisabledUplink => "forwarding-disabled",
             Kind::GatewaySilent | Kind::PodSilent => "neighbor-failed",
             Kind::NeighborStale => "neighbor-stale",
@@ -217,6 +221,7 @@ impl Fault for Broken {
             Kind::NoRouteBack => "no-route-back",
             Kind::Blackhole => "no-route-blackhole",
             Kind::RouterHasNoRoute => "no-route-router",
+            Kind::ClientHasNoRoute => "no-route-client",
             Kind::ForwardingDisabledUplink => "forwarding-disabled-uplink",
             Kind::PodSilent => "neighbor-failed-pod",
             kind => kind.code(),
@@ -230,6 +235,7 @@ impl Fault for Broken {
             Kind::RouterHasNoRoute => {
                 "the router between the nodes has no route to the backends' node"
             }
+            Kind::ClientHasNoRoute => "the client's Pod has lost its default route",
             Kind::ForwardingDisabled => "the client's node does not forward",
             Kind::ForwardingDisabledUplink => {
                 "the backends' node does not forward what comes in from the other node"
@@ -260,6 +266,14 @@ impl Fault for Broken {
                 })
                 .collect(),
             Kind::RouterHasNoRoute => vec![router_without_route(plan, 1)],
+            Kind::ClientHasNoRoute => vec![Tweak {
+                site: Site::Pod(plan.client.ip),
+                done: vec![ip("route del default".to_owned())],
+                undone: pods::default_route(plan, &plan.client)
+                    .map(ip)
+                    .into_iter()
+                    .collect(),
+            }],
             Kind::ForwardingDisabled => {
                 let name = if plan.client.ip.is_ipv6() {
                     "net.ipv6.conf.all.forwarding"
@@ -303,6 +317,7 @@ impl Fault for Broken {
         let code = self.0.code();
         match self.0 {
             Kind::NoRoute | Kind::Blackhole => at.client_side(Expect::code(code, &["drop"])),
+            Kind::ClientHasNoRoute => at.client_side(Expect::code(code, &["node"])),
             // The backends' node sees its answers leave and nothing come back.
             Kind::AsymmetricReturn => match at.vantage {
                 Vantage::Backend => beyond(),
@@ -350,6 +365,7 @@ impl Fault for Broken {
             | Kind::PodSilent => {
                 vec![Outcome::Unreachable, Outcome::Timeout]
             }
+            Kind::ClientHasNoRoute => vec![Outcome::Unreachable],
             Kind::NoRouteBack
             | Kind::Blackhole
             | Kind::ForwardingDisabledUplink
@@ -360,7 +376,9 @@ impl Fault for Broken {
     }
     fn placements(&self) -> &'static [Placement] {
         match self.0 {
-            Kind::PodSilent | Kind::NeighborStale | Kind::BadChecksum => &Placement::ALL,
+            Kind::PodSilent | Kind::NeighborStale | Kind::BadChecksum | Kind::ClientHasNoRoute => {
+                &Placement::ALL
+            }
             _ => &[Placement::Cross],
         }
     }
@@ -370,6 +388,7 @@ impl Fault for Broken {
             | Kind::NoRouteBack
             | Kind::Blackhole
             | Kind::RouterHasNoRoute
+            | Kind::ClientHasNoRoute
             | Kind::ForwardingDisabled
             | Kind::ForwardingDisabledUplink
             | Kind::GatewaySilent => &Network::ALL,
@@ -377,10 +396,12 @@ impl Fault for Broken {
         };
         let shapes = shapes(self.placements(), networks);
         match self.0 {
-            // IPv6 has no reverse path filter, no checksum of its header, and forwards on a node as a whole.
-            Kind::AsymmetricReturn | Kind::BadChecksum | Kind::ForwardingDisabledUplink => {
-                of_ipv4(shapes)
-            }
+            // IPv6 has no reverse path filter, no checksum of its header, forwards on a node as a whole, and tells of its route
+            // lookups in another way.
+            Kind::AsymmetricReturn
+            | Kind::BadChecksum
+            | Kind::ForwardingDisabledUplink
+            | Kind::ClientHasNoRoute => of_ipv4(shapes),
             _ => shapes,
         }
     }

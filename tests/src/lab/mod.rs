@@ -9,7 +9,7 @@ mod ipvs;
 pub mod modules;
 pub mod netns;
 pub mod plan;
-mod pods;
+pub mod pods;
 mod rules;
 mod settings;
 pub mod state;

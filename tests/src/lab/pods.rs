@@ -1,7 +1,7 @@
 //! How Pods are attached to their node: by a bridge, or each by a route to its own veth, as Calico does it.
 
 use super::cidr::Cidr;
-use super::plan::{Plan, PodPlan};
+use super::plan::{NodeNet, Plan, PodPlan};
 use super::{address, nodad};
 use std::net::IpAddr;
 
@@ -83,11 +83,7 @@ pub fn inside(plan: &Plan, pod: &PodPlan) -> Vec<String> {
             Cidr::host(ip).len
         };
         lines.push(format!("addr replace {ip}/{len} dev {ifname}{}", nodad(ip)));
-        let gateway = if bridged {
-            net.pods.nth(1).to_string()
-        } else {
-            gateway(ip).to_owned()
-        };
+        let gateway = gateway_of(plan, &net, ip);
         if !bridged && ip.is_ipv4() {
             lines.push(format!("route replace {gateway} dev {ifname} scope link"));
         }
@@ -103,6 +99,24 @@ pub fn gone(pod: &PodPlan) -> Vec<String> {
         format!("addr flush dev {ifname}"),
         format!("link set {ifname} down"),
     ]
+}
+
+/// Line of `ip` that gives a Pod its way out again.
+pub fn default_route(plan: &Plan, pod: &PodPlan) -> Option<String> {
+    let net = plan.nodes[pod.node].nets().next()?;
+    let gateway = gateway_of(plan, &net, pod.ip);
+    Some(format!(
+        "route add default via {gateway} dev {}",
+        pod.ifname
+    ))
+}
+
+fn gateway_of(plan: &Plan, net: &NodeNet, ip: IpAddr) -> String {
+    if plan.shape.network.is_bridged() {
+        net.pods.nth(1).to_string()
+    } else {
+        gateway(ip).to_owned()
+    }
 }
 
 fn gateway(ip: IpAddr) -> &'static str {

@@ -176,9 +176,11 @@ pub(super) static NO_ROUTE: Code = Code {
     family: Family::Route,
     meaning: "A node, a Pod's namespace or a router on the way has no route for the packet's destination, or one that says \
               unreachable, prohibit or blackhole. Typical of a Pod network whose routes were not announced or were removed \
-              (network plugin down, cloud route table full), and of answers whose way back nobody configured.",
+              (network plugin down, cloud route table full), of answers whose way back nobody configured, and of a Pod \
+              that was set up by halves: what it sends fails before there is a packet.",
     looked_at: "Packets that the kernel dropped for want of a route, the kernel's own answer for that address in that \
-                namespace, ICMP network-unreachable from routers in between.",
+                namespace, ICMP network-unreachable from routers in between; of a Pod itself, the route lookups of its \
+                sockets that fail (IPv4).",
     check: &[
         CheckStep {
             text: "On {here}: the kernel's answer for the address",

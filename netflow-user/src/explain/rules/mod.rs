@@ -24,6 +24,7 @@ mod route;
 mod scope;
 mod service;
 mod slices;
+mod unrouted;
 
 /// A rule.
 type Rule = fn(&Case<'_>, &mut Report);
@@ -32,6 +33,7 @@ type Rule = fn(&Case<'_>, &mut Report);
 const RULES: &[Rule] = &[
     kind::external_name,
     dns::unresolved,
+    unrouted::clients,
     service::port_undefined,
     service::no_endpoints,
     proxy::no_local_endpoint,

@@ -210,7 +210,7 @@ fn asked<'a>(lost: &Lost<'a>, to: IpAddr) -> Option<&'a RouteLookup> {
 
 /// Errnos of a lookup without a usable route: `fib_props` in
 /// <https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/fib_semantics.c>.
-fn kind_of_lack(errno: Option<i32>) -> &'static str {
+pub(super) fn kind_of_lack(errno: Option<i32>) -> &'static str {
     match errno {
         Some(101) | None => "no route",
         Some(113) => "an \"unreachable\" route",
@@ -222,7 +222,11 @@ fn kind_of_lack(errno: Option<i32>) -> &'static str {
 
 /// Evidence: the kernel's answer for an address.
 fn lookup_draft(lost: &Lost<'_>, l: &RouteLookup) -> Draft {
-    let node = lost.part.node;
+    answer_draft(lost.part.view, lost.part.node, l)
+}
+
+/// The same, of any node.
+pub(super) fn answer_draft(index: usize, node: &View, l: &RouteLookup) -> Draft {
     let text = match (l.errno, l.via) {
         (Some(errno), _) => format!("the route lookup for {} fails with errno {errno}", l.dst),
         (None, via) => format!(
@@ -234,7 +238,7 @@ fn lookup_draft(lost: &Lost<'_>, l: &RouteLookup) -> Draft {
     };
     let mut draft = Draft::node(format!("lookup {} {}", l.netns, l.dst), text);
     draft.time = node.facts.as_ref().map(|f| f.time);
-    draft.view = Some((lost.part.view, node.name().to_owned()));
+    draft.view = Some((index, node.name().to_owned()));
     draft.netns = Some(l.netns);
     draft
 }

@@ -24,3 +24,4 @@ mod seed;
 mod slices;
 mod sockets;
 mod story;
+mod unrouted;
