@@ -105,7 +105,7 @@ pub fn clients(case: &Case<'_>, report: &mut Report) {
         let saying = Saying {
             evidence: all.iter().flat_map(|s| s.evidence(case)).collect(),
             values: vec![("here", here.to_owned()), ("to", dst.to_string())],
-            fixes: vec![look_inside(&who, dst)],
+            fixes: vec![look_inside(&names, dst)],
             ..Saying::new(summary)
         };
         report.state(
@@ -121,13 +121,15 @@ pub fn clients(case: &Case<'_>, report: &mut Report) {
     }
 }
 
-fn look_inside(who: &str, dst: IpAddr) -> Fix {
+fn look_inside(names: &BTreeSet<String>, dst: IpAddr) -> Fix {
+    let pod = names.first().and_then(|name| name.split_once('/'));
     Fix {
-        text: format!(
-            "Look at the routes inside the network namespace of {who}: none leads to {dst}. A Pod gets them from the network \
-             plugin when it is made; one that is made anew gets them anew"
-        ),
-        command: String::new(),
+        text: "Look at the routes inside the Pod, not on the node. It gets them from the network plugin when it is made; one \
+               that is made anew gets them anew"
+            .to_owned(),
+        command: pod.map_or_else(String::new, |(namespace, name)| {
+            format!("kubectl exec -n {namespace} {name} -- ip route get {dst}")
+        }),
         changes: Changes::Nothing,
     }
 }
