@@ -1,12 +1,15 @@
 //! The other end: whoever asks an agent.
 
 use super::Address;
+use super::dial::{DialError, Identity, dial};
 use super::v1::collect_response::What;
 use super::v1::evidence_client::EvidenceClient;
 use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
 use crate::causes::causes;
 use bytes::{Buf, Bytes};
+use hyper_util::rt::TokioIo;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -16,9 +19,10 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+use tower::service_fn;
 
 /// How long an agent may take to answer at all.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// One that does not answer a ping for so long is gone.
 const PONG: Duration = Duration::from_secs(15);
 /// Messages on their way to whoever reads.
@@ -33,6 +37,9 @@ pub enum AskError {
     /// This user may not ask it.
     #[error("the agent at {0} may not be asked by this user")]
     NotAllowed(Address),
+    /// One of the two does not take the other for who it should be.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// It does not speak as agreed.
     #[error("the agent at {address}: {why}")]
     Broken {
@@ -57,25 +64,33 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Connects.
-    pub fn connect(address: &Address) -> Result<Agent, AskError> {
-        // What tonic says of a socket that is not there tells less than the socket itself.
-        match std::os::unix::net::UnixStream::connect(&address.0) {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(AskError::NotAllowed(address.clone()));
-            }
-            Err(_) => return Err(AskError::Absent(address.clone())),
-        }
+    /// Connects, as `identity` where the agent is not on this node.
+    pub fn connect(address: &Address, identity: Option<&Identity>) -> Result<Agent, AskError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let endpoint = Endpoint::try_from(address.to_string());
-        let endpoint = endpoint.map_err(|e| broken(address, &e))?;
-        let endpoint = endpoint
-            .connect_timeout(PATIENCE)
-            .http2_keep_alive_interval(PATIENCE)
-            .keep_alive_timeout(PONG)
-            .keep_alive_while_idle(true);
-        let channel = runtime.block_on(endpoint.connect());
+        let channel = match (address, identity) {
+            (Address::Socket(path), None) => {
+                knock(address, path)?;
+                let endpoint = endpoint(address)?;
+                runtime.block_on(endpoint.connect())
+            }
+            (Address::Tls { host, port }, Some(identity)) => {
+                let stream = runtime.block_on(dial(address, (host, *port), identity))?;
+                // There is one, and it lasts for as long as the question.
+                let mut stream = Some(TokioIo::new(stream));
+                let taken = service_fn(move |_| {
+                    let stream = stream.take().ok_or(io::ErrorKind::NotConnected);
+                    async { stream.map_err(io::Error::from) }
+                });
+                let endpoint = endpoint(address)?;
+                runtime.block_on(endpoint.connect_with_connector(taken))
+            }
+            (Address::Socket(_), Some(_)) => {
+                return Err(DialError::Needless(address.clone()).into());
+            }
+            (Address::Tls { .. }, None) => {
+                return Err(DialError::NoIdentity(address.clone()).into());
+            }
+        };
         let channel = channel.map_err(|e| broken(address, &e))?;
         Ok(Agent {
             address: address.clone(),
@@ -167,6 +182,27 @@ impl Agent {
     }
 }
 
+/// What tonic says of a socket that is not there tells less than the socket itself.
+fn knock(address: &Address, path: &Path) -> Result<(), AskError> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(AskError::NotAllowed(address.clone()))
+        }
+        Err(_) => Err(AskError::Absent(address.clone())),
+    }
+}
+
+fn endpoint(address: &Address) -> Result<Endpoint, AskError> {
+    let endpoint = Endpoint::try_from(address.to_string());
+    let endpoint = endpoint.map_err(|e| broken(address, &e))?;
+    Ok(endpoint
+        .connect_timeout(PATIENCE)
+        .http2_keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PONG)
+        .keep_alive_while_idle(true))
+}
+
 /// Passes on what is told until it ends or nobody reads.
 async fn pass_on(mut told: Streaming<CollectResponse>, to: &SyncSender<io::Result<Bytes>>) {
     loop {
@@ -232,7 +268,7 @@ impl Read for Pieces {
     }
 }
 
-fn broken(address: &Address, error: &dyn std::error::Error) -> AskError {
+pub(super) fn broken(address: &Address, error: &dyn std::error::Error) -> AskError {
     AskError::Broken {
         address: address.clone(),
         why: causes(error),
@@ -246,7 +282,7 @@ fn refused(address: &Address, status: &Status) -> AskError {
     }
 }
 
-fn silent(address: &Address) -> AskError {
+pub(super) fn silent(address: &Address) -> AskError {
     AskError::Broken {
         address: address.clone(),
         why: format!("no answer within {PATIENCE:?}"),

@@ -1,7 +1,13 @@
 //! What programs of the cluster say to each other: evidence of a node (`netflow.v1`), asked for by whoever explains.
 
 pub mod client;
+pub mod dial;
+pub mod gate;
 pub mod server;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+mod tests;
+pub mod tls;
 
 /// The messages, generated from `proto/netflow/v1/evidence.proto`.
 #[expect(
@@ -23,47 +29,64 @@ pub const SOCKET: &str = "/run/netflow/netflow.sock";
 
 /// Where an agent is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address(pub PathBuf);
+pub enum Address {
+    /// On this node.
+    Socket(PathBuf),
+    /// Anywhere.
+    Tls {
+        /// A name, or an IP address without brackets.
+        host: String,
+        /// Of TCP.
+        port: u16,
+    },
+}
 
 /// What is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no address of an agent: give unix:///PATH of its socket")]
+#[error(
+    "`{0}` is no address of an agent: give unix:///PATH of its socket, or https://HOST:PORT where it listens"
+)]
 pub struct BadAddress(String);
 
 impl std::str::FromStr for Address {
     type Err = BadAddress;
 
     fn from_str(text: &str) -> Result<Address, BadAddress> {
-        let path = text.strip_prefix("unix:").unwrap_or(text);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.starts_with('/') {
-            Ok(Address(PathBuf::from(path)))
-        } else {
-            Err(BadAddress(text.to_owned()))
-        }
+        let found = match text.strip_prefix("https://") {
+            Some(place) => remote(place),
+            None => socket(text),
+        };
+        found.ok_or_else(|| BadAddress(text.to_owned()))
     }
+}
+
+fn socket(text: &str) -> Option<Address> {
+    let path = text.strip_prefix("unix:").unwrap_or(text);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    path.starts_with('/').then(|| Address::Socket(path.into()))
+}
+
+fn remote(place: &str) -> Option<Address> {
+    let place = place.strip_suffix('/').unwrap_or(place);
+    let place: http::uri::Authority = place.parse().ok()?;
+    let host = place.host();
+    if host.is_empty() || place.as_str().contains('@') {
+        return None;
+    }
+    Some(Address::Tls {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: place.port_u16()?,
+    })
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "unix://{}", self.0.display())
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_is_named_as_hubble_names_one() {
-        for text in ["unix:///run/a.sock", "unix:/run/a.sock", "/run/a.sock"] {
-            let address: Address = text.parse().unwrap();
-            assert_eq!(address.to_string(), "unix:///run/a.sock");
-        }
-        for text in ["", "a.sock", "unix://", "10.0.0.1:4244", "unix:a"] {
-            let error = text.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains(&format!("`{text}`")), "{error}");
+        match self {
+            Address::Socket(path) => write!(f, "unix://{}", path.display()),
+            Address::Tls { host, port } if host.contains(':') => {
+                write!(f, "https://[{host}]:{port}")
+            }
+            Address::Tls { host, port } => write!(f, "https://{host}:{port}"),
         }
     }
 }

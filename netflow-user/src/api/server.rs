@@ -1,5 +1,6 @@
-//! The agent's end: a socket, and who answers what comes in.
+//! The agent's end: a socket, a gate if there is one, and who answers what comes in.
 
+use super::gate::Gate;
 use super::v1::collect_response::What;
 use super::v1::evidence_server::{Evidence, EvidenceServer};
 use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
@@ -15,9 +16,9 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -106,7 +107,7 @@ pub struct Serving {
     /// Held for as long as the socket is ours.
     lock: File,
     /// Tells the thread by being dropped.
-    _stop: oneshot::Sender<()>,
+    _stop: watch::Sender<()>,
     ended: Receiver<()>,
 }
 
@@ -124,34 +125,26 @@ impl Ending {
 }
 
 impl Serving {
-    /// Answers at `path`, from a thread of its own.
-    pub fn start(path: &Path, desk: impl Desk) -> Result<Serving, ServeError> {
+    /// Answers at `path`, and those whom `gate` lets in, from a thread of its own.
+    pub fn start(path: &Path, gate: Option<Gate>, desk: impl Desk) -> Result<Serving, ServeError> {
         let (listener, lock) = listen(path)?;
         let failed = |why| ServeError::Io {
             path: path.to_path_buf(),
             why,
         };
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = watch::channel(());
         let (alive, ended) = channel();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
-        let desk = Answers(Arc::new(desk));
+        let desk = EvidenceServer::new(Answers(Arc::new(desk)));
         let begun = thread::Builder::new().name("api".into()).spawn(move || {
             let _alive: Sender<()> = alive;
             runtime.block_on(async {
-                let Ok(listener) = tokio::net::UnixListener::from_std(listener) else {
-                    return;
-                };
-                let served = Server::builder()
-                    .http2_keepalive_interval(Some(PING))
-                    .http2_keepalive_timeout(Some(PONG))
-                    .add_service(EvidenceServer::new(desk))
-                    .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
-                        // Dropped or told: it is over.
-                        let _ = stopped.await;
-                    });
-                // It ends when it is told to; single connections that break are theirs to mend who made them.
-                let _ = served.await;
+                let near = answer_here(listener, desk.clone(), stopped.clone());
+                match gate {
+                    Some(gate) => _ = tokio::join!(near, answer_there(gate, desk, stopped)),
+                    None => near.await,
+                }
             });
         });
         begun.map_err(failed)?;
@@ -176,6 +169,51 @@ impl Drop for Serving {
         let _ = fs::remove_file(lock_of(&self.path));
         let _ = self.lock.unlock();
     }
+}
+
+/// Answers at the socket until it is over.
+async fn answer_here<D: Desk>(
+    listener: UnixListener,
+    desk: EvidenceServer<Answers<D>>,
+    stopped: watch::Receiver<()>,
+) {
+    let Ok(listener) = tokio::net::UnixListener::from_std(listener) else {
+        return;
+    };
+    let callers = UnixListenerStream::new(listener);
+    let served = server().add_service(desk);
+    // It ends when it is told to; single connections that break are theirs to mend who made them.
+    let _ = served
+        .serve_with_incoming_shutdown(callers, over(stopped))
+        .await;
+}
+
+/// Answers at the gate until it is over.
+async fn answer_there<D: Desk>(
+    gate: Gate,
+    desk: EvidenceServer<Answers<D>>,
+    stopped: watch::Receiver<()>,
+) {
+    let Ok(callers) = gate.callers() else {
+        return;
+    };
+    let callers = ReceiverStream::new(callers);
+    let served = server().add_service(desk);
+    // As at the socket.
+    let _ = served
+        .serve_with_incoming_shutdown(callers, over(stopped))
+        .await;
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
+}
+
+/// Dropped or told: it is over.
+async fn over(mut stopped: watch::Receiver<()>) {
+    let _ = stopped.changed().await;
 }
 
 /// Beside the socket: whoever has it locked owns the socket.

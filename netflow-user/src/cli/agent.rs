@@ -22,7 +22,9 @@ use super::live;
 use super::objects::Place;
 use super::output::Output;
 use crate::api::SOCKET;
+use crate::api::gate::{Gate, GateError};
 use crate::api::server::Serving;
+use crate::api::tls::{Files, TlsError};
 use crate::cluster::ask::this_node;
 use crate::model::query::Query;
 use clap::Args;
@@ -42,8 +44,11 @@ const DRAIN: Duration = Duration::from_secs(5);
   netflow agent --kubeconfig agent.kubeconfig &
   netflow explain --svc app/web-api
       asks the agent, and loads nothing itself
+  netflow agent --listen 10.0.0.7:4250 --tls-cert agent.crt --tls-key agent.key --client-ca ca.crt &
+  netflow status --server https://10.0.0.7:4250 --tls-cert me.crt --tls-key me.key --ca ca.crt
+      from anywhere, by those whose certificate ca.crt has signed
 
-Whoever may open the socket (root and its group) sees who talks to whom in all namespaces; payloads nobody sees.
+Whoever may open the socket (root and its group), or has a certificate of --client-ca, sees who talks to whom in all namespaces; payloads nobody sees.
 
 It ends with SIGTERM or Ctrl-C: those who look are told the rest, and everything is detached.
 Exit status: 0, or 2 if it could not run")]
@@ -57,12 +62,61 @@ pub struct Agent {
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
     #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
     tiers: TierArgs,
+}
+
+/// Who is answered that is not on this node.
+#[derive(Debug, Args)]
+struct ListenArgs {
+    /// Answer over TCP too, with TLS, whoever shows a certificate that --client-ca has signed
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key", "client_ca"])]
+    listen: Option<SocketAddr>,
+    /// The agent's certificate (PEM) with the name or address it is asked by; read again when it changes, as the other two
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    tls_key: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities: whoever has one of theirs sees the flows of all namespaces, so take one of its own
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    client_ca: Option<PathBuf>,
+}
+
+impl ListenArgs {
+    /// The gate, if there is to be one.
+    fn open(&self, output: &Output) -> Result<Option<Gate>, GateError> {
+        let ListenArgs {
+            listen,
+            tls_cert,
+            tls_key,
+            client_ca,
+        } = self;
+        let (Some(at), Some(cert), Some(key), Some(ca)) = (listen, tls_cert, tls_key, client_ca)
+        else {
+            return Ok(None);
+        };
+        let files = Files {
+            cert: cert.clone(),
+            key: key.clone(),
+            ca: ca.clone(),
+        };
+        let output = output.clone();
+        let trouble = move |e: &TlsError| {
+            output.notice(format_args!(
+                "{e}: the certificates from before stay in use"
+            ));
+        };
+        Gate::open(*at, files, Box::new(trouble)).map(Some)
+    }
 }
 
 /// Runs it.
 pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure> {
     live::check_rights()?;
+    // Before anything is attached, or read that may take long.
+    let gate = args.listen.open(output)?;
     let place = Place::of(&args.objects)?;
     let asked = Query {
         namespace: place.namespace().to_owned(),
@@ -78,7 +132,9 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     let (to, orders) = channel();
     let mut hub = Hub::new(kernel, &mut *source, objects, output, to.clone());
     let looks = Looks::new(to.clone(), hub.latest(), place.cluster(), output.clone());
-    let serving = Serving::start(&args.socket, looks.clone())?;
+    let at = gate.as_ref().map(Gate::at);
+    let serving = Serving::start(&args.socket, gate, looks.clone())?;
+    let there = at.map_or_else(String::new, |at| format!(", and at https://{at}"));
     let monitor = Monitor::new(to, looks.clone());
     let metrics = metrics.map(|bound| bound.serve(monitor)).transpose()?;
     if let Some(metrics) = &metrics {
@@ -88,7 +144,7 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
         ));
     }
     output.notice(format_args!(
-        "the agent of {node} answers at {}",
+        "the agent of {node} answers at {}{there}",
         args.socket.display()
     ));
     let served = hub.run(&orders, || interrupts.count() == 0);

@@ -4,6 +4,8 @@ use super::duration;
 use super::failure::Failure;
 use super::target;
 use crate::api::Address;
+use crate::api::dial::Identity;
+use crate::api::tls::Files;
 use crate::model::query::{From, Query};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -165,19 +167,60 @@ pub struct CaptureArgs {
     /// Load the programs for as long as this command runs (root, on the node); what is done anyway where no agent runs
     #[arg(long)]
     pub standalone: bool,
-    /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node if there is one
+    /// Ask the agent at this socket (`unix:///PATH`) or address (`https://HOST:PORT`, with --tls-cert, --tls-key and --ca),
+    /// instead of the one of this node if there is one
     #[arg(
         long,
         value_name = "ADDR",
         conflicts_with_all = ["standalone", "manifests", "kubeconfig", "context", "act_as", "tc", "btf", "without", "ring"]
     )]
     pub server: Option<Address>,
+    /// Who asks, where the agent is not on this node.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
     /// Write what was seen to FILE, for --replay
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Which tiers may be used.
     #[command(flatten)]
     pub tiers: TierArgs,
+}
+
+/// Who asks an agent that is not on this node.
+#[derive(Debug, Clone, Default, Args)]
+pub struct IdentityArgs {
+    /// With --server https://…: the certificate to show the agent (PEM), signed by its --client-ca
+    #[arg(long, value_name = "FILE", requires_all = ["server", "tls_key", "ca"])]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities one of which has signed the agent's
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub ca: Option<PathBuf>,
+    /// Name or address in the agent's certificate, where it is not HOST
+    #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    pub tls_name: Option<String>,
+}
+
+impl IdentityArgs {
+    /// What was given.
+    pub fn identity(&self) -> Option<Identity> {
+        let IdentityArgs {
+            tls_cert,
+            tls_key,
+            ca,
+            tls_name,
+        } = self;
+        Some(Identity {
+            files: Files {
+                cert: tls_cert.clone()?,
+                key: tls_key.clone()?,
+                ca: ca.clone()?,
+            },
+            name: tls_name.clone(),
+        })
+    }
 }
 
 /// How the programs are loaded and attached.

@@ -1,6 +1,8 @@
 //! Why a command could not run: one shape for people and for programs.
 
+use super::remote::certificates;
 use super::target::TargetError;
+use crate::api::gate::GateError;
 use crate::api::server::ServeError;
 use crate::kernel::KernelError;
 use crate::model::recording::RecordingError;
@@ -80,6 +82,19 @@ impl From<ServeError> for Failure {
             ),
         };
         Failure::new(code, e.to_string(), hint)
+    }
+}
+
+impl From<GateError> for Failure {
+    fn from(e: GateError) -> Failure {
+        match e {
+            GateError::Tls(_) => certificates(&e, "--tls-cert, --tls-key and --client-ca"),
+            GateError::Listen { .. } => Failure::new(
+                "listen",
+                e.to_string(),
+                "--listen names an address of this node and a port that nobody has yet",
+            ),
+        }
     }
 }
 

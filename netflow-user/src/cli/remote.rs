@@ -6,6 +6,7 @@ use super::interrupt::Interrupts;
 use super::output::Output;
 use super::session::{End, Feed, Observer};
 use crate::api::client::{Agent, AskError};
+use crate::api::dial::DialError;
 use crate::api::{Address, SOCKET};
 use crate::explain::Explainer;
 use crate::model::Input;
@@ -44,12 +45,15 @@ pub fn agent(
     output: &Output,
 ) -> Result<Option<Agent>, Failure> {
     if let Some(server) = &capture.server {
-        return Ok(Some(Agent::connect(server)?));
+        return Ok(Some(Agent::connect(
+            server,
+            capture.identity.identity().as_ref(),
+        )?));
     }
     if capture.standalone || capture.tiers.is_chosen() || objects.is_chosen() {
         return Ok(None);
     }
-    match Agent::connect(&Address(SOCKET.into())) {
+    match Agent::connect(&Address::Socket(SOCKET.into()), None) {
         Ok(agent) => Ok(Some(agent)),
         Err(AskError::Absent(_)) => Ok(None),
         Err(e) => {
@@ -154,11 +158,17 @@ impl From<AskError> for Failure {
                 e.to_string(),
                 "ask as root, or as a member of the group that owns the socket",
             ),
-            AskError::Absent(_) => Failure::new(
+            AskError::Absent(Address::Socket(_)) => Failure::new(
                 "no-agent",
                 e.to_string(),
                 "`netflow agent` starts one; --standalone does without",
             ),
+            AskError::Absent(Address::Tls { .. }) => Failure::new(
+                "no-agent",
+                e.to_string(),
+                "`netflow agent --listen` with this port, on that node, answers there",
+            ),
+            AskError::Dial(e) => e.into(),
             AskError::Broken { .. } | AskError::Io(_) => Failure::new(
                 "agent-unreachable",
                 e.to_string(),
@@ -166,4 +176,38 @@ impl From<AskError> for Failure {
             ),
         }
     }
+}
+
+impl From<DialError> for Failure {
+    fn from(e: DialError) -> Failure {
+        let hint = match &e {
+            DialError::Tls(_) => return certificates(&e, "--tls-cert, --tls-key and --ca"),
+            DialError::BadName(_) => {
+                "--tls-name gives a name, or an IP address, in the agent's certificate"
+            }
+            DialError::NoIdentity(_) => {
+                "give --tls-cert and --tls-key, signed by the agent's --client-ca, and --ca, which signed the agent's"
+            }
+            DialError::Needless(_) => "leave --tls-cert, --tls-key, --ca and --tls-name away",
+            DialError::Stranger { .. } => {
+                "--ca names the authority that signed the agent's --tls-cert; if it does, somebody else answers there"
+            }
+            DialError::OtherName { .. } => {
+                "--tls-name gives the name in the agent's certificate, where it differs from the address"
+            }
+            DialError::Invalid { .. } => "give the agent a valid --tls-cert; it needs no restart",
+            DialError::Refused { .. } => {
+                "--tls-cert and --tls-key name a client's certificate that the agent's --client-ca signed"
+            }
+        };
+        Failure::new("agent-certificate", e.to_string(), hint)
+    }
+}
+
+/// Certificates of one's own that cannot be used.
+pub(super) fn certificates(e: &dyn std::error::Error, options: &str) -> Failure {
+    let hint = format!(
+        "{options} name PEM files that this user may read, a certificate and its own key among them"
+    );
+    Failure::new("certificate", e.to_string(), hint)
 }

@@ -1,11 +1,12 @@
 //! `netflow status`.
 
-use super::args::Format;
+use super::args::{Format, IdentityArgs};
 use super::duration;
 use super::failure::Failure;
 use super::output::Output;
 use super::render;
 use crate::api::client::{Agent, AskError};
+use crate::api::dial::Identity;
 use crate::api::v1::{StatusResponse, Tier, Unseen};
 use crate::api::{Address, SOCKET};
 use crate::model::Time;
@@ -29,9 +30,12 @@ const SCHEMA: &str = "netflow.status/v1";
 
 Exit status: 0 well, 1 degraded, 2 no agent answers")]
 pub struct Status {
-    /// Ask the agent at this socket (`unix:///PATH`), instead of the one of this node
+    /// Ask the agent at this socket (`unix:///PATH`) or address (`https://HOST:PORT`, with --tls-cert, --tls-key and --ca),
+    /// instead of the one of this node
     #[arg(long, value_name = "ADDR")]
     server: Option<Address>,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Wait until it answers, but for so long at most; without TIME a minute
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
     wait: Option<Duration>,
@@ -109,12 +113,19 @@ pub struct UnseenReport {
 pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure> {
     let Status {
         server,
+        identity,
         wait,
         ready,
     } = args;
     let address = server.clone();
-    let address = address.unwrap_or_else(|| Address(SOCKET.into()));
-    let mut agent = connect(&address, wait.unwrap_or_default(), output)?;
+    let address = address.unwrap_or_else(|| Address::Socket(SOCKET.into()));
+    let identity = identity.identity();
+    let mut agent = connect(
+        &address,
+        identity.as_ref(),
+        wait.unwrap_or_default(),
+        output,
+    )?;
     let report = report(agent.status()?);
     if *ready {
         return Ok(0);
@@ -128,11 +139,16 @@ pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure
     Ok(u8::from(report.degraded))
 }
 
-fn connect(address: &Address, wait: Duration, output: &Output) -> Result<Agent, AskError> {
+fn connect(
+    address: &Address,
+    identity: Option<&Identity>,
+    wait: Duration,
+    output: &Output,
+) -> Result<Agent, AskError> {
     let until = Instant::now() + wait;
     let mut told = false;
     loop {
-        match Agent::connect(address) {
+        match Agent::connect(address, identity) {
             Err(AskError::Absent(_)) if Instant::now() < until => {}
             done => return done,
         }

@@ -1,0 +1,355 @@
+//! Both ends over TCP of this machine, with certificates made for the test.
+
+use crate::api::Address;
+use crate::api::client::{Agent, AskError};
+use crate::api::dial::{DialError, Identity};
+use crate::api::gate::{Gate, GateError};
+use crate::api::server::{Desk, Look, Serving, Told};
+use crate::api::tls::{Files, TlsError};
+use crate::api::v1::{Problem, StatusResponse};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+
+/// Long enough for a handshake on a busy machine, and no test waits for it but the one that gives up.
+const SHORT: Duration = Duration::from_millis(200);
+
+struct Fake;
+
+impl Desk for Fake {
+    fn collect(&self, query: &str, mut to: Told) -> Result<Arc<dyn Look>, Problem> {
+        let query = query.to_owned();
+        std::thread::spawn(move || write!(to, "seen: {query}"));
+        Ok(Arc::new(Fake))
+    }
+
+    fn status(&self) -> Result<StatusResponse, Problem> {
+        Ok(StatusResponse {
+            node: "node-1".into(),
+            ..StatusResponse::default()
+        })
+    }
+}
+
+impl Look for Fake {
+    fn close(&self) {}
+
+    fn abandon(&self) {}
+}
+
+/// Signs.
+struct Authority {
+    dir: PathBuf,
+    name: &'static str,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(dir: &Path, name: &'static str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(dir.join(name), certificate.pem()).unwrap();
+        Authority {
+            dir: dir.to_path_buf(),
+            name,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// A certificate for `subject`, in files of whoever trusts this authority.
+    fn files(&self, subject: &str) -> Files {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![subject.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = |what| self.dir.join(format!("{}-{subject}.{what}", self.name));
+        let files = Files {
+            cert: file("crt"),
+            key: file("key"),
+            ca: self.dir.join(self.name),
+        };
+        fs::write(&files.cert, certificate.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+}
+
+/// An agent of 127.0.0.1, and two authorities, of which it knows the first.
+struct Place {
+    ours: Authority,
+    theirs: Authority,
+    agent: Files,
+    at: SocketAddr,
+    troubles: Receiver<String>,
+    _serving: Serving,
+    _dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place::within(Duration::from_secs(10))
+    }
+
+    fn within(handshake: Duration) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = Authority::new(dir.path(), "ours");
+        let theirs = Authority::new(dir.path(), "theirs");
+        let agent = ours.files("127.0.0.1");
+        let (to, troubles) = channel();
+        let trouble = move |e: &TlsError| to.send(e.to_string()).unwrap_or_default();
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let gate = Gate::open(anywhere, agent.clone(), Box::new(trouble)).unwrap();
+        let at = gate.at();
+        let socket = dir.path().join("netflow.sock");
+        let serving = Serving::start(&socket, Some(gate.within(handshake)), Fake).unwrap();
+        Place {
+            ours,
+            theirs,
+            agent,
+            at,
+            troubles,
+            _serving: serving,
+            _dir: dir,
+        }
+    }
+
+    fn ask(&self, files: Files) -> Result<Agent, AskError> {
+        self.ask_for(files, None)
+    }
+
+    fn ask_for(&self, files: Files, name: Option<&str>) -> Result<Agent, AskError> {
+        let address = format!("https://{}", self.at).parse().unwrap();
+        let name = name.map(str::to_owned);
+        Agent::connect(&address, Some(&Identity { files, name }))
+    }
+
+    fn refusal(&self, files: Files) -> AskError {
+        self.ask(files).err().unwrap()
+    }
+}
+
+#[test]
+fn whoever_is_known_gets_an_answer() {
+    let place = Place::new();
+    let me = place.ours.files("me");
+    let status = place.ask(me.clone()).unwrap().status().unwrap();
+    assert_eq!(status.node, "node-1");
+
+    let mut told = String::new();
+    let mut collecting = place.ask(me).unwrap().collect("{}".into()).unwrap();
+    collecting.recording().read_to_string(&mut told).unwrap();
+    assert_eq!(told, "seen: {}");
+}
+
+#[test]
+fn the_socket_is_answered_at_beside_it() {
+    let place = Place::new();
+    let address = Address::Socket(place.ours.dir.join("netflow.sock"));
+    let mut agent = Agent::connect(&address, None).unwrap();
+    assert_eq!(agent.status().unwrap().node, "node-1");
+}
+
+#[test]
+fn whoever_another_authority_knows_is_refused() {
+    let place = Place::new();
+    let files = Files {
+        ca: place.ours.files("me").ca,
+        ..place.theirs.files("me")
+    };
+    let error = place.refusal(files);
+    assert!(
+        matches!(error, AskError::Dial(DialError::Refused { .. })),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.contains("theirs-me.crt: it is not signed"), "{text}");
+}
+
+#[test]
+fn whoever_shows_nothing_gets_nothing() {
+    let place = Place::new();
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_file(&place.agent.ca).unwrap();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut tcp = TcpStream::connect(place.at).unwrap();
+    let mut told = Vec::new();
+    let read = Stream::new(&mut tls, &mut tcp).read_to_end(&mut told);
+    let error = read.unwrap_err().to_string();
+    assert!(error.contains("CertificateRequired"), "{error}");
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn an_agent_of_another_authority_is_not_asked() {
+    let place = Place::new();
+    let files = Files {
+        ca: place.theirs.files("me").ca,
+        ..place.ours.files("me")
+    };
+    let error = place.refusal(files);
+    assert!(
+        matches!(error, AskError::Dial(DialError::Stranger { .. })),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.contains("not signed by an authority in "), "{text}");
+    assert!(text.ends_with("theirs"), "{text}");
+}
+
+#[test]
+fn an_agent_is_asked_by_the_name_in_its_certificate() {
+    let place = Place::new();
+    let me = place.ours.files("me");
+    let error = place.ask_for(me.clone(), Some("node-2")).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("is not for `node-2`"), "{text}");
+
+    let named = place.ours.files("node-2");
+    fs::copy(&named.cert, &place.agent.cert).unwrap();
+    fs::copy(&named.key, &place.agent.key).unwrap();
+    assert!(place.ask_for(me.clone(), Some("node-2")).is_ok());
+
+    let error = place.ask_for(me, Some("no name")).err().unwrap();
+    assert!(error.to_string().contains("`no name`"), "{error}");
+}
+
+#[test]
+fn certificates_are_read_again_and_bad_ones_change_nothing() {
+    let place = Place::new();
+    let me = place.ours.files("me");
+    fs::write(&place.agent.key, "half a key").unwrap();
+    assert!(place.ask(me.clone()).is_ok());
+    assert!(place.ask(me.clone()).is_ok());
+    let told: Vec<_> = place.troubles.try_iter().collect();
+    let [trouble] = told.as_slice() else {
+        panic!("told once: {told:?}");
+    };
+    assert!(trouble.contains("holds no private key"), "{trouble}");
+
+    let renewed = place.theirs.files("127.0.0.1");
+    for (from, to) in [
+        (&renewed.cert, &place.agent.cert),
+        (&renewed.key, &place.agent.key),
+        (&renewed.ca, &place.agent.ca),
+    ] {
+        fs::copy(from, to).unwrap();
+    }
+    // What is at `ours` now is what `theirs` signs with.
+    assert!(place.ask(place.theirs.files("me")).is_ok());
+    let error = place.refusal(Files {
+        ca: renewed.ca,
+        ..me
+    });
+    assert!(
+        matches!(error, AskError::Dial(DialError::Refused { .. })),
+        "{error}"
+    );
+}
+
+#[test]
+fn whoever_says_nothing_is_given_up() {
+    let place = Place::within(SHORT);
+    let mut silent = TcpStream::connect(place.at).unwrap();
+    let mut told = Vec::new();
+    silent.read_to_end(&mut told).unwrap();
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn the_silent_keep_nobody_out_for_long() {
+    let place = Place::within(SHORT);
+    let silent = (0..100).map(|_| TcpStream::connect(place.at).unwrap());
+    let silent: Vec<_> = silent.collect();
+    assert!(place.ask(place.ours.files("me")).is_ok());
+    drop(silent);
+}
+
+#[test]
+fn more_than_it_takes_are_sent_away() {
+    let place = Place::new();
+    let me = place.ours.files("me");
+    let mut inside: Vec<_> = (0..64).map(|_| place.ask(me.clone()).unwrap()).collect();
+    let error = place.refusal(me.clone()).to_string();
+    assert!(error.contains("as many callers as it takes"), "{error}");
+    assert!(inside[0].status().is_ok());
+}
+
+#[test]
+fn where_nobody_listens_is_told_from_where_nobody_is_known() {
+    let place = Place::new();
+    let me = place.ours.files("me");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = format!("https://{}", free.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    drop(free);
+    let identity = Identity {
+        files: me,
+        name: None,
+    };
+    let error = Agent::connect(&address, Some(&identity)).err().unwrap();
+    assert!(matches!(error, AskError::Absent(_)), "{error}");
+
+    let error = Agent::connect(&address, None).err().unwrap();
+    assert!(
+        error.to_string().contains("who show a certificate"),
+        "{error}"
+    );
+    let socket = Address::Socket("/run/a.sock".into());
+    let error = Agent::connect(&socket, Some(&identity)).err().unwrap();
+    assert!(
+        error.to_string().contains("certificates mean nothing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_agent_without_usable_certificates_does_not_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = Authority::new(dir.path(), "ours").files("127.0.0.1");
+    let other = Authority::new(dir.path(), "theirs").files("127.0.0.1");
+    let open = |files| {
+        let at = "127.0.0.1:0".parse().unwrap();
+        let gate = Gate::open(at, files, Box::new(|_| ()));
+        gate.err().unwrap().to_string()
+    };
+    let missing = open(Files {
+        cert: dir.path().join("none.crt"),
+        ..good.clone()
+    });
+    assert!(missing.contains("none.crt cannot be read"), "{missing}");
+    let swapped = open(Files {
+        ca: good.key.clone(),
+        ..good.clone()
+    });
+    assert!(swapped.contains("holds no certificate in PEM"), "{swapped}");
+    let mixed = open(Files {
+        key: other.key,
+        ..good.clone()
+    });
+    assert!(mixed.contains("is not that of the certificate"), "{mixed}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let gate = Gate::open(at, good, Box::new(|_| ()));
+    assert!(matches!(gate, Err(GateError::Listen { .. })));
+}
