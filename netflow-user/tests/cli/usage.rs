@@ -39,6 +39,22 @@ fn bad_targets_and_options() {
         (&["explain", "--nonsense"], "usage"),
         (&["explain", "--replay", "a", "--manifests", "b"], "usage"),
         (&["explain", "--replay", "a", "--context", "b"], "usage"),
+        (&["agent", "--listen", "127.0.0.1:0"], "usage"),
+        (&["agent", "--client-ca", "ca.crt"], "usage"),
+        (
+            &["status", "--tls-cert", "a", "--tls-key", "b", "--ca", "c"],
+            "usage",
+        ),
+        (
+            &["status", "--server", "https://a:1", "--tls-name", "b"],
+            "usage",
+        ),
+        (&["status", "--server", "https://a"], "usage"),
+        (&["status", "--server", "https://a:1"], "agent-certificate"),
+        (
+            &["explain", "app/web", "--server", "https://a:1"],
+            "agent-certificate",
+        ),
         (&["nonsense"], "usage"),
         (&["codes", "healthy"], "unknown-code"),
     ];
