@@ -1,27 +1,39 @@
 //! The agent's end for those who are not on its node: TCP, and TLS that both ends show a certificate for.
 
+mod caller;
+
+use self::caller::Caller;
 use super::tls::{Files, Pems, TlsError};
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
-/// How long a caller may take to say who it is. It takes two round trips.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Callers who have not said yet who they are: nobody knows them, so they get little. More wait with the kernel.
-const HANDSHAKES: usize = 32;
-/// Callers who have: four times the looks that an agent has at a time, so that there is room to ask how it is meanwhile, and few
-/// enough for the 1024 files that a process may have open by default.
-const CALLERS: usize = 64;
+/// How much of the agent callers may take up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// How long a caller may take to say who it is. It takes two round trips.
+    pub(super) handshake: Duration,
+    /// How long it may take, then, to begin to speak.
+    pub(super) preface: Duration,
+    /// Callers who have not said yet who they are: nobody knows them, so they get little. More wait with the kernel.
+    pub(super) strangers: usize,
+    /// Callers who have: four times the looks that an agent has at a time, so that there is room to ask how it is meanwhile, and
+    /// few enough for the 1024 files that a process may have open by default.
+    pub(super) callers: usize,
+}
+
+pub(super) const LIMITS: Limits = Limits {
+    handshake: Duration::from_secs(10),
+    preface: Duration::from_secs(10),
+    strangers: 32,
+    callers: 64,
+};
+
 /// How long it waits where no more files may be open.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -49,8 +61,7 @@ pub struct Gate {
     listener: TcpListener,
     at: SocketAddr,
     certificates: Certificates,
-    /// How long a caller may take to say who it is.
-    handshake: Duration,
+    limits: Limits,
 }
 
 impl Gate {
@@ -67,14 +78,14 @@ impl Gate {
             listener,
             at,
             certificates,
-            handshake: HANDSHAKE,
+            limits: LIMITS,
         })
     }
 
-    /// With another deadline: tests have less time.
+    /// With others: tests have less time.
     #[cfg(test)]
-    pub(super) fn within(self, handshake: Duration) -> Gate {
-        Gate { handshake, ..self }
+    pub(super) fn within(self, limits: Limits) -> Gate {
+        Gate { limits, ..self }
     }
 
     /// Where it listens.
@@ -88,14 +99,14 @@ impl Gate {
             listener,
             at: _,
             certificates,
-            handshake,
+            limits,
         } = self;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (to, callers) = mpsc::channel(1);
         let porter = Porter {
             certificates,
-            handshake,
-            places: Arc::new(Semaphore::new(CALLERS)),
+            limits,
+            places: Arc::new(Semaphore::new(limits.callers)),
             to,
         };
         tokio::spawn(Arc::new(porter).run(listener));
@@ -106,14 +117,14 @@ impl Gate {
 /// Who lets in.
 struct Porter {
     certificates: Certificates,
-    handshake: Duration,
+    limits: Limits,
     places: Arc<Semaphore>,
     to: mpsc::Sender<io::Result<Caller>>,
 }
 
 impl Porter {
     async fn run(self: Arc<Porter>, listener: tokio::net::TcpListener) {
-        let strangers = Arc::new(Semaphore::new(HANDSHAKES));
+        let strangers = Arc::new(Semaphore::new(self.limits.strangers));
         loop {
             let next = async {
                 let place = strangers.clone().acquire_owned().await;
@@ -144,13 +155,10 @@ impl Porter {
         // It costs waiting only.
         let _ = tcp.set_nodelay(true);
         let acceptor = TlsAcceptor::from(self.certificates.latest());
-        let stream = tokio::time::timeout(self.handshake, acceptor.accept(tcp)).await;
+        let stream = tokio::time::timeout(self.limits.handshake, acceptor.accept(tcp)).await;
         let stream = stream.ok()?.ok()?;
         let place = self.places.clone().try_acquire_owned().ok()?;
-        Some(Caller {
-            stream,
-            _place: place,
-        })
+        Some(Caller::new(stream, self.limits.preface, place))
     }
 }
 
@@ -197,57 +205,5 @@ impl Certificates {
             Err(e) => (self.trouble)(&e),
         }
         known.config.clone()
-    }
-}
-
-/// One who was let in, and counts for as long as it stays.
-pub(super) struct Caller {
-    stream: TlsStream<TcpStream>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Caller {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Caller {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Caller {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -3,26 +3,28 @@
 use crate::api::Address;
 use crate::api::client::{Agent, AskError};
 use crate::api::dial::{DialError, Identity};
-use crate::api::gate::{Gate, GateError};
+use crate::api::gate::{Gate, GateError, LIMITS, Limits};
 use crate::api::server::{Desk, Look, Serving, Told};
 use crate::api::tls::{Files, TlsError};
 use crate::api::v1::{Problem, StatusResponse};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream, StreamOwned};
 
-/// Long enough for a handshake on a busy machine, and no test waits for it but the one that gives up.
+/// What is waited for where it is to be over.
 const SHORT: Duration = Duration::from_millis(200);
+/// What nobody waits for, unless something is broken.
+const LONG: Duration = Duration::from_mins(2);
 
 struct Fake;
 
@@ -99,10 +101,15 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        Place::within(Duration::from_secs(10))
+        // What takes long here is no fault of a caller.
+        Place::within(Limits {
+            handshake: LONG,
+            preface: LONG,
+            ..LIMITS
+        })
     }
 
-    fn within(handshake: Duration) -> Place {
+    fn within(limits: Limits) -> Place {
         let dir = tempfile::tempdir().unwrap();
         let ours = Authority::new(dir.path(), "ours");
         let theirs = Authority::new(dir.path(), "theirs");
@@ -113,7 +120,7 @@ impl Place {
         let gate = Gate::open(anywhere, agent.clone(), Box::new(trouble)).unwrap();
         let at = gate.at();
         let socket = dir.path().join("netflow.sock");
-        let serving = Serving::start(&socket, Some(gate.within(handshake)), Fake).unwrap();
+        let serving = Serving::start(&socket, Some(gate.within(limits)), Fake).unwrap();
         Place {
             ours,
             theirs,
@@ -138,6 +145,38 @@ impl Place {
     fn refusal(&self, files: Files) -> AskError {
         self.ask(files).err().unwrap()
     }
+
+    /// Asks until there is an answer: that a place was left shows a moment later.
+    fn answered(&self, files: &Files) -> Agent {
+        let until = Instant::now() + LONG;
+        loop {
+            let mut agent = self.ask(files.clone());
+            match agent.as_mut().map(Agent::status) {
+                Ok(Ok(_)) => return agent.unwrap(),
+                _ if Instant::now() < until => std::thread::yield_now(),
+                Ok(Err(e)) => panic!("{e}"),
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    /// TLS, without a word over it.
+    fn mute(&self, files: &Files) -> StreamOwned<ClientConnection, TcpStream> {
+        let config = files.client(&files.read().unwrap()).unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let tcp = TcpStream::connect(self.at).unwrap();
+        tcp.set_read_timeout(Some(LONG)).unwrap();
+        StreamOwned::new(tls, tcp)
+    }
+}
+
+/// Reads until the agent hangs up, as it does on whom it gives up: without a word of TLS.
+fn hung_up(mut caller: impl Read) {
+    let read = caller.read_to_end(&mut Vec::new());
+    let error = read.unwrap_err();
+    let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+    assert!(kinds.contains(&error.kind()), "{error}");
 }
 
 #[test]
@@ -267,16 +306,44 @@ fn certificates_are_read_again_and_bad_ones_change_nothing() {
 
 #[test]
 fn whoever_says_nothing_is_given_up() {
-    let place = Place::within(SHORT);
+    let place = Place::within(Limits {
+        handshake: SHORT,
+        ..LIMITS
+    });
     let mut silent = TcpStream::connect(place.at).unwrap();
+    silent.set_read_timeout(Some(LONG)).unwrap();
     let mut told = Vec::new();
     silent.read_to_end(&mut told).unwrap();
     assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]
+fn whoever_is_known_and_does_not_speak_is_given_up() {
+    let place = Place::within(Limits {
+        handshake: LONG,
+        preface: SHORT,
+        callers: 2,
+        ..LIMITS
+    });
+    let me = place.ours.files("me");
+    let mute = place.mute(&me);
+    let mut slow = place.mute(&me);
+    // It may have been given up already.
+    let _ = slow.write_all(b"PRI * HTTP/2.0");
+    hung_up(mute);
+    hung_up(slow);
+    let mut agent = place.answered(&me);
+    // It has spoken: its time is not measured any more.
+    std::thread::sleep(2 * SHORT);
+    assert_eq!(agent.status().unwrap().node, "node-1");
+}
+
+#[test]
 fn the_silent_keep_nobody_out_for_long() {
-    let place = Place::within(SHORT);
+    let place = Place::within(Limits {
+        handshake: SHORT,
+        ..LIMITS
+    });
     let silent = (0..100).map(|_| TcpStream::connect(place.at).unwrap());
     let silent: Vec<_> = silent.collect();
     assert!(place.ask(place.ours.files("me")).is_ok());
@@ -284,13 +351,15 @@ fn the_silent_keep_nobody_out_for_long() {
 }
 
 #[test]
-fn more_than_it_takes_are_sent_away() {
+fn more_than_it_takes_are_sent_away_until_one_has_left() {
     let place = Place::new();
     let me = place.ours.files("me");
     let mut inside: Vec<_> = (0..64).map(|_| place.ask(me.clone()).unwrap()).collect();
     let error = place.refusal(me.clone()).to_string();
     assert!(error.contains("as many callers as it takes"), "{error}");
     assert!(inside[0].status().is_ok());
+    inside.pop();
+    place.answered(&me);
 }
 
 #[test]
