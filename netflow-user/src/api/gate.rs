@@ -4,12 +4,14 @@ mod caller;
 
 use self::caller::Caller;
 use super::tls::{Files, Pems, TlsError};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -20,7 +22,8 @@ pub(super) struct Limits {
     pub(super) handshake: Duration,
     /// How long it may take, then, to begin to speak.
     pub(super) preface: Duration,
-    /// Callers who have not said yet who they are: nobody knows them, so they get little. More wait with the kernel.
+    /// Callers who have not said yet who they are: nobody knows them, so they get little. The oldest makes room
+    /// for one more.
     pub(super) strangers: usize,
     /// Callers who have: four times the looks that an agent has at a time, so that there is room to ask how it is meanwhile, and
     /// few enough for the 1024 files that a process may have open by default.
@@ -102,7 +105,7 @@ impl Gate {
             limits,
         } = self;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (to, callers) = mpsc::channel(1);
+        let (to, callers) = mpsc::channel(limits.callers);
         let porter = Porter {
             certificates,
             limits,
@@ -124,29 +127,26 @@ struct Porter {
 
 impl Porter {
     async fn run(self: Arc<Porter>, listener: tokio::net::TcpListener) {
-        let strangers = Arc::new(Semaphore::new(self.limits.strangers));
+        let mut strangers = Strangers::default();
         loop {
-            let next = async {
-                let place = strangers.clone().acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, came) = tokio::select! {
-                next = next => next,
+            let came = tokio::select! {
+                came = listener.accept() => came,
                 () = self.to.closed() => return,
             };
             let Ok((tcp, _)) = came else {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             };
-            let porter = Arc::clone(&self);
-            tokio::spawn(async move {
-                let caller = porter.let_in(tcp).await;
-                drop(place);
-                if let Some(caller) = caller {
-                    // Over, if nobody takes it.
-                    let _ = porter.to.send(Ok(caller)).await;
-                }
-            });
+            strangers.make_room(self.limits.strangers);
+            let heard = tokio::spawn(self.clone().hear(tcp));
+            strangers.0.push_back(heard.abort_handle());
+        }
+    }
+
+    async fn hear(self: Arc<Porter>, tcp: TcpStream) {
+        if let Some(caller) = self.let_in(tcp).await {
+            // There is room for all who have a place. Over, if nobody takes it.
+            let _ = self.to.try_send(Ok(caller));
         }
     }
 
@@ -159,6 +159,22 @@ impl Porter {
         let stream = stream.ok()?.ok()?;
         let place = self.places.clone().try_acquire_owned().ok()?;
         Some(Caller::new(stream, self.limits.preface, place))
+    }
+}
+
+/// Callers who have not said yet who they are, the oldest first.
+#[derive(Default)]
+struct Strangers(VecDeque<AbortHandle>);
+
+impl Strangers {
+    /// Sends the oldest away if there are `most`. If newcomers waited instead, few who say nothing would keep everybody out.
+    fn make_room(&mut self, most: usize) {
+        self.0.retain(|stranger| !stranger.is_finished());
+        if self.0.len() >= most
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.abort();
+        }
     }
 }
 
