@@ -1,8 +1,11 @@
 //! The agent's end for those who are not on its node: TCP, and TLS that both ends show a certificate for.
 
 mod caller;
+mod trouble;
 
-use self::caller::Caller;
+use self::caller::{Caller, Mute};
+use self::trouble::tell;
+pub use self::trouble::{Notice, Refusal, Trouble};
 use super::tls::{Files, Pems, TlsError};
 use std::collections::VecDeque;
 use std::io;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -28,6 +32,8 @@ pub(super) struct Limits {
     /// Callers who have: four times the looks that an agent has at a time, so that there is room to ask how it is meanwhile, and
     /// few enough for the 1024 files that a process may have open by default.
     pub(super) callers: usize,
+    /// How long nobody hears of trouble after having heard of some.
+    pub(super) quiet: Duration,
 }
 
 pub(super) const LIMITS: Limits = Limits {
@@ -35,8 +41,11 @@ pub(super) const LIMITS: Limits = Limits {
     preface: Duration::from_secs(10),
     strangers: 32,
     callers: 64,
+    quiet: Duration::from_mins(1),
 };
 
+/// Troubles on their way to whoever counts them.
+const TROUBLES: usize = 64;
 /// How long it waits where no more files may be open.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -56,21 +65,19 @@ pub enum GateError {
     },
 }
 
-/// Told of certificates that cannot be used, once they were changed.
-pub type Trouble = Box<dyn Fn(&TlsError) + Send + Sync>;
-
 /// An address at which those are let in whose certificate an authority has signed.
 pub struct Gate {
     listener: TcpListener,
     at: SocketAddr,
     certificates: Certificates,
+    notice: Notice,
     limits: Limits,
 }
 
 impl Gate {
     /// Listens at `at`. Nobody is let in before [`Gate::callers`].
-    pub fn open(at: SocketAddr, files: Files, trouble: Trouble) -> Result<Gate, GateError> {
-        let certificates = Certificates::read(files, trouble)?;
+    pub fn open(at: SocketAddr, files: Files, notice: Notice) -> Result<Gate, GateError> {
+        let certificates = Certificates::read(files, notice.clone())?;
         let listen = || {
             let listener = TcpListener::bind(at)?;
             listener.set_nonblocking(true)?;
@@ -81,6 +88,7 @@ impl Gate {
             listener,
             at,
             certificates,
+            notice,
             limits: LIMITS,
         })
     }
@@ -102,15 +110,19 @@ impl Gate {
             listener,
             at: _,
             certificates,
+            notice,
             limits,
         } = self;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (to, callers) = mpsc::channel(limits.callers);
+        let (troubles, told) = mpsc::channel(TROUBLES);
+        tokio::spawn(tell(told, limits.quiet, notice));
         let porter = Porter {
             certificates,
             limits,
             places: Arc::new(Semaphore::new(limits.callers)),
             to,
+            troubles,
         };
         tokio::spawn(Arc::new(porter).run(listener));
         Ok(callers)
@@ -123,6 +135,7 @@ struct Porter {
     limits: Limits,
     places: Arc<Semaphore>,
     to: mpsc::Sender<io::Result<Caller>>,
+    troubles: mpsc::Sender<Trouble>,
 }
 
 impl Porter {
@@ -133,55 +146,84 @@ impl Porter {
                 came = listener.accept() => came,
                 () = self.to.closed() => return,
             };
-            let Ok((tcp, _)) = came else {
-                tokio::time::sleep(AGAIN_AFTER).await;
-                continue;
+            let (tcp, from) = match came {
+                Ok(came) => came,
+                Err(e) => {
+                    self.tell(Trouble::Accept(e)).await;
+                    sleep(AGAIN_AFTER).await;
+                    continue;
+                }
             };
-            strangers.make_room(self.limits.strangers);
-            let heard = tokio::spawn(self.clone().hear(tcp));
-            strangers.0.push_back(heard.abort_handle());
+            let most = self.limits.strangers;
+            if let Some(from) = strangers.make_room(most) {
+                let why = Refusal::Displaced(most);
+                self.tell(Trouble::SentAway { from, why }).await;
+            }
+            let heard = tokio::spawn(self.clone().hear(tcp, from));
+            strangers.0.push_back((from, heard.abort_handle()));
         }
     }
 
-    async fn hear(self: Arc<Porter>, tcp: TcpStream) {
-        if let Some(caller) = self.let_in(tcp).await {
-            // There is room for all who have a place. Over, if nobody takes it.
-            let _ = self.to.try_send(Ok(caller));
+    async fn hear(self: Arc<Porter>, tcp: TcpStream, from: SocketAddr) {
+        match self.let_in(tcp, from).await {
+            Ok(caller) => {
+                // There is room for all who have a place. Over, if nobody takes it.
+                let _ = self.to.try_send(Ok(caller));
+            }
+            Err(Some(why)) => self.tell(Trouble::SentAway { from, why }).await,
+            Err(None) => {}
         }
     }
 
-    /// Unless it does not say in time who it is, is not known, or there are too many.
-    async fn let_in(&self, tcp: TcpStream) -> Option<Caller> {
+    /// Unless it does not say in time who it is, is not known, or there are too many. Without a reason: it left.
+    async fn let_in(&self, tcp: TcpStream, from: SocketAddr) -> Result<Caller, Option<Refusal>> {
+        let Limits {
+            handshake,
+            preface,
+            callers,
+            ..
+        } = self.limits;
         // It costs waiting only.
         let _ = tcp.set_nodelay(true);
         let acceptor = TlsAcceptor::from(self.certificates.latest());
-        let stream = tokio::time::timeout(self.limits.handshake, acceptor.accept(tcp)).await;
-        let stream = stream.ok()?.ok()?;
-        let place = self.places.clone().try_acquire_owned().ok()?;
-        Some(Caller::new(stream, self.limits.preface, place))
+        let stream = timeout(handshake, acceptor.accept(tcp)).await;
+        let stream = stream.map_err(|_| Refusal::Silent(handshake))?;
+        let stream = stream.map_err(|e| Refusal::of(&e))?;
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Refusal::Full(callers))?;
+        let troubles = self.troubles.clone();
+        let mute = Mute::new(preface, from, troubles);
+        Ok(Caller::new(stream, mute, place))
+    }
+
+    async fn tell(&self, trouble: Trouble) {
+        // Over, if nobody is told.
+        let _ = self.troubles.send(trouble).await;
     }
 }
 
 /// Callers who have not said yet who they are, the oldest first.
 #[derive(Default)]
-struct Strangers(VecDeque<AbortHandle>);
+struct Strangers(VecDeque<(SocketAddr, AbortHandle)>);
 
 impl Strangers {
-    /// Sends the oldest away if there are `most`. If newcomers waited instead, few who say nothing would keep everybody out.
-    fn make_room(&mut self, most: usize) {
-        self.0.retain(|stranger| !stranger.is_finished());
-        if self.0.len() >= most
-            && let Some(oldest) = self.0.pop_front()
-        {
-            oldest.abort();
+    /// Sends the oldest away if there are `most`, and says who that was. If newcomers waited instead, few who say nothing would
+    /// keep everybody out.
+    fn make_room(&mut self, most: usize) -> Option<SocketAddr> {
+        self.0.retain(|(_, stranger)| !stranger.is_finished());
+        if self.0.len() < most {
+            return None;
         }
+        let (from, oldest) = self.0.pop_front()?;
+        oldest.abort();
+        Some(from)
     }
 }
 
 /// The agent's certificates, as they are in the files now.
 struct Certificates {
     files: Files,
-    trouble: Trouble,
+    notice: Notice,
     known: Mutex<Known>,
 }
 
@@ -193,12 +235,12 @@ struct Known {
 }
 
 impl Certificates {
-    fn read(files: Files, trouble: Trouble) -> Result<Certificates, TlsError> {
+    fn read(files: Files, notice: Notice) -> Result<Certificates, TlsError> {
         let pems = files.read()?;
         let config = Arc::new(files.server(&pems)?);
         Ok(Certificates {
             files,
-            trouble,
+            notice,
             known: Mutex::new(Known {
                 pems: Some(pems),
                 config,
@@ -218,7 +260,7 @@ impl Certificates {
         known.pems = now.cloned();
         match read.and_then(|pems| self.files.server(&pems)) {
             Ok(config) => known.config = Arc::new(config),
-            Err(e) => (self.trouble)(&e),
+            Err(e) => (self.notice)(&Trouble::Certificates(e)),
         }
         known.config.clone()
     }

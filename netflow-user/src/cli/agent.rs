@@ -22,14 +22,15 @@ use super::live;
 use super::objects::Place;
 use super::output::Output;
 use crate::api::SOCKET;
-use crate::api::gate::{Gate, GateError};
+use crate::api::gate::{Gate, GateError, Trouble};
 use crate::api::server::Serving;
-use crate::api::tls::{Files, TlsError};
+use crate::api::tls::Files;
 use crate::cluster::ask::this_node;
 use crate::model::query::Query;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -103,12 +104,8 @@ impl ListenArgs {
             ca: ca.clone(),
         };
         let output = output.clone();
-        let trouble = move |e: &TlsError| {
-            output.notice(format_args!(
-                "{e}: the certificates from before stay in use"
-            ));
-        };
-        Gate::open(*at, files, Box::new(trouble)).map(Some)
+        let notice = move |trouble: &Trouble| output.notice(trouble);
+        Gate::open(*at, files, Arc::new(notice)).map(Some)
     }
 }
 
@@ -134,7 +131,6 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     let looks = Looks::new(to.clone(), hub.latest(), place.cluster(), output.clone());
     let at = gate.as_ref().map(Gate::at);
     let serving = Serving::start(&args.socket, gate, looks.clone())?;
-    let there = at.map_or_else(String::new, |at| format!(", and at https://{at}"));
     let monitor = Monitor::new(to, looks.clone());
     let metrics = metrics.map(|bound| bound.serve(monitor)).transpose()?;
     if let Some(metrics) = &metrics {
@@ -143,6 +139,7 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
             metrics.address()
         ));
     }
+    let there = at.map_or_else(String::new, |at| format!(", and at https://{at}"));
     output.notice(format_args!(
         "the agent of {node} answers at {}{there}",
         args.socket.display()

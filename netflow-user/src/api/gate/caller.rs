@@ -1,12 +1,15 @@
 //! One who was let in.
 
+use super::trouble::{Refusal, Trouble};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -23,24 +26,45 @@ pub(in crate::api) struct Caller {
 }
 
 /// What a caller owes.
-struct Mute {
+pub(super) struct Mute {
     missing: usize,
+    patience: Duration,
     until: Pin<Box<Sleep>>,
+    from: SocketAddr,
+    troubles: Sender<Trouble>,
+}
+
+impl Mute {
+    /// It has `patience` to begin to speak.
+    pub(super) fn new(patience: Duration, from: SocketAddr, troubles: Sender<Trouble>) -> Mute {
+        Mute {
+            missing: PREFACE,
+            patience,
+            until: Box::pin(sleep(patience)),
+            from,
+            troubles,
+        }
+    }
+
+    fn given_up(&self) -> io::Error {
+        let why = Refusal::Mute(self.patience);
+        let from = self.from;
+        // With no room for it there are others to tell of.
+        let _ = self.troubles.try_send(Trouble::SentAway { from, why });
+        io::ErrorKind::TimedOut.into()
+    }
 }
 
 impl Caller {
-    /// It has `patience` to begin to speak.
+    /// It has a place, and nothing to say yet.
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
-        patience: Duration,
+        mute: Mute,
         place: OwnedSemaphorePermit,
     ) -> Caller {
         Caller {
             stream,
-            mute: Some(Mute {
-                missing: PREFACE,
-                until: Box::pin(sleep(patience)),
-            }),
+            mute: Some(mute),
             _place: place,
         }
     }
@@ -71,7 +95,7 @@ impl AsyncRead for Caller {
             return read;
         }
         ready!(mute.until.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(Err(mute.given_up()))
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::api::Address;
 use crate::api::client::{Agent, AskError};
 use crate::api::dial::{DialError, Identity};
-use crate::api::gate::{Gate, GateError, LIMITS, Limits};
+use crate::api::gate::{Gate, GateError, LIMITS, Limits, Trouble};
 use crate::api::server::{Desk, Look, Serving, Told};
-use crate::api::tls::{Files, TlsError};
+use crate::api::tls::Files;
 use crate::api::v1::{Problem, StatusResponse};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
@@ -115,9 +115,9 @@ impl Place {
         let theirs = Authority::new(dir.path(), "theirs");
         let agent = ours.files("127.0.0.1");
         let (to, troubles) = channel();
-        let trouble = move |e: &TlsError| to.send(e.to_string()).unwrap_or_default();
+        let notice = move |trouble: &Trouble| to.send(trouble.to_string()).unwrap_or_default();
         let anywhere = "127.0.0.1:0".parse().unwrap();
-        let gate = Gate::open(anywhere, agent.clone(), Box::new(trouble)).unwrap();
+        let gate = Gate::open(anywhere, agent.clone(), Arc::new(notice)).unwrap();
         let at = gate.at();
         let socket = dir.path().join("netflow.sock");
         let serving = Serving::start(&socket, Some(gate.within(limits)), Fake).unwrap();
@@ -144,6 +144,11 @@ impl Place {
 
     fn refusal(&self, files: Files) -> AskError {
         self.ask(files).err().unwrap()
+    }
+
+    /// What is told of the agent, where it is.
+    fn trouble(&self) -> String {
+        self.troubles.recv_timeout(LONG).unwrap()
     }
 
     /// Asks until there is an answer: that a place was left shows a moment later.
@@ -214,6 +219,12 @@ fn whoever_another_authority_knows_is_refused() {
     );
     let text = error.to_string();
     assert!(text.contains("theirs-me.crt: it is not signed"), "{text}");
+    let trouble = place.trouble();
+    assert!(trouble.starts_with("127.0.0.1:"), "{trouble}");
+    assert!(
+        trouble.ends_with(" was sent away: its certificate is not signed by --client-ca"),
+        "{trouble}"
+    );
 }
 
 #[test]
@@ -235,6 +246,8 @@ fn whoever_shows_nothing_gets_nothing() {
     let error = read.unwrap_err().to_string();
     assert!(error.contains("CertificateRequired"), "{error}");
     assert!(told.is_empty(), "{told:?}");
+    let trouble = place.trouble();
+    assert!(trouble.ends_with("it shows no certificate"), "{trouble}");
 }
 
 #[test]
@@ -252,6 +265,8 @@ fn an_agent_of_another_authority_is_not_asked() {
     let text = error.to_string();
     assert!(text.contains("not signed by an authority in "), "{text}");
     assert!(text.ends_with("theirs"), "{text}");
+    let trouble = place.trouble();
+    assert!(trouble.contains("who signed --tls-cert"), "{trouble}");
 }
 
 #[test]
@@ -283,6 +298,7 @@ fn certificates_are_read_again_and_bad_ones_change_nothing() {
         panic!("told once: {told:?}");
     };
     assert!(trouble.contains("holds no private key"), "{trouble}");
+    assert!(trouble.ends_with("stay in use"), "{trouble}");
 
     let renewed = place.theirs.files("127.0.0.1");
     for (from, to) in [
@@ -315,6 +331,8 @@ fn whoever_says_nothing_is_given_up() {
     let mut told = Vec::new();
     silent.read_to_end(&mut told).unwrap();
     assert!(told.is_empty(), "{told:?}");
+    let trouble = place.trouble();
+    assert!(trouble.contains("certificate within 200ms"), "{trouble}");
 }
 
 #[test]
@@ -332,6 +350,8 @@ fn whoever_is_known_and_does_not_speak_is_given_up() {
     let _ = slow.write_all(b"PRI * HTTP/2.0");
     hung_up(mute);
     hung_up(slow);
+    let trouble = place.trouble();
+    assert!(trouble.contains("HTTP/2 within 200ms"), "{trouble}");
     let mut agent = place.answered(&me);
     // It has spoken: its time is not measured any more.
     std::thread::sleep(2 * SHORT);
@@ -347,6 +367,8 @@ fn the_silent_keep_nobody_out() {
     let oldest = &mut silent[0];
     oldest.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(oldest.read(&mut [0]).unwrap(), 0);
+    let trouble = place.trouble();
+    assert!(trouble.ends_with("before 32 others came"), "{trouble}");
 }
 
 #[test]
@@ -356,6 +378,8 @@ fn more_than_it_takes_are_sent_away_until_one_has_left() {
     let mut inside: Vec<_> = (0..64).map(|_| place.ask(me.clone()).unwrap()).collect();
     let error = place.refusal(me.clone()).to_string();
     assert!(error.contains("as many callers as it takes"), "{error}");
+    let trouble = place.trouble();
+    assert!(trouble.ends_with("64 others are answered"), "{trouble}");
     assert!(inside[0].status().is_ok());
     inside.pop();
     place.answered(&me);
@@ -397,7 +421,7 @@ fn an_agent_without_usable_certificates_does_not_begin() {
     let other = Authority::new(dir.path(), "theirs").files("127.0.0.1");
     let open = |files| {
         let at = "127.0.0.1:0".parse().unwrap();
-        let gate = Gate::open(at, files, Box::new(|_| ()));
+        let gate = Gate::open(at, files, Arc::new(|_| ()));
         gate.err().unwrap().to_string()
     };
     let missing = open(Files {
@@ -418,6 +442,6 @@ fn an_agent_without_usable_certificates_does_not_begin() {
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
-    let gate = Gate::open(at, good, Box::new(|_| ()));
+    let gate = Gate::open(at, good, Arc::new(|_| ()));
     assert!(matches!(gate, Err(GateError::Listen { .. })));
 }
