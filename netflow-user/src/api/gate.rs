@@ -105,15 +105,18 @@ impl Gate {
     }
 
     /// Those who are let in. It is closed once the receiver is gone.
-    pub(super) fn callers(self) -> io::Result<mpsc::Receiver<io::Result<Caller>>> {
+    ///
+    /// Within the runtime that is to answer them.
+    pub(super) fn callers(self) -> Result<mpsc::Receiver<io::Result<Caller>>, GateError> {
         let Gate {
             listener,
-            at: _,
+            at,
             certificates,
             notice,
             limits,
         } = self;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = tokio::net::TcpListener::from_std(listener);
+        let listener = listener.map_err(|why| GateError::Listen { at, why })?;
         let (to, callers) = mpsc::channel(limits.callers);
         let (troubles, told) = mpsc::channel(TROUBLES);
         tokio::spawn(tell(told, limits.quiet, notice));

@@ -1,9 +1,10 @@
 //! The agent's end: a socket, a gate if there is one, and who answers what comes in.
 
-use super::gate::Gate;
+use super::gate::{Gate, GateError};
 use super::v1::collect_response::What;
 use super::v1::evidence_server::{Evidence, EvidenceServer};
 use super::v1::{CollectRequest, CollectResponse, Problem, StatusRequest, StatusResponse};
+use crate::causes::causes;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -15,11 +16,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
+use tonic::transport::server::{Connected, Router};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Pieces that wait to be sent; whoever tells more waits.
@@ -29,6 +32,8 @@ const PIECE: usize = 1 << 18;
 /// A caller that is stopped answers no ping, and is given up.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(20);
+/// Questions of a caller at a time; ours have one.
+const QUESTIONS: u32 = 16;
 /// Only root and its group may ask: whoever does sees who talks to whom in all namespaces.
 const SOCKET_MODE: u32 = 0o660;
 /// Others may see that there is an agent.
@@ -39,7 +44,7 @@ pub trait Desk: Send + Sync + 'static {
     /// Begins to tell `to` all there is of a question, from a thread of its own.
     fn collect(&self, query: &str, to: Told) -> Result<Arc<dyn Look>, Problem>;
 
-    /// How things are.
+    /// How things are. May wait for a moment.
     fn status(&self) -> Result<StatusResponse, Problem>;
 }
 
@@ -99,6 +104,9 @@ pub enum ServeError {
         /// Why.
         why: io::Error,
     },
+    /// The gate cannot be opened.
+    #[error(transparent)]
+    Gate(#[from] GateError),
 }
 
 /// A socket that is answered at. Dropping it takes it away, and takes no more questions.
@@ -127,22 +135,27 @@ impl Ending {
 impl Serving {
     /// Answers at `path`, and those whom `gate` lets in, from a thread of its own.
     pub fn start(path: &Path, gate: Option<Gate>, desk: impl Desk) -> Result<Serving, ServeError> {
-        let (listener, lock) = listen(path)?;
         let failed = |why| ServeError::Io {
             path: path.to_path_buf(),
             why,
         };
-        let (stop, stopped) = watch::channel(());
-        let (alive, ended) = channel();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(failed)?;
-        let desk = EvidenceServer::new(Answers(Arc::new(desk)));
+        let entered = runtime.enter();
+        let far = gate.map(Gate::callers).transpose()?;
+        let (listener, lock) = listen(path)?;
+        let near = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
+        drop(entered);
+        let (stop, stopped) = watch::channel(());
+        let (alive, ended) = channel();
+        let router = router(desk);
         let begun = thread::Builder::new().name("api".into()).spawn(move || {
             let _alive: Sender<()> = alive;
+            let near = UnixListenerStream::new(near);
+            let near = answer(near, router.clone(), stopped.clone());
             runtime.block_on(async {
-                let near = answer_here(listener, desk.clone(), stopped.clone());
-                match gate {
-                    Some(gate) => _ = tokio::join!(near, answer_there(gate, desk, stopped)),
+                match far.map(ReceiverStream::new) {
+                    Some(far) => _ = tokio::join!(near, answer(far, router, stopped)),
                     None => near.await,
                 }
             });
@@ -171,49 +184,27 @@ impl Drop for Serving {
     }
 }
 
-/// Answers at the socket until it is over.
-async fn answer_here<D: Desk>(
-    listener: UnixListener,
-    desk: EvidenceServer<Answers<D>>,
-    stopped: watch::Receiver<()>,
-) {
-    let Ok(listener) = tokio::net::UnixListener::from_std(listener) else {
-        return;
-    };
-    let callers = UnixListenerStream::new(listener);
-    let served = server().add_service(desk);
-    // It ends when it is told to; single connections that break are theirs to mend who made them.
-    let _ = served
-        .serve_with_incoming_shutdown(callers, over(stopped))
-        .await;
-}
-
-/// Answers at the gate until it is over.
-async fn answer_there<D: Desk>(
-    gate: Gate,
-    desk: EvidenceServer<Answers<D>>,
-    stopped: watch::Receiver<()>,
-) {
-    let Ok(callers) = gate.callers() else {
-        return;
-    };
-    let callers = ReceiverStream::new(callers);
-    let served = server().add_service(desk);
-    // As at the socket.
-    let _ = served
-        .serve_with_incoming_shutdown(callers, over(stopped))
-        .await;
-}
-
-fn server() -> Server {
+fn router(desk: impl Desk) -> Router {
     Server::builder()
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PONG))
+        .max_concurrent_streams(Some(QUESTIONS))
+        .add_service(EvidenceServer::new(Answers(Arc::new(desk))))
 }
 
-/// Dropped or told: it is over.
-async fn over(mut stopped: watch::Receiver<()>) {
-    let _ = stopped.changed().await;
+/// Answers those who come, until `stopped` tells or is dropped.
+async fn answer<C>(
+    callers: impl Stream<Item = io::Result<C>>,
+    router: Router,
+    mut stopped: watch::Receiver<()>,
+) where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let over = async move {
+        let _ = stopped.changed().await;
+    };
+    // It ends when it is told to; single connections that break are theirs to mend who made them.
+    let _ = router.serve_with_incoming_shutdown(callers, over).await;
 }
 
 /// Beside the socket: whoever has it locked owns the socket.
@@ -286,7 +277,10 @@ impl<D: Desk> Evidence for Answers<D> {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let status = self.0.status();
+        let desk = self.0.clone();
+        // Off this thread, which all others are answered from.
+        let status = tokio::task::spawn_blocking(move || desk.status()).await;
+        let status = status.map_err(|e| Status::internal(causes(&e)))?;
         status
             .map(Response::new)
             .map_err(|p| Status::unavailable(p.message))

@@ -80,6 +80,7 @@ impl From<ServeError> for Failure {
                 "socket",
                 "--socket names a place in a directory that can be written to",
             ),
+            ServeError::Gate(e) => return e.into(),
         };
         Failure::new(code, e.to_string(), hint)
     }

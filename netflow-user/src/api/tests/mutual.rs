@@ -12,8 +12,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
@@ -26,16 +26,23 @@ const SHORT: Duration = Duration::from_millis(200);
 /// What nobody waits for, unless something is broken.
 const LONG: Duration = Duration::from_mins(2);
 
-struct Fake;
+/// Tells that it was asked how it is, and says it once it may.
+#[derive(Default)]
+struct Fake(Option<Mutex<(Sender<()>, Receiver<()>)>>);
 
 impl Desk for Fake {
     fn collect(&self, query: &str, mut to: Told) -> Result<Arc<dyn Look>, Problem> {
         let query = query.to_owned();
         std::thread::spawn(move || write!(to, "seen: {query}"));
-        Ok(Arc::new(Fake))
+        Ok(Arc::new(Fake::default()))
     }
 
     fn status(&self) -> Result<StatusResponse, Problem> {
+        if let Some(pair) = &self.0 {
+            let (asked, may) = &*pair.lock().unwrap();
+            asked.send(()).unwrap();
+            may.recv_timeout(LONG).unwrap();
+        }
         Ok(StatusResponse {
             node: "node-1".into(),
             ..StatusResponse::default()
@@ -110,6 +117,10 @@ impl Place {
     }
 
     fn within(limits: Limits) -> Place {
+        Place::of(limits, Fake::default())
+    }
+
+    fn of(limits: Limits, desk: Fake) -> Place {
         let dir = tempfile::tempdir().unwrap();
         let ours = Authority::new(dir.path(), "ours");
         let theirs = Authority::new(dir.path(), "theirs");
@@ -120,7 +131,7 @@ impl Place {
         let gate = Gate::open(anywhere, agent.clone(), Arc::new(notice)).unwrap();
         let at = gate.at();
         let socket = dir.path().join("netflow.sock");
-        let serving = Serving::start(&socket, Some(gate.within(limits)), Fake).unwrap();
+        let serving = Serving::start(&socket, Some(gate.within(limits)), desk).unwrap();
         Place {
             ours,
             theirs,
@@ -195,6 +206,25 @@ fn whoever_is_known_gets_an_answer() {
     let mut collecting = place.ask(me).unwrap().collect("{}".into()).unwrap();
     collecting.recording().read_to_string(&mut told).unwrap();
     assert_eq!(told, "seen: {}");
+}
+
+#[test]
+fn an_answer_that_takes_long_keeps_nobody_waiting() {
+    let (to, asked) = channel();
+    let (may, waits) = channel();
+    let place = Place::of(LIMITS, Fake(Some(Mutex::new((to, waits)))));
+    let me = place.ours.files("me");
+    let mut agent = place.ask(me.clone()).unwrap();
+    let status = std::thread::spawn(move || agent.status());
+    asked.recv_timeout(LONG).unwrap();
+    // Others are let in, and answered, meanwhile.
+    let mut told = String::new();
+    let mut collecting = place.ask(me).unwrap().collect("{}".into()).unwrap();
+    collecting.recording().read_to_string(&mut told).unwrap();
+    assert_eq!(told, "seen: {}");
+    may.send(()).unwrap();
+    // It may have been given up.
+    let _ = status.join().unwrap();
 }
 
 #[test]
