@@ -130,6 +130,10 @@ fn explain(address: &Address, name: &str, files: &Files, e: &io::Error) -> AskEr
         Some(rustls::Error::AlertReceived(alert)) => {
             return alarm(address, files, *alert);
         }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            let why = "it speaks no TLS: another port, perhaps".into();
+            return AskError::Broken { address, why };
+        }
         None if e.kind() == io::ErrorKind::UnexpectedEof => return hung_up(&address),
         _ => return broken(&address, e),
     };

@@ -10,7 +10,7 @@ use crate::api::v1::{Problem, StatusResponse};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -416,10 +416,31 @@ fn more_than_it_takes_are_sent_away_until_one_has_left() {
 }
 
 #[test]
+fn where_no_tls_is_spoken_is_said() {
+    let place = Place::new();
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}", plain.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut tcp, _) = plain.accept().unwrap();
+        // All of the greeting, or what is unread would take the answer with it.
+        let _ = tcp.read(&mut [0; 1 << 14]).unwrap();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let identity = Identity {
+        files: place.ours.files("me"),
+        name: None,
+    };
+    let error = Agent::connect(&address.parse().unwrap(), Some(&identity));
+    let text = error.err().unwrap().to_string();
+    assert!(text.contains("it speaks no TLS"), "{text}");
+    answering.join().unwrap();
+}
+
+#[test]
 fn where_nobody_listens_is_told_from_where_nobody_is_known() {
     let place = Place::new();
     let me = place.ours.files("me");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: Address = format!("https://{}", free.local_addr().unwrap())
         .parse()
         .unwrap();
@@ -470,7 +491,7 @@ fn an_agent_without_usable_certificates_does_not_begin() {
     });
     assert!(mixed.contains("is not that of the certificate"), "{mixed}");
 
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap();
     let gate = Gate::open(at, good, Arc::new(|_| ()));
     assert!(matches!(gate, Err(GateError::Listen { .. })));
