@@ -8,6 +8,7 @@ use crate::kernel::KernelError;
 use crate::model::recording::RecordingError;
 use crate::model::source::SourceError;
 use serde::Serialize;
+use std::io;
 
 /// Value of `schema`.
 pub const SCHEMA: &str = "netflow.error/v1";
@@ -90,11 +91,15 @@ impl From<GateError> for Failure {
     fn from(e: GateError) -> Failure {
         match e {
             GateError::Tls(_) => certificates(&e, "--tls-cert, --tls-key and --client-ca"),
-            GateError::Listen { .. } => Failure::new(
-                "listen",
-                e.to_string(),
-                "--listen names an address of this node and a port that nobody has yet",
-            ),
+            GateError::Listen { ref why, .. } => {
+                let hint = match why.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "ports below 1024 want the capability NET_BIND_SERVICE; others do not"
+                    }
+                    _ => "--listen names an address of this node and a port that nobody has yet",
+                };
+                Failure::new("listen", e.to_string(), hint)
+            }
         }
     }
 }
@@ -129,5 +134,23 @@ impl From<KernelError> for Failure {
             _ => "kernel",
         };
         Failure::new(code, e.to_string(), e.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_wants_a_capability_is_told_from_one_that_is_taken() {
+        let hint = |kind: io::ErrorKind| {
+            let at = ([0, 0, 0, 0], 443).into();
+            let why = kind.into();
+            Failure::from(GateError::Listen { at, why }).hint
+        };
+        let denied = hint(io::ErrorKind::PermissionDenied);
+        assert!(denied.contains("NET_BIND_SERVICE"), "{denied}");
+        let taken = hint(io::ErrorKind::AddrInUse);
+        assert!(taken.contains("nobody has yet"), "{taken}");
     }
 }
