@@ -11,10 +11,12 @@ use netflow_tests::netflow::{Means, Running, binary};
 use netflow_tests::proxy::Mode;
 use netflow_tests::traffic::{App, Line};
 use netflow_tests::world::World;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -262,5 +264,89 @@ fn it_counts_what_the_kernel_tells() -> Result<()> {
     ensure!(!other.exists());
     let ended = agent.stop(LIMIT)?;
     ensure!(ended.success(), "{ended}");
+    Ok(())
+}
+
+/// An authority in files.
+struct Authority {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(dir: &Path) -> Result<Authority> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        fs::write(dir.join("ca.crt"), params.self_signed(&key)?.pem())?;
+        Ok(Authority {
+            dir: dir.to_owned(),
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    /// Options that name a new certificate, and this authority as `ca`.
+    fn identity(&self, subject: &str, ca: &str) -> Result<[String; 6]> {
+        let key = KeyPair::generate()?;
+        let params = CertificateParams::new(vec![subject.to_owned()])?;
+        let (cert, private) = (format!("{subject}.crt"), format!("{subject}.key"));
+        let signed = params.signed_by(&key, &self.issuer)?;
+        fs::write(self.dir.join(&cert), signed.pem())?;
+        fs::write(self.dir.join(&private), key.serialize_pem())?;
+        Ok([
+            "--tls-cert".to_owned(),
+            self.file(&cert),
+            "--tls-key".to_owned(),
+            self.file(&private),
+            ca.to_owned(),
+            self.file("ca.crt"),
+        ])
+    }
+}
+
+/// Of the node's address, from the other node.
+#[test]
+fn who_shows_a_certificate_is_answered_on_another_node() -> Result<()> {
+    let broken = broken(66)?;
+    let (own, other) = (&broken.lab.plan.nodes[0].ip, broken.lab.node(1));
+    let authority = Authority::new(&broken.lab.dir())?;
+    let listen = ["--listen".to_owned(), format!("{own}:4250")];
+    let identity = authority.identity(&own.to_string(), "--client-ca")?;
+    let more: Vec<&str> = listen.iter().chain(&identity).map(String::as_str).collect();
+    let agent = Agent::start_with(&broken.lab, 0, &more, LIMIT)?;
+    let ask = |what: &[&str], identity: &[String]| -> Result<Output> {
+        let mut asked = Command::new("ip");
+        asked.args(["netns", "exec", &other]).arg(binary()?);
+        asked.args(what).args(["-o", "json"]);
+        asked.args(["--server", &format!("https://{own}:4250")]);
+        Ok(asked.args(identity).output()?)
+    };
+    let client = authority.identity("somebody", "--ca")?;
+    let status = ask(&["status"], &client)?;
+    let (near, code) = self::status(agent.socket())?;
+    ensure!(status.status.code() == code, "{status:?}");
+    let far: Value = serde_json::from_slice(&status.stdout)?;
+    ensure!(
+        far["node"].is_string() && far["node"] == near["node"],
+        "{far}"
+    );
+    let service = format!("{}/{}", broken.world.asked.0, broken.world.asked.1);
+    let answer = ask(&["explain", "--svc", &service, "--for", "8s"], &client)?;
+    let answer: Answer = serde_json::from_slice(&answer.stdout)?;
+    ensure!(answer.headline() == "target-port-mismatch", "{answer:?}");
+    // Whoever cannot show one of this authority's is not, and is told why.
+    let stranger = broken.lab.dir().join("stranger");
+    fs::create_dir(&stranger)?;
+    let mut stranger = Authority::new(&stranger)?.identity("somebody", "--ca")?;
+    stranger[5] = authority.file("ca.crt");
+    let refused = ask(&["status"], &stranger)?;
+    ensure!(refused.status.code() == Some(2), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(said.contains("client-ca"), "{said}");
+    ensure!(agent.stop(LIMIT)?.success());
     Ok(())
 }
