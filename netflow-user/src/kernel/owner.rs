@@ -42,13 +42,21 @@ impl Owner {
 }
 
 /// Whether the owner of that name runs. In doubt it does.
+///
+/// Asked by connecting, which is refused where nobody holds the name (`unix_find_abstract`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/net/unix/af_unix.c>). Taking the name for a moment would tell as well, but
+/// whoever asked meanwhile would take that for the owner.
 pub fn is_alive(token: &str) -> bool {
-    hold(token).is_err()
+    let asked = || UnixDatagram::unbound()?.connect_addr(&name(token)?);
+    !asked().is_err_and(|e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn hold(token: &str) -> io::Result<UnixDatagram> {
-    let name = format!("netflow/{token}");
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
+    UnixDatagram::bind_addr(&name(token)?)
+}
+
+fn name(token: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("netflow/{token}"))
 }
 
 /// Field 22 of `/proc/self/stat`; the second field is in parentheses and may hold anything.
@@ -73,6 +81,15 @@ mod tests {
         drop(first);
         assert!(!is_alive(&token));
         assert!(is_alive(second.token()));
+    }
+
+    #[test]
+    fn many_may_ask_at_once() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| assert!(!is_alive("1-2-3"))));
+            }
+        });
     }
 
     #[test]
