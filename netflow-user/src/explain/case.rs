@@ -39,7 +39,7 @@ pub struct FailedLookup<'a> {
     pub index: usize,
     /// Where it was made.
     pub view: &'a View,
-    /// The record, and how it is cited.
+    /// How its record is cited.
     pub cite: Cite,
     /// The record.
     pub record: &'a Record,
