@@ -357,7 +357,11 @@ impl<P: Programs> Node for LiveNode<P> {
         if self.aimed.as_ref() == Some(&ask) && self.pods == pods {
             return false;
         }
-        self.pods = pods;
+        if self.pods != pods {
+            // A namespace that nobody's was may be a new Pod's, whose object comes after it.
+            self.met.clear();
+            self.pods = pods;
+        }
         self.programs.watch_pods(&self.pods);
         let vips = ask.vips.iter().map(|(ip, _, _)| *ip);
         let addresses: Vec<IpAddr> = vips.chain(ask.conntrack.iter().copied()).collect();
@@ -404,5 +408,61 @@ impl<P: Programs> Node for LiveNode<P> {
 
     fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
         self.programs.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::objects;
+
+    /// Programs that keep nothing.
+    struct Idle;
+
+    impl RecordSource for Idle {
+        fn drain(&mut self) -> Result<Vec<Input>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        fn finish(&mut self) -> Result<Vec<Input>, SourceError> {
+            self.drain()
+        }
+    }
+
+    impl Programs for Idle {
+        fn watch_pods(&mut self, _pods: &[IpAddr]) {}
+
+        fn watch_addresses(&mut self, _addresses: &[IpAddr]) {}
+
+        fn surroundings(&mut self) -> Result<Surroundings, SourceError> {
+            Ok(Surroundings::default())
+        }
+    }
+
+    /// A namespace may be there before the object of its Pod.
+    #[test]
+    fn a_namespace_that_was_nobodys_is_met_again_once_there_are_other_pods() {
+        let own = IpAddr::from([192, 0, 2, 1]);
+        let mut objects = Objects {
+            nodes: vec![objects::Node {
+                name: "n1".into(),
+                internal_ips: vec![own],
+                ..objects::Node::default()
+            }],
+            ..Objects::default()
+        };
+        let mut node = LiveNode::new(Idle, Query::default());
+        node.local = vec![own];
+        node.aim(&objects);
+        node.met.insert(1);
+        node.aim(&objects);
+        assert!(node.met.contains(&1), "nothing has changed");
+        objects.pods.push(objects::Pod {
+            ips: vec![IpAddr::from([10, 1, 1, 1])],
+            node: Some("n1".into()),
+            ..objects::Pod::default()
+        });
+        node.aim(&objects);
+        assert!(node.met.is_empty());
     }
 }

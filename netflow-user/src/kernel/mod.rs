@@ -389,9 +389,9 @@ impl Kernel {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
         });
-        self.watched.set(keys)?;
+        // Whether or not there is room for all of them.
         self.follow_routes(!addresses.is_empty());
-        Ok(())
+        Ok(self.watched.set(keys)?)
     }
 
     /// Listens to route lookups, or no longer: there are several for each packet that is forwarded, so that it is done only while

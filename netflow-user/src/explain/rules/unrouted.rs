@@ -28,15 +28,17 @@ impl<'a> Stranded<'a> {
         let mut answers = facts.lookups.iter();
         let answer = answers.find(|l| l.netns == record.netns && l.dst == dst)?;
         let fails = facts.time >= record.time && answer.errno.is_some();
-        let sent = case.attempts.iter().any(|a| {
-            pod.ips.contains(&a.client()) && a.orig.dst == dst && a.began() >= record.time
-        });
+        let sent = || {
+            case.attempts.iter().any(|a| {
+                pod.ips.contains(&a.client()) && a.orig.dst == dst && a.began() >= record.time
+            })
+        };
         let stranded = Stranded {
             lookup,
             pod,
             answer,
         };
-        (fails && !sent && stranded.is_asked(case)).then_some(stranded)
+        (fails && stranded.is_asked(case) && !sent()).then_some(stranded)
     }
 
     fn client(&self) -> Option<IpAddr> {
