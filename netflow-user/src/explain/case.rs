@@ -352,6 +352,12 @@ impl<'a> Case<'a> {
             .or_else(|| self.identity.holder(ip, at).and_then(Who::node))
     }
 
+    /// Whether the node on which an address is placed was asked.
+    pub fn was_asked(&self, ip: IpAddr, at: Time) -> bool {
+        let node = self.placed_on(ip, at);
+        node.is_some_and(|n| self.views.iter().any(|v| v.name() == n))
+    }
+
     /// Node whose own address this is: one of its object's, one that it was seen to hold, or one in its Pod networks that
     /// no Pod has, as network plugins give their bridges and tunnel devices.
     pub fn node_with(&self, ip: IpAddr) -> Option<&'a str> {

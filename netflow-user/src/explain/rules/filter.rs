@@ -1,5 +1,6 @@
 //! Filters: NetworkPolicy and other rules that drop.
 
+use super::beyond::{left, sent_draft};
 use super::service::{dialled, drop_draft, full_name, hook_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -284,65 +285,90 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
             "firewall-reject",
             basis,
             |a| {
-                let (from, draft) = refused_elsewhere(case, a, certain)?;
-                let mut evidence = vec![draft];
-                evidence.extend(case.translation(a));
-                evidence.extend(dialled(case, a));
+                let refusal = refused_elsewhere(case, a, certain)?;
                 // The same rule in several Pods is one cause; nodes are told apart.
-                let in_pod = from == a.translated().dst;
-                Some(Because {
-                    key: if in_pod {
-                        "pod".to_owned()
-                    } else {
-                        from.to_string()
-                    },
-                    evidence,
-                })
-            },
-            |of| {
-                let a = of[0];
-                let refusing = of
-                    .iter()
-                    .filter_map(|a| Some(case.name(refused_elsewhere(case, a, certain)?.0, a.began())));
-                let refusing: BTreeSet<String> = refusing.collect();
-                let refusing: Vec<String> = refusing.into_iter().collect();
-                let what = if certain {
-                    "a filter rule there rejects them"
+                let in_pod = refusal.from == a.translated().dst;
+                let key = if in_pod {
+                    "pod".to_owned()
                 } else {
-                    "a filter rule or a prohibiting route there rejects them"
+                    refusal.from.to_string()
                 };
-                Saying::new(format!(
-                    "Packets of {} to {} are refused by {} with ICMP, which no closed port does: {what}",
-                    full_name(case),
-                    a.translated().destination(),
-                    refusing.join(", ")
-                ))
+                Some(because_of(case, a, key, refusal))
             },
+            |of| elsewhere_saying(case, of, certain),
         );
     }
 }
 
+fn because_of(case: &Case<'_>, a: &Attempt<'_>, key: String, refusal: Refusal) -> Because {
+    let mut evidence = vec![refusal.draft];
+    evidence.extend(refusal.sent);
+    evidence.extend(case.translation(a));
+    evidence.extend(dialled(case, a));
+    Because { key, evidence }
+}
+
+fn elsewhere_saying(case: &Case<'_>, of: &[&Attempt<'_>], certain: bool) -> Saying {
+    let refused = of
+        .iter()
+        .filter_map(|a| Some((*a, refused_elsewhere(case, a, certain)?)));
+    let (awaited, told): (Vec<_>, Vec<_>) = refused.partition(|(_, r)| r.sent.is_some());
+    let refusing: BTreeSet<String> = told
+        .iter()
+        .map(|(a, r)| case.name(r.from, a.began()))
+        .collect();
+    let refusing: Vec<String> = refusing.into_iter().collect();
+    let Some((a, _)) = told.first() else {
+        return Saying::new("");
+    };
+    let what = if certain {
+        "a filter rule there rejects them"
+    } else {
+        "a filter rule or a prohibiting route there rejects them"
+    };
+    let silent: BTreeSet<String> = awaited
+        .iter()
+        .map(|(a, _)| a.translated().destination().to_string())
+        .collect();
+    let silent: Vec<String> = silent.into_iter().collect();
+    let tail = if silent.is_empty() {
+        String::new()
+    } else {
+        format!(
+            ". Of {} on the same node, which sends only so many ICMP errors to one address, nothing has come back",
+            silent.join(", ")
+        )
+    };
+    Saying::new(format!(
+        "Packets of {} to {} are refused by {} with ICMP, which no closed port does: {what}{tail}",
+        full_name(case),
+        a.translated().destination(),
+        refusing.join(", ")
+    ))
+}
+
 /// The drop itself was not seen, as before all was attached, but its ICMP error came from a node that was asked and was seen
-/// to reject others for the same endpoint.
+/// to reject others, or from a Pod whose node saw one like it.
 fn refused_likewise(
     case: &Case<'_>,
     a: &Attempt<'_>,
     rejecting: &BTreeMap<Spot, String>,
 ) -> Option<Because> {
-    let (from, draft) = refused_elsewhere(case, a, true)?;
+    let refusal = [true, false]
+        .into_iter()
+        .find_map(|certain| refused_elsewhere(case, a, certain))?;
+    let from = refusal.from;
     let holds = |v: &View| v.is_own(from) || v.pod(from).is_some();
     let view = case.views.iter().position(holds)?;
     let to = a.translated().destination();
-    let mut same = rejecting
-        .iter()
-        .filter(|(s, _)| s.view == view && s.to == to);
-    let (_, owner) = same.next()?;
-    let mut evidence = vec![draft];
-    evidence.extend(case.translation(a));
-    Some(Because {
-        key: owner.clone(),
-        evidence,
-    })
+    // A node has one set of rules for all endpoints, each Pod has its own.
+    let node = case.views[view].start.netns;
+    let is_like = |s: &Spot| {
+        let same = s.to == to || case.views[view].is_own(from) && s.netns == node;
+        s.view == view && same
+    };
+    let (_, owner) = rejecting.iter().find(|(s, _)| is_like(s))?;
+    Some(because_of(case, a, owner.clone(), refusal))
 }
 
 /// Where and for what a filter dropped.
@@ -469,9 +495,18 @@ fn refuses(icmp_type: u8, code: u8, v6: bool) -> bool {
     )
 }
 
+/// An ICMP error that came from elsewhere.
+struct Refusal {
+    from: IpAddr,
+    /// Evidence: the error, which may be another attempt's.
+    draft: Draft,
+    /// Evidence: the attempt left, where the error is of another endpoint on the same node.
+    sent: Option<Draft>,
+}
+
 /// An ICMP error from elsewhere refused the attempt, and no drop here goes with it. TCP answers at a closed port with RST, so
 /// port unreachable is `certain` to be a filter's.
-fn refused_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<(IpAddr, Draft)> {
+fn refused_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<Refusal> {
     if filtered(a).is_some() {
         return None;
     }
@@ -480,23 +515,44 @@ fn refused_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<
         // ICMP is limited in rate.
         Outcome::Timeout if a.drops().is_empty() => {
             let to = a.backend()?;
-            let same = |o: &&Attempt<'_>| {
-                o.backend() == Some(to)
-                    && o.orig.proto == a.orig.proto
-                    && o.outcome == Outcome::Refused
-            };
-            let mut siblings = case.attempts.iter().filter(same);
-            siblings.find_map(|o| refusal_from_elsewhere(case, o, certain))
+            let alike =
+                |o: &&Attempt<'_>| o.orig.proto == a.orig.proto && o.outcome == Outcome::Refused;
+            let others = || case.attempts.iter().filter(alike);
+            let mut same = others().filter(|o| o.backend() == Some(to));
+            same.find_map(|o| refusal_from_elsewhere(case, o, certain))
+                .or_else(|| awaited(case, a, to.ip(), others(), certain))
         }
         _ => None,
     }
 }
 
-fn refusal_from_elsewhere(
-    case: &Case<'_>,
+/// The node of the attempt's endpoint refuses others for another endpoint beside it. It sends only so many errors to one
+/// address (`icmp_ratelimit`,
+/// <https://elixir.bootlin.com/linux/v6.18/source/Documentation/networking/ip-sysctl.rst>): what it has not said of this one
+/// may come. Where the node was asked, its drops tell.
+fn awaited<'a>(
+    case: &'a Case<'_>,
     a: &Attempt<'_>,
+    to: IpAddr,
+    mut refused: impl Iterator<Item = &'a Attempt<'a>>,
     certain: bool,
-) -> Option<(IpAddr, Draft)> {
+) -> Option<Refusal> {
+    let node = case.placed_on(to, a.began())?;
+    let served =
+        |o: &Attempt<'_>| o.outcome == Outcome::Ok && o.backend().is_some_and(|b| b.ip() == to);
+    if case.was_asked(to, a.began()) || case.attempts.iter().any(served) {
+        return None;
+    }
+    let (part, sight) = left(case, a)?;
+    let of_node = |r: &Refusal| case.node_with(r.from) == Some(node);
+    let found = refused.find_map(|o| refusal_from_elsewhere(case, o, certain).filter(of_node))?;
+    Some(Refusal {
+        sent: Some(sent_draft(a, case, part, sight)),
+        ..found
+    })
+}
+
+fn refusal_from_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<Refusal> {
     let v6 = a.orig.dst.is_ipv6();
     let tells = |kind: u8, code: u8| {
         let port = (kind, code) == if v6 { (1, 4) } else { (3, 3) };
@@ -513,10 +569,11 @@ fn refusal_from_elsewhere(
     let from = event.record.tuple?.src;
     let (kind, code) = (icmp.icmp_type, icmp.code);
     let text = format!("ICMP type {kind} code {code} came from {from}");
-    Some((
+    Some(Refusal {
         from,
-        case.event(part, event, &format!("refused {kind}/{code}"), text),
-    ))
+        draft: case.event(part, event, &format!("refused {kind}/{code}"), text),
+        sent: None,
+    })
 }
 
 /// The same rule in several Pods is one cause; nodes are told apart.

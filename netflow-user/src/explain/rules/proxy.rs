@@ -440,7 +440,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                 return None;
             }
             evidence.extend(case.translation(a));
-            let key = if was_asked(case, a, backend) { "asked" } else { "" };
+            let key = if case.was_asked(backend, a.began()) { "asked" } else { "" };
             Some(Because {
                 key: key.to_owned(),
                 evidence,
@@ -451,7 +451,7 @@ pub fn backend_gone(case: &Case<'_>, report: &mut Report) {
                 of.iter().partition(|a| !said.proof(case, a).is_empty());
             let (gone, silent) = (backends(&proved), backends(&silent));
             let evidence = gone.iter().map(|ip| objects_draft(case, *ip)).collect();
-            let asked = gone.iter().all(|ip| was_asked(case, of[0], *ip));
+            let asked = gone.iter().all(|ip| case.was_asked(*ip, of[0].began()));
             let what = if asked {
                 "which no Pod holds any more"
             } else {
@@ -545,7 +545,7 @@ impl<'a> Unreachable<'a> {
         let backend = a.backend()?.ip();
         let told = self.said.contains_key(&backend) || self.alive.contains(&backend);
         let node = case.placed_on(backend, a.began())?;
-        if told || !self.nodes.contains(node) || was_asked(case, a, backend) {
+        if told || !self.nodes.contains(node) || case.was_asked(backend, a.began()) {
             return None;
         }
         let (part, sight) = left(case, a)?;
@@ -561,12 +561,6 @@ fn backends(of: &[&Attempt<'_>]) -> BTreeSet<IpAddr> {
 
 fn is_unserved(a: &Attempt<'_>) -> bool {
     matches!(a.outcome, Outcome::Unreachable | Outcome::Timeout)
-}
-
-/// Whether the node on which an address should live was asked.
-fn was_asked(case: &Case<'_>, a: &Attempt<'_>, ip: IpAddr) -> bool {
-    let node = case.placed_on(ip, a.began());
-    node.is_some_and(|n| case.views.iter().any(|v| v.name() == n))
 }
 
 /// The way out where the Pod's node was asked and does not have it.
@@ -589,7 +583,7 @@ fn said_unreachable(case: &Case<'_>, a: &Attempt<'_>, backend: IpAddr) -> Vec<Dr
         return Vec::new();
     }
     let node = case.placed_on(backend, a.began());
-    let asked = was_asked(case, a, backend);
+    let asked = case.was_asked(backend, a.began());
     let is_its_node = |part: Part<'_>, from: IpAddr| {
         let sender = case
             .node_with(from)

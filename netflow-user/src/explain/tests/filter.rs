@@ -7,6 +7,7 @@ use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{FirewallRule, NodeFacts};
 use crate::model::record::{Event, IcmpError, NfHook, Rules};
 use crate::model::{Input, Proto, Time};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The translated packet is dropped on node A; the node's facts are read again afterwards.
@@ -290,6 +291,95 @@ fn port_unreachable_for_tcp_is_a_filters_wherever_it_comes_from() {
     // A client that sends its SYN again was not told.
     let deaf = refused_by("192.0.2.254", 13, true);
     assert_eq!(deaf.paths[0].outcomes.timeout, 1);
+}
+
+/// Another Pod on the remote backend's node.
+const BESIDE: &str = "10.9.2.8";
+
+fn beside() -> SocketAddr {
+    SocketAddr::new(ip(BESIDE), 8080)
+}
+
+/// An attempt on node A that leaves for an endpoint elsewhere.
+fn leaves(s: &mut Story, sport: u16, to: SocketAddr, at: Time) {
+    let (o, r) = (vip(sport), reply(sport, to));
+    s.syn(o, CLIENT_VETH, at, 7, 1);
+    s.nat(o, r, at);
+    s.syn_at(r.inverse(), UPLINK, Direction::Egress, at, 7, 1);
+}
+
+/// Node B says of a packet to an endpoint that a filter refuses it.
+fn refuses(s: &mut Story, sport: u16, to: SocketAddr, at: Time) {
+    let own = tuple(Proto::ICMP, NODE_B, 0, CLIENT, 3 << 8 | 3);
+    let error = IcmpError {
+        dir: Direction::Ingress,
+        icmp_type: 3,
+        code: 3,
+        mtu: 0,
+        quoted: Some(reply(sport, to).inverse()),
+    };
+    s.record(at, NETNS, UPLINK, Some(own), Event::IcmpError(error));
+}
+
+/// Of two endpoints on node B, it refuses one; the other is placed on `node`.
+fn one_is_refused_beside_one_on(node: &str) -> Story {
+    let mut objects = objects(&[REMOTE, BESIDE]);
+    objects.pods.push(pod("cart-beside", BESIDE, node, &[8080]));
+    let mut s = Story::new("a", objects, facts_a());
+    leaves(&mut s, 4001, remote(), ms(10));
+    refuses(&mut s, 4001, remote(), ms(12));
+    leaves(&mut s, 4002, beside(), ms(20));
+    s
+}
+
+/// A node sends only so many ICMP errors to one address.
+#[test]
+fn silence_beside_a_refused_endpoint_is_no_loss() {
+    let answer = explain(&[one_is_refused_beside_one_on("b").told(ms(3000))]);
+    assert_eq!(critical(&answer), ["firewall-reject"], "{answer:#?}");
+    let found = &answer.findings[0];
+    assert_eq!(found.affected.attempts, 2);
+    let said = "Of 10.9.2.8:8080 on the same node";
+    assert!(found.summary.contains(said), "{}", found.summary);
+}
+
+#[test]
+fn silence_is_loss_where_another_node_refuses_or_the_endpoint_serves() {
+    let elsewhere = explain(&[one_is_refused_beside_one_on("c").told(ms(3000))]);
+    let mut s = one_is_refused_beside_one_on("b");
+    s.served(4003, beside(), UPLINK, ms(30));
+    let serving = explain(&[s.told(ms(3000))]);
+    for answer in [elsewhere, serving] {
+        let both = ["firewall-reject", "lost-beyond-node"];
+        assert_eq!(critical(&answer), both, "{answer:#?}");
+    }
+}
+
+/// Both nodes were asked; of the one attempt only the answer was seen, of the other, to an endpoint beside it, the drop.
+#[test]
+fn a_refusal_by_a_node_is_that_of_its_other_endpoints() {
+    let mut objects = objects(&[REMOTE, BESIDE]);
+    objects.pods.push(pod("cart-beside", BESIDE, "b", &[8080]));
+    let mut here = Story::new("a", objects.clone(), facts_a());
+    let mut there = Story::new("b", objects, facts_b());
+    for (sport, to, at) in [(4001, remote(), 1010), (4002, beside(), 3010)] {
+        leaves(&mut here, sport, to, ms(at));
+        refuses(&mut here, sport, to, ms(at + 2));
+    }
+    let sent = reply(4002, beside()).inverse();
+    there.syn(sent, UPLINK, ms(3010), 7, 1);
+    let told = Event::IcmpSent {
+        icmp_type: 3,
+        code: 3,
+        mtu: 0,
+        ct: None,
+    };
+    there.record(ms(3010), NETNS + 1, UPLINK, Some(sent), told);
+    let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+    there.drop(sent, NETNS + 1, reason, place, None, ms(3010));
+    let answer = explain(&[here.told(ms(6000)), there.told(ms(6000))]);
+    assert_eq!(critical(&answer), ["firewall-reject"], "{answer:#?}");
+    assert_eq!(answer.findings[0].affected.attempts, 2);
 }
 
 #[test]
