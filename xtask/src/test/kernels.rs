@@ -9,7 +9,9 @@ use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::iter;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -87,18 +89,16 @@ pub fn run(lines: &[&'static Line], seed: Option<u64>, which: &Which) -> Result<
     let args = args(&program, seed.unwrap_or_else(fresh_seed), jobs, which);
     let mut total = Tally::default();
     let mut good = BTreeMap::new();
-    for some in images.chunks(GUESTS) {
-        let all = side_by_side(some, |image| one(image, &init, &args));
-        for (image, heard) in some.iter().zip(all) {
-            match heard {
-                Ok(one) => {
-                    total = total + one.closing.unwrap_or(Tally::FAILED);
-                    good.insert(image.line, one);
-                }
-                Err(error) => {
-                    eprintln!("error: kernel {}: {error:#}", image.line);
-                    total = total + Tally::FAILED;
-                }
+    let all = in_turn(&images, |image| one(image, &init, &args));
+    for (image, heard) in images.iter().zip(all) {
+        match heard {
+            Ok(one) => {
+                total = total + one.closing.unwrap_or(Tally::FAILED);
+                good.insert(image.line, one);
+            }
+            Err(error) => {
+                eprintln!("error: kernel {}: {error:#}", image.line);
+                total = total + Tally::FAILED;
             }
         }
     }
@@ -132,15 +132,13 @@ pub fn kill(lines: &[&'static Line]) -> Result<Tally> {
     let images = chosen.into_iter().map(Image::get);
     let images: Vec<Image> = images.collect::<Result<_>>()?;
     let mut total = Tally::default();
-    for some in images.chunks(GUESTS) {
-        let all = side_by_side(some, |image| kill_on(image, &init, &args));
-        for (image, passed) in some.iter().zip(all) {
-            let passed = passed.unwrap_or_else(|error| {
-                eprintln!("error: kernel {}: {error:#}", image.line);
-                false
-            });
-            total = total + if passed { Tally::PASSED } else { Tally::FAILED };
-        }
+    let all = in_turn(&images, |image| kill_on(image, &init, &args));
+    for (image, passed) in images.iter().zip(all) {
+        let passed = passed.unwrap_or_else(|error| {
+            eprintln!("error: kernel {}: {error:#}", image.line);
+            false
+        });
+        total = total + if passed { Tally::PASSED } else { Tally::FAILED };
     }
     Ok(total)
 }
@@ -157,28 +155,32 @@ fn kill_on(image: &Image, init: &[u8], args: &[OsString]) -> Result<bool> {
     Ok(code == 0 && ran == Some(Tally::PASSED))
 }
 
-/// Runs something on each kernel at the same time: a guest keeps one of two CPUs busy.
-fn side_by_side<T: Send>(
-    images: &[Image],
-    run: impl Fn(&Image) -> Result<T> + Sync,
-) -> Vec<Result<T>> {
+/// Runs something on each kernel, on a few at a time: a guest keeps one of two CPUs busy. Where one has ended, the next begins.
+fn in_turn<T: Send>(images: &[Image], run: impl Fn(&Image) -> Result<T> + Sync) -> Vec<Result<T>> {
     let timed = |image: &Image| {
         let began = Instant::now();
         let said = run(image)?;
         println!("{:>5} | in {}", image.line, Took(began.elapsed()));
         Ok(said)
     };
+    let waiting = Mutex::new(images.iter().enumerate());
+    // The lock is for taking one, not for running it.
+    let take = || waiting.lock().ok()?.next();
+    let serve = || {
+        let served = iter::from_fn(take).map(|(i, image)| (i, timed(image)));
+        served.collect::<Vec<_>>()
+    };
+    let lost = |_| Err(anyhow!("the thread of its guest panicked"));
+    let mut all: Vec<Result<T>> = images.iter().map(lost).collect();
     thread::scope(|scope| {
         // All of them start before any is waited for.
-        let running: Vec<_> = images
-            .iter()
-            .map(|image| scope.spawn(|| timed(image)))
-            .collect();
-        let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
-        ended
-            .map(|ended| ended.unwrap_or_else(|_| Err(anyhow!("the thread of its guest panicked"))))
-            .collect()
-    })
+        let serving: Vec<_> = (0..GUESTS).map(|_| scope.spawn(serve)).collect();
+        let ended = serving.into_iter().map(thread::ScopedJoinHandle::join);
+        for (i, said) in ended.flatten().flatten() {
+            all[i] = said;
+        }
+    });
+    all
 }
 
 /// The lab's command line in the guest.
