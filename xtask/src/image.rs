@@ -4,7 +4,6 @@ pub mod oci;
 mod tar;
 
 use crate::build_ebpf::Output;
-use crate::process;
 use crate::setup;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
@@ -17,7 +16,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// What the binary may have (the budgets of docs/bench.md).
 const LARGEST: u64 = 25 << 20;
@@ -170,14 +169,7 @@ fn labels(version: String) -> BTreeMap<&'static str, String> {
             "Apache-2.0 OR MIT".to_owned(),
         ),
     ]);
-    let mut git = Command::new("git");
-    git.current_dir(workspace::root())
-        .args(["rev-parse", "HEAD"]);
-    if let Ok(commit) = process::read(&mut git) {
-        labels.insert(
-            "org.opencontainers.image.revision",
-            commit.trim().to_owned(),
-        );
-    }
+    let revision = |commit| ("org.opencontainers.image.revision", commit);
+    labels.extend(workspace::commit().map(revision));
     labels
 }

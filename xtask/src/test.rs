@@ -54,7 +54,8 @@ pub struct Args {
     /// Only scenarios whose name FAULT/PROXY/WHERE/TRAFFIC/FAMILY/NETWORK/TIER contains this
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
-    /// Draw every lab from this number; each run prints the one it used
+    /// Draw every lab from this number; each run prints the one it used [default: for the whole test one made of the commit,
+    /// so that it proves the same wherever it runs; for a part another each time]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -143,6 +144,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(total.failed > 0)))
 }
 
+/// The number from which labs are drawn; `None` = whatever the program that draws likes.
+fn seed(args: &Args) -> Option<u64> {
+    let whole = || args.only.is_none().then(workspace::commit).flatten();
+    args.seed.or_else(|| number_of(&whole()?))
+}
+
+/// A number made of a commit, as short as those that are drawn.
+fn number_of(commit: &str) -> Option<u64> {
+    let digits = commit.get(..12)?;
+    Some(u64::from_str_radix(digits, 16).ok()? % 1_000_000)
+}
+
 fn parts(args: &Args, root: Root) -> Vec<Part> {
     let mut parts = Vec::new();
     if args.only == Some(Only::Cluster) {
@@ -150,7 +163,7 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
         return parts;
     }
     if args.only == Some(Only::Kernels) {
-        let (lines, seed, only) = (args.kernels.clone(), args.seed, args.scenario.clone());
+        let (lines, seed, only) = (args.kernels.clone(), seed(args), args.scenario.clone());
         if args.few {
             parts.push(Part::new("kernels", move || {
                 kernels::run(&lines, seed, &kernels::Which::Few)
@@ -196,7 +209,7 @@ fn parts(args: &Args, root: Root) -> Vec<Part> {
     }
     // What is named runs where it is quick to see.
     if args.only.is_none() && args.scenario.is_none() {
-        let seed = args.seed;
+        let seed = seed(args);
         let which = if args.full {
             kernels::Which::All
         } else {
@@ -343,14 +356,14 @@ fn wanted(args: &Args) -> Vec<String> {
         few: _,
         full,
         scenario,
-        seed,
+        seed: _,
     } = args;
     let mut words = Vec::new();
     words.extend(full.then(|| "--full".to_owned()));
     if let Some(scenario) = scenario {
         words.extend(["--only".to_owned(), scenario.clone()]);
     }
-    if let Some(seed) = seed {
+    if let Some(seed) = seed(args) {
         words.extend(["--seed".to_owned(), seed.to_string()]);
     }
     words
@@ -376,4 +389,32 @@ fn scenarios(root: Root, wanted: &[String]) -> Result<Checked> {
         bail!("{}: {status}", process::show(&lab));
     }
     Ok(Checked { tally, failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn seed_of(words: &[&str]) -> Option<u64> {
+        seed(&Cli::parse_from([&["test"], words].concat()).args)
+    }
+
+    #[test]
+    fn the_whole_test_of_a_commit_always_draws_the_same() {
+        let made = workspace::commit().and_then(|commit| number_of(&commit));
+        assert_eq!(seed_of(&[]), made);
+        assert_eq!(seed_of(&["--seed", "7"]), Some(7));
+        assert_eq!(seed_of(&["lab"]), None);
+        assert_eq!(seed_of(&["kernels", "--seed", "8"]), Some(8));
+        let number = number_of("0c3bc0c5a6100000000000000000000000000000");
+        assert_eq!(number, Some(0x0c3b_c0c5_a610 % 1_000_000));
+        assert_eq!(number_of("no commit"), None);
+    }
 }

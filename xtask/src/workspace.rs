@@ -14,6 +14,14 @@ pub fn root() -> &'static Path {
         .unwrap_or_else(|| Path::new("."))
 }
 
+/// The commit that is checked out; `None` where git cannot tell.
+pub fn commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.current_dir(root()).args(["rev-parse", "HEAD"]);
+    let commit = process::read(&mut git).ok()?;
+    Some(commit.trim().to_owned())
+}
+
 /// Cargo of the pinned toolchain, in the workspace.
 ///
 /// What `cargo run` set for xtask itself is taken out of the environment: build scripts that watch those variables
