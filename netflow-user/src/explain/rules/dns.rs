@@ -16,7 +16,7 @@ use crate::model::answer::{Basis, Severity, Via};
 use crate::model::objects::Service;
 use crate::model::query::{From, Query, Target};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What is known of a client whose queries fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +30,11 @@ enum Standing {
 }
 
 /// Rules that say, by what became of a packet alone, why a query that has an endpoint is not answered.
-const CAUSES: [Rule; 5] = [
+const CAUSES: [Rule; 4] = [
     filter::policy_denied,
     filter::firewall_reject,
     filter::firewall_drop,
     beyond::node_down,
-    unanswered,
 ];
 
 /// Queries to another Service that answers DNS fail: it has no endpoint, or none that answers.
@@ -51,6 +50,8 @@ pub fn unresolved(case: &Case<'_>, report: &mut Report) {
             for rule in CAUSES {
                 rule(queries, &mut own);
             }
+            let known = known(queries, &own);
+            unanswered(queries, &known, &mut own);
             report.book = own.book;
             for (code, all) in [("dns-no-endpoints", lacking), ("dns-timeout", own.found)] {
                 for found in all {
@@ -61,14 +62,32 @@ pub fn unresolved(case: &Case<'_>, report: &mut Report) {
     }
 }
 
-/// Queries are not answered, though there are endpoints for them.
-fn unanswered(case: &Case<'_>, report: &mut Report) {
+/// Clients, and endpoints that their queries do not reach for a reason that is known.
+type Known = BTreeSet<(IpAddr, SocketAddr)>;
+
+fn known(case: &Case<'_>, report: &Report) -> Known {
+    let open: BTreeSet<usize> = report.open(case).into_iter().map(|(i, _)| i).collect();
+    let failing = case.attempts.iter().enumerate();
+    failing
+        .filter(|(i, a)| a.outcome.is_failure() && !open.contains(i))
+        .filter_map(|(_, a)| Some((a.client(), a.backend()?)))
+        .collect()
+}
+
+/// Queries are not answered, though there are endpoints for them, and nothing is known of why.
+fn unanswered(case: &Case<'_>, known: &Known, report: &mut Report) {
     report.explain(
         case,
         "dns-timeout",
         Basis::Observed,
         |a| {
             let port = case.port_of_attempt(a).filter(|p| p.port == DOMAIN)?;
+            // What became of this one was not seen, as before all was attached: it is what became of the others.
+            if a.backend()
+                .is_some_and(|to| known.contains(&(a.client(), to)))
+            {
+                return None;
+            }
             let served = a.via == Via::Vip && case.has_choice(a, port);
             let mut evidence: Vec<Draft> =
                 dialled(case, a).filter(|_| served).into_iter().collect();

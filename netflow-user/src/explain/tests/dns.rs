@@ -266,6 +266,20 @@ fn what_drops_queries_is_named() {
     assert!(answer.evidence.iter().any(|e| e.text.contains("dropped")));
 }
 
+/// Of two queries to the resolver's Pod the second one's drop was seen.
+#[test]
+fn a_query_whose_drop_was_not_seen_met_what_the_others_met() {
+    let mut s = Story::new("a", with_dns(true), facts_a());
+    sent(&mut s, 5001);
+    let reply = sent(&mut s, 5002);
+    let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+    s.drop(reply.inverse(), BACKEND_NETNS, reason, place, None, ms(11));
+    let answer = asked(s, Some(client()));
+    assert_eq!(critical(&answer), ["dns-timeout"], "{answer:#?}");
+    let summary = &answer.findings[0].summary;
+    assert!(summary.contains("drops"), "{summary}");
+}
+
 #[test]
 fn queries_that_no_endpoint_gets_are_not_answered_either() {
     let mut s = Story::new("a", with_dns(true), facts_a());
