@@ -287,7 +287,8 @@ impl Connection {
         let mut all = Tuples::new();
         all.push(self.orig.canonical());
         if let Some(ct) = self.nat() {
-            for t in [ct.orig, ct.reply, half_translated(&ct)] {
+            let whole = self.has_passed().then_some(ct.reply);
+            for t in [ct.orig, half_translated(&ct)].into_iter().chain(whole) {
                 let t = t.canonical();
                 if !all.contains(&t) {
                     all.push(t);
@@ -295,6 +296,13 @@ impl Connection {
             }
         }
         all
+    }
+
+    /// A packet of it has left with its source translated, or will: its entry is confirmed, or the translation is none of
+    /// conntrack's. Entries that are not confirmed may be after a source port that another one has, and are dropped for that
+    /// (`__nf_conntrack_confirm`, <https://elixir.bootlin.com/linux/v6.18/source/net/netfilter/nf_conntrack_core.c>).
+    fn has_passed(&self) -> bool {
+        self.ct.as_ref().is_none_or(|ct| ct.status.confirmed())
     }
 
     pub(super) fn push(&mut self, event: ConnEvent) {
@@ -702,7 +710,7 @@ pub(super) fn tuples_of(record: &Record) -> [Option<Tuple>; 3] {
     }
 }
 
-fn ct_of(record: &Record) -> Option<&CtTuples> {
+pub(super) fn ct_of(record: &Record) -> Option<&CtTuples> {
     match &record.event {
         Event::Drop(drop) => drop.ct.as_ref(),
         Event::IcmpSent { ct, .. } | Event::NeighborWait { ct, .. } => ct.as_deref(),

@@ -1,7 +1,8 @@
 //! The join: every record and every sweep finds its connection.
 
 use super::connection::{
-    ConnEvent, Connection, GRAIN, Leg, RecordId, ShownBy, Sight, moment, sent_by_ipvs, tuples_of,
+    ConnEvent, Connection, GRAIN, Leg, RecordId, ShownBy, Sight, Tuples, ct_of, moment,
+    sent_by_ipvs, tuples_of,
 };
 use crate::model::flow::FlowSnapshot;
 use crate::model::record::{Event, IcmpError, Record};
@@ -296,15 +297,19 @@ impl Table {
             None => self.create((ct.orig, false), time),
         };
         let strays = self.strays(id, (time, by), ct, age);
+        let mut tuples = Tuples::new();
         if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(ct.orig);
             let told = age == Age::New { told: true };
             conn.view(Arc::clone(ct), told, age.is_new(), (time, shown));
-            let tuples = conn.tuples();
+            tuples = conn.tuples();
             self.index(id, &tuples);
         }
-        for stray in strays {
-            self.gather(id, stray);
+        // What goes on under a form in which nothing of it has passed is another's.
+        if tuples.contains(&ct.reply.canonical()) {
+            for stray in strays {
+                self.gather(id, stray);
+            }
         }
         self.settle(id);
         id
@@ -514,10 +519,12 @@ impl Table {
 
     /// The connection that a record is of by its tuples, made if there is none.
     fn home(&mut self, record: &Record, candidates: &[Option<Tuple>]) -> Option<usize> {
+        let shown = ct_of(record).map(|ct| ct.orig);
+        let is_its = |c: &Connection| shown.is_none_or(|orig| c.orig == orig);
         let known = candidates
             .iter()
             .flatten()
-            .find_map(|t| self.find(t, record.time));
+            .find_map(|t| self.find_where(t, record.time, is_its));
         known.or_else(|| {
             let tuple = candidates.iter().flatten().find(|t| is_followed(t))?;
             let forward = match &record.event {

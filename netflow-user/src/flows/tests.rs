@@ -5,7 +5,7 @@ mod histories;
 use super::{Connection, Leg, RecordId, Table, TableLimits};
 use crate::model::conntrack::CtStatus;
 use crate::model::flow::{Direction, FlowKey, FlowSnapshot, FlowStats, TcpFlags};
-use crate::model::record::{Event, IpvsMethod, Record, Segment};
+use crate::model::record::{Drop, Event, IpvsMethod, Record, Segment};
 use crate::model::{CtTuples, Proto, Time, Tuple};
 use std::sync::Arc;
 use std::time::Duration;
@@ -355,6 +355,57 @@ fn a_port_that_is_used_again_is_another_connection() {
         .collect();
     assert_eq!(backends, ["10.2.0.7", "10.2.0.8"]);
     assert!(table.connections().all(|c| c.sights.len() == 1));
+}
+
+/// A SYN whose entry wants a source port that another connection has is dropped for that.
+#[test]
+fn a_source_port_is_its_holders_though_another_wants_it() {
+    let held = tuple("10.9.2.7:8080>192.0.2.1:61000");
+    let wanted = CtTuples {
+        orig: tuple("10.9.1.5:4001>10.96.0.1:80"),
+        reply: held,
+        status: CtStatus(0x1b0),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    };
+    let drop = |ms| {
+        let drop = Drop {
+            reason: "NETFILTER_DROP".into(),
+            place: "nf_hook_slow".into(),
+            hook: None,
+            flags: TcpFlags(2),
+            seq: 7,
+            len: 60,
+            ct: Some(wanted),
+            quoted: None,
+            count: 1,
+            verdict: None,
+        };
+        Fact::Record(Record {
+            time: at(ms),
+            netns: 1,
+            ifindex: 3,
+            tuple: Some(held.inverse()),
+            event: Event::Drop(Box::new(drop)),
+        })
+    };
+    let runs = |ms| flow(held.inverse(), 2, None, ms);
+    for facts in [
+        [drop(10), runs(20)],
+        [runs(20), drop(10)],
+        [drop(40), runs(20)],
+        [runs(20), drop(40)],
+    ] {
+        let table = join(&facts);
+        let all: Vec<&Connection> = table.connections().collect();
+        assert_eq!(all.len(), 2, "{all:#?}");
+        for conn in all {
+            let dropped = conn.orig == wanted.orig;
+            assert_eq!(conn.events.len(), usize::from(dropped), "{conn:#?}");
+            assert_eq!(conn.sights.is_empty(), dropped, "{conn:#?}");
+        }
+    }
 }
 
 #[test]

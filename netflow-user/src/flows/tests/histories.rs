@@ -123,7 +123,8 @@ impl Talk {
     /// Every tuple that its packets can have; while one of them is in use nobody else gets it.
     fn forms(&self, id: u32) -> BTreeSet<Tuple> {
         let mut conn = Connection::new(self.orig(id), at(0));
-        conn.ct = Some(Arc::new(self.ct(id, 0)));
+        // Confirmed.
+        conn.ct = Some(Arc::new(self.ct(id, 8)));
         conn.tuples().into_iter().collect()
     }
 }
