@@ -899,10 +899,12 @@ fn continues(attempt: &Attempt<'_>, part: Part<'_>) -> bool {
 }
 
 /// How far a part is from an attempt that it may continue, where one tuple was used for several: the initial sequence number
-/// tells, else time.
-fn distance(attempt: &Attempt<'_>, part: Part<'_>) -> (bool, Duration) {
+/// tells, else whether both ran before anybody looked, else time. One that runs keeps its source port, whoever wants it.
+fn distance(attempt: &Attempt<'_>, part: Part<'_>) -> (bool, bool, Duration) {
     let isn = part.conn.isn;
-    let same = isn.is_some() && attempt.parts.iter().any(|p| p.conn.isn == isn);
+    let known = attempt.parts.iter().find_map(|p| p.conn.isn);
+    let same = isn.is_some() && known == isn;
     let (a, b) = (attempt.began(), part.conn.began);
-    (!same, a.since(b).max(b.since(a)))
+    let apart = a.since(b).max(b.since(a));
+    (!same, known.is_some() != isn.is_some(), apart)
 }

@@ -265,6 +265,52 @@ fn a_syn_let_in_when_it_was_sent_again_had_no_port_before() {
     assert!(!has(&answer, "conntrack-clash"), "{answer:#?}");
 }
 
+/// A connection that ran before, to node B, sends on at an interface.
+fn runs(s: &mut Story, t: Tuple, ifindex: u32, dir: Direction, since: Time, data: bool) {
+    s.flow(t, ifindex, dir, since, |f| {
+        f.packets = 27;
+        f.last = ms(3900);
+        f.flags = TcpFlags(if data { 24 } else { 16 });
+        f.data = data.then_some(since);
+        f.seq_end = if data { 900 } else { 0 };
+        f.ack = if data { 50 } else { 900 };
+    });
+}
+
+/// It holds the source port that another attempt's SYN was dropped for, a moment before the other node looked.
+#[test]
+fn what_the_other_node_sees_of_a_source_port_is_its_holders() {
+    let held = tuple(Proto::TCP, REMOTE, 8080, NODE_A, 61_000);
+    let mut facts = ruled(facts_a(), rules_to(&[remote()]));
+    facts.conntrack.entries = vec![entry(vip(4000), held, 0x1be)];
+    let mut here = Story::new("a", objects(&[REMOTE]), facts);
+    for (t, ifindex, dir, data) in [
+        (vip(4000), CLIENT_VETH, Direction::Ingress, true),
+        (held.inverse(), UPLINK, Direction::Egress, true),
+        (held, UPLINK, Direction::Ingress, false),
+        (vip(4000).inverse(), CLIENT_VETH, Direction::Egress, false),
+    ] {
+        runs(&mut here, t, ifindex, dir, ms(10), data);
+    }
+    here.syn(vip(4001), CLIENT_VETH, ms(900), 7, 3);
+    let ct = CtTuples {
+        status: CtStatus(0x1b0),
+        ..entry(vip(4001), held, 0).tuples
+    };
+    let (reason, place) = ("NETFILTER_DROP", "nf_hook_slow");
+    here.drop(ct.translated(), NETNS, reason, place, Some(ct), ms(900));
+    let mut there = Story::new("b", objects(&[REMOTE]), facts_b());
+    for (t, dir, data) in [
+        (held.inverse(), Direction::Ingress, true),
+        (held, Direction::Egress, false),
+    ] {
+        runs(&mut there, t, UPLINK, dir, ms(1000), data);
+    }
+    let answer = explain(&[here.told(ms(4500)), there.told(ms(4500))]);
+    assert!(!has(&answer, "never-arrived"), "{answer:#?}");
+    assert_eq!(critical(&answer), ["snat-ports-exhausted"], "{answer:#?}");
+}
+
 #[test]
 fn an_entry_that_could_not_be_inserted_beside_its_twin_is_a_clash() {
     let twin = entry(vip(4001), reply(4001, backend()), 0x1a8);
