@@ -145,7 +145,7 @@ pub struct ApiArgs {
     /// User to act as
     #[arg(long = "as", value_name = "USER", conflicts_with = "manifests")]
     pub act_as: Option<String>,
-    /// How long the API server may take to answer
+    /// How long the API server may take to answer, or to go on with a list
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub request_timeout: Duration,
 }

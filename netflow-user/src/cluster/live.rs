@@ -80,15 +80,15 @@ impl LiveSource {
 
     /// Waits for the first list of each kind.
     fn list(&mut self, access: &Access) -> Result<(), SourceError> {
-        let deadline = Instant::now() + access.timeout;
+        let mut patience = Patience::new(access.timeout, Instant::now());
         let mut latest = String::new();
         while !self.store.is_complete() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.told.recv_timeout(left) {
+            match self.told.recv_timeout(patience.left(Instant::now())) {
                 Ok(Told::Away(why) | Told::Failing(_, Failure { why, lasts: true })) => {
                     return Err(failed(access, &why));
                 }
                 Ok(told) => {
+                    patience.hear(&told, Instant::now());
                     if let Told::Failing(_, failure) = &told {
                         latest = format!(": {}", failure.why);
                     }
@@ -97,7 +97,7 @@ impl LiveSource {
                 Err(RecvTimeoutError::Timeout) => {
                     let missing: Vec<_> = self.store.missing().into_iter().collect();
                     let why = format!(
-                        "no complete list of {} within {:?}{latest}",
+                        "the list of {} did not go on within {:?}{latest}",
                         missing.join(", "),
                         access.timeout
                     );
@@ -109,6 +109,40 @@ impl LiveSource {
             }
         }
         Ok(())
+    }
+}
+
+/// How long is waited for the first lists. Those of a big cluster take long, a page after the other: as long as they go on, they
+/// may.
+struct Patience {
+    timeout: Duration,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(timeout: Duration, now: Instant) -> Patience {
+        Patience {
+            timeout,
+            until: now + timeout,
+        }
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
+    fn hear(&mut self, told: &Told, now: Instant) {
+        match told {
+            Told::Listing(_)
+            | Told::There(..)
+            | Told::Listed(_)
+            | Told::Gone(_)
+            | Told::Refused(..) => {
+                self.until = now + self.timeout;
+            }
+            // It answers, and no list for that.
+            Told::Failing(..) | Told::Away(_) | Told::Back => {}
+        }
     }
 }
 
@@ -194,4 +228,28 @@ fn failed(access: &Access, why: &str) -> SourceError {
 fn now() -> Time {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     Time::default() + elapsed.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::object::Kind;
+
+    #[test]
+    fn a_long_list_may_take_long_and_silence_may_not() {
+        let second = Duration::from_secs(1);
+        let began = Instant::now();
+        let mut patience = Patience::new(10 * second, began);
+        patience.hear(&Told::Listing((Kind::Pod, None)), began + 8 * second);
+        let later = began + 12 * second;
+        assert_eq!(patience.left(later), 6 * second);
+        let failure = Failure {
+            why: "too many requests".into(),
+            lasts: false,
+        };
+        patience.hear(&Told::Failing((Kind::Pod, None), failure), later);
+        patience.hear(&Told::Back, later);
+        assert_eq!(patience.left(later), 6 * second);
+        assert_eq!(patience.left(began + 20 * second), Duration::ZERO);
+    }
 }
