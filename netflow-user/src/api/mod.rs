@@ -3,6 +3,7 @@
 pub mod client;
 pub mod dial;
 pub mod gate;
+pub mod places;
 pub mod server;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
