@@ -1,5 +1,6 @@
 //! What programs of the cluster say to each other: evidence of a node (`netflow.v1`), asked for by whoever explains.
 
+pub mod authority;
 pub mod client;
 pub mod dial;
 pub mod gate;

@@ -42,4 +42,5 @@ fn what_is_no_address_is_said() {
     }
 }
 
+mod issued;
 mod mutual;

@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_mins(2);
 
 /// Tells that it was asked how it is, and says it once it may.
 #[derive(Default)]
-struct Fake(Option<Mutex<(Sender<()>, Receiver<()>)>>);
+pub(super) struct Fake(Option<Mutex<(Sender<()>, Receiver<()>)>>);
 
 impl Desk for Fake {
     fn collect(&self, query: &str, mut to: Told) -> Result<Arc<dyn Look>, Problem> {
