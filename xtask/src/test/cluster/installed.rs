@@ -112,9 +112,11 @@ fn rights() -> Result<()> {
     let rows = documented(include_str!("../../../../docs/install.md"));
     ensure!(!rows.is_empty(), "docs/install.md has no table of rights");
     for (verb, what, wanted) in rows {
-        let can = ["kubectl", "--", "auth", "can-i", verb, what, agent];
         // It exits 1 for no, and warns of what has no namespaces.
-        let mut asked = xtask(&[&can[..], &["--all-namespaces"]].concat())?;
+        let mut asked = xtask(&["kubectl", "--", "auth", "can-i", verb])?;
+        asked
+            .args(what.split(' '))
+            .args([agent, "--all-namespaces"]);
         let said = asked.stderr(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&said.stdout);
         ensure!(said.trim() == wanted, "may the agent {verb} {what}? {said}");
