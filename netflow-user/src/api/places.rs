@@ -4,7 +4,8 @@
 pub const NAMESPACE: &str = "netflow";
 /// What the agents' Pods are labelled with.
 pub const LABEL: &str = "app.kubernetes.io/name=netflow";
-/// Where each listens, on the loopback interface of its node: a port-forward to the Pod gets there, and nobody else on the network.
+/// Where each listens, on the loopback interface of its node: a port-forward to the Pod gets there, nothing else on the network
+/// does.
 pub const PORT: u16 = 4271;
 /// The name in the agents' certificate. They share one, whatever their nodes are called.
 pub const AGENT_NAME: &str = "netflow-agent";

@@ -7,7 +7,7 @@ use super::{application, kubectl, xtask};
 use crate::image;
 use crate::process;
 use crate::workspace;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const NODES: [&str; 2] = ["n1", "n2"];
+
+/// What who may.
+const DOCUMENTED: &str = include_str!("../../../../docs/install.md");
 
 /// All of it, in the cluster that is up, where `web` serves.
 pub fn all() -> Result<()> {
@@ -25,6 +28,7 @@ pub fn all() -> Result<()> {
     rights()?;
     for node in NODES {
         answers(node)?;
+        on_loopback_only(node)?;
     }
     another_client()?;
     let traffic = Traffic::start()?;
@@ -44,6 +48,7 @@ pub fn all() -> Result<()> {
     explained()?;
     traffic.felt_nothing()?;
     objects(&netflow, "uninstall", "delete")?;
+    forgotten()?;
     for node in NODES {
         gone(node)?;
     }
@@ -106,33 +111,76 @@ fn ready() -> Result<()> {
     kubectl(&[&["rollout", "status", "--timeout=60s"], &agents[..]].concat()).map(drop)
 }
 
-/// The agent may do what docs/install.md says that it may.
+/// The agent, and whoever is bound to the Role of those who ask, may do what docs/install.md says that they may, and others
+/// nothing of it.
 fn rights() -> Result<()> {
-    let agent = "--as=system:serviceaccount:netflow:netflow-agent";
-    let rows = documented(include_str!("../../../../docs/install.md"));
-    ensure!(!rows.is_empty(), "docs/install.md has no table of rights");
-    for (verb, what, wanted) in rows {
-        // It exits 1 for no, and warns of what has no namespaces.
-        let mut asked = xtask(&["kubectl", "--", "auth", "can-i", verb])?;
-        asked
-            .args(what.split(' '))
-            .args([agent, "--all-namespaces"]);
-        let said = asked.stderr(Stdio::null()).output()?;
-        let said = String::from_utf8_lossy(&said.stdout);
-        ensure!(said.trim() == wanted, "may the agent {verb} {what}? {said}");
-    }
-    Ok(())
+    let [agent, asker] = tables(DOCUMENTED)?;
+    let account = "system:serviceaccount:netflow:netflow-agent";
+    may(account, "--all-namespaces", &agent)?;
+    kubectl(&[
+        "create",
+        "rolebinding",
+        "netflow-asker",
+        "--namespace=netflow",
+        "--role=netflow-asker",
+        "--user=jane",
+    ])?;
+    let nothing: Vec<_> = asker.iter().map(|row| Row { may: "no", ..*row }).collect();
+    may("jane", "--namespace=netflow", &asker)?;
+    may("jane", "--namespace=default", &nothing)?;
+    may("joe", "--namespace=netflow", &nothing)
 }
 
-/// Rows of a table: verb, resource, yes or no.
-fn documented(text: &str) -> Vec<(&str, &str, &str)> {
-    text.lines()
-        .filter_map(|line| {
-            let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
-            let row = (cells.next()?, cells.next()?, cells.next()?);
-            matches!(row.2, "yes" | "no").then_some(row)
+/// Of a table of rights: `kubectl auth can-i VERB RESOURCE`, and what it says.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    verb: &'a str,
+    resource: &'a str,
+    may: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn read(line: &'a str) -> Option<Row<'a>> {
+        let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+        let (verb, resource, may) = (cells.next()?, cells.next()?, cells.next()?);
+        matches!(may, "yes" | "no").then_some(Row {
+            verb,
+            resource,
+            may,
         })
-        .collect()
+    }
+}
+
+/// The agent's table, and that of those who ask it: each has a heading of its own.
+fn tables(text: &str) -> Result<[Vec<Row<'_>>; 2]> {
+    let all: Vec<Vec<Row>> = text
+        .split("\n## ")
+        .map(|section| section.lines().filter_map(Row::read).collect())
+        .filter(|table: &Vec<Row>| !table.is_empty())
+        .collect();
+    all.try_into()
+        .map_err(|all: Vec<_>| anyhow!("docs/install.md has {} tables of rights", all.len()))
+}
+
+fn may(who: &str, place: &str, rows: &[Row]) -> Result<()> {
+    let who = format!("--as={who}");
+    for Row {
+        verb,
+        resource,
+        may,
+    } in rows
+    {
+        // It exits 1 for no, and warns of what has no namespaces.
+        let mut asked = xtask(&["kubectl", "--", "auth", "can-i", verb])?;
+        asked.args(resource.split(' ')).args([&who, place]);
+        let said = asked.stderr(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        ensure!(
+            said.trim() == *may,
+            "may {who} {place} {verb} {resource}? {said}"
+        );
+    }
+    Ok(())
 }
 
 fn on(node: &str, args: &[&str]) -> Result<Value> {
@@ -149,6 +197,25 @@ fn answers(node: &str) -> Result<()> {
     Ok(())
 }
 
+/// A port-forward to the agent's Pod gets to it, and nothing else on the network does.
+fn on_loopback_only(node: &str) -> Result<()> {
+    let files = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let sockets = process::read(xtask(&["exec", node, "--", "cat"])?.args(files))?;
+    let at: Vec<_> = sockets.lines().filter_map(listening).collect();
+    ensure!(at == [LOOPBACK], "the agent of {node} listens at {at:?}");
+    Ok(())
+}
+
+/// 127.0.0.1:4271, as the kernel writes it.
+const LOOPBACK: &str = "0100007F:10AF";
+
+/// The address of a socket that listens at the agent's port.
+fn listening(line: &str) -> Option<&str> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+    (state == "0A" && local.ends_with(":10AF")).then_some(local)
+}
+
 /// The client's node is asked, which asks its agent: without a kubeconfig nobody else knows the API server, in a Pod by its
 /// Service.
 fn explained() -> Result<()> {
@@ -160,6 +227,19 @@ fn explained() -> Result<()> {
     let right = answer["verdict"] == "healthy" && answer["cluster"]["server"] == server;
     ensure!(right, "{answer:#}");
     println!("  healthy, says the agent that was installed on {node}");
+    Ok(())
+}
+
+/// The namespace is gone, with the certificates in it.
+fn forgotten() -> Result<()> {
+    let left = [
+        "get",
+        "secrets,namespaces",
+        "--all-namespaces",
+        "--output=name",
+    ];
+    let left = kubectl(&left)?;
+    ensure!(!left.contains("netflow"), "left in the API: {left}");
     Ok(())
 }
 
@@ -175,4 +255,39 @@ fn gone(node: &str) -> Result<()> {
     ])?)?;
     ensure!(left.trim().is_empty(), "left on {node}: {left}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn rights_are_documented_for_the_agent_and_for_who_asks_it() {
+        let [agent, asker] = tables(DOCUMENTED).unwrap();
+        let may = |rows: &[Row], verb, resource| {
+            let row = rows
+                .iter()
+                .find(|row| row.verb == verb && row.resource == resource);
+            row.map(|row| row.may == "yes")
+        };
+        assert_eq!(may(&agent, "list", "secrets"), Some(false));
+        assert_eq!(may(&agent, "list", "services"), Some(true));
+        assert_eq!(may(&asker, "get", "secrets/netflow-client"), Some(true));
+        assert_eq!(may(&asker, "list", "secrets"), Some(false));
+    }
+
+    #[test]
+    fn who_listens_at_the_port_is_told_from_who_is_connected_to_it() {
+        let line = |local: &str, state: &str| {
+            format!("   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000")
+        };
+        assert_eq!(listening(&line(LOOPBACK, "0A")), Some(LOOPBACK));
+        let any = "00000000:10AF";
+        assert_eq!(listening(&line(any, "0A")), Some(any));
+        assert_eq!(listening(&line(LOOPBACK, "01")), None);
+        assert_eq!(listening(&line("0100007F:1F90", "0A")), None);
+        assert_eq!(listening("  sl  local_address rem_address   st"), None);
+    }
 }
