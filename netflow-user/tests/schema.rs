@@ -195,6 +195,7 @@ fn full() -> Result<Answer> {
                 kinds: [("ring:drop".to_owned(), 2)].into(),
             },
             clock_offset_ms: Some(-0.25),
+            clock_within_ms: Some(0.2),
         }],
         service: Some(ServiceInfo {
             namespace: "app".to_owned(),

@@ -154,7 +154,7 @@ impl<'a> Feed<'a> {
 fn time_of(input: &Input) -> Option<Time> {
     match input {
         Input::Start(s) => Some(s.time),
-        Input::Objects(_) | Input::Lost { .. } => None,
+        Input::Objects(_) | Input::Lost { .. } | Input::Clock(_) | Input::Silent(_) => None,
         Input::Node(n) => Some(n.time),
         Input::Records { records } => records.last().map(|r| r.time),
         Input::Flows { time, .. } | Input::Tick { time } | Input::End { time } => Some(*time),

@@ -1,5 +1,6 @@
 //! What could not be seen and so might change the answer.
 
+mod clocks;
 mod flowtable;
 mod rewriting;
 mod sockets;
@@ -10,17 +11,31 @@ use super::view::View;
 use crate::model::Proto;
 use crate::model::answer::{Blind, Via};
 use crate::model::capability::{Capability, TierStatus};
+use crate::model::feed::{Silence, Silent};
 use crate::model::objects::{Away, Limit, Objects};
+use std::collections::BTreeMap;
+
+/// What the answer rests on.
+pub struct Told<'a> {
+    /// What each node told.
+    pub views: &'a [View],
+    /// Nodes that told nothing, or nothing more.
+    pub silent: &'a BTreeMap<String, Silent>,
+    /// Kubernetes objects.
+    pub objects: &'a Objects,
+}
 
 /// Blind spots of the nodes, and of this case where a Service was found. Where the cause is `proved` on packets, a better
 /// tier would not change it, so the tiers are left to `doctor`.
-pub fn spots(
-    views: &[View],
-    objects: &Objects,
-    case: Option<&Case<'_>>,
-    proved: bool,
-) -> Vec<Blind> {
-    let mut all: Vec<Blind> = views.iter().flat_map(of_node).collect();
+pub fn spots(told: &Told<'_>, case: Option<&Case<'_>>, proved: bool) -> Vec<Blind> {
+    let Told {
+        views,
+        silent,
+        objects,
+    } = told;
+    let mut all: Vec<Blind> = silent.values().map(of_silent).collect();
+    all.extend(clocks::apart(views));
+    all.extend(views.iter().flat_map(of_node));
     if !proved {
         all.extend(views.iter().flat_map(of_tiers));
     }
@@ -30,10 +45,24 @@ pub fn spots(
             all.extend(rewriting::on_node(case, index, view));
             all.extend(sockets::on_node(case, index, view));
         }
-        all.extend(of_case(case));
+        all.extend(of_case(case, silent));
     }
     all.extend(objects_unknown(objects));
     all
+}
+
+fn of_silent(silent: &Silent) -> Blind {
+    let Silent { node, kind, why } = silent;
+    let code = match kind {
+        Silence::Absent => "node-without-agent",
+        Silence::Timeout => "node-silent",
+    };
+    Blind {
+        code: code.to_owned(),
+        node: node.clone(),
+        capability: "flow".to_owned(),
+        text: format!("{why}: what it did not tell is not known"),
+    }
 }
 
 fn of_node(view: &View) -> Vec<Blind> {
@@ -119,7 +148,7 @@ fn of_tiers(view: &View) -> Vec<Blind> {
         .collect()
 }
 
-fn of_case(case: &Case<'_>) -> Vec<Blind> {
+fn of_case(case: &Case<'_>, silent: &BTreeMap<String, Silent>) -> Vec<Blind> {
     let mut all = Vec::new();
     let blind = |code: &str, capability: &str, text: String| Blind {
         code: code.to_owned(),
@@ -153,6 +182,7 @@ fn of_case(case: &Case<'_>) -> Vec<Blind> {
                 .unwrap_or_else(|| b.ip().to_string())
         })
         .collect();
+    missing.retain(|node| !silent.contains_key(node));
     missing.sort();
     missing.dedup();
     let refused = case.attempts.iter().any(|a| a.outcome == Outcome::Refused);

@@ -26,6 +26,9 @@ use std::time::Duration;
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
 const SAME_ATTEMPT: Duration = Duration::from_secs(30);
 
+/// Looks of several nodes at the same time begin and end within so much of each other.
+const MOMENT: Duration = Duration::from_secs(10);
+
 /// So long after a connection began a stall of what it carries shows: a second without progress once the data was sent, and
 /// the sweep after that.
 const STALL_SHOWS: Duration = Duration::from_secs(2);
@@ -449,7 +452,7 @@ impl<'a> Case<'a> {
             });
         }
         rewriting::join(self, &mut attempts);
-        attempts.retain(|a| self.is_asked(a));
+        attempts.retain(|a| self.is_asked(a) && !self.is_half_seen(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
@@ -469,6 +472,21 @@ impl<'a> Case<'a> {
         datagrams::split(&mut attempts);
         attempts.sort_by_cached_key(|a| (a.began(), a.orig));
         attempts
+    }
+
+    /// The client's node, which was asked as well, did not look yet, or no more: whether the Pod was dialled or the Service,
+    /// nobody has seen. Nodes that are asked together begin and end a moment apart; one that fell silent is as one that was
+    /// not asked.
+    fn is_half_seen(&self, a: &Attempt<'_>) -> bool {
+        let began = a.began();
+        let just_missed = |v: &View| {
+            let before = began < v.start.time && v.start.time.since(began) < MOMENT;
+            let after = began > v.now && began.since(v.now) < MOMENT;
+            before || after && v.ended
+        };
+        let told = |index| a.parts.iter().any(|p| p.view == index);
+        let mut others = self.views.iter().enumerate().filter(|(i, _)| !told(*i));
+        a.via == Via::Pod && others.any(|(_, v)| just_missed(v) && self.is_local(v, a.client()))
     }
 
     /// The backend has not closed it, and its node, which was asked as well, had stopped looking before a stall could show
@@ -631,15 +649,16 @@ impl<'a> Case<'a> {
     }
 
     /// Whether an attempt counts for the verdict: everything that used the Service, and what came to a backend from a
-    /// node that was not asked, since behind DNAT there it looks like this. A direct attempt does not, except where sockets
-    /// are given a Pod's address for the Service's.
+    /// node that was not asked, or has fallen silent, since behind DNAT there it looks like this. A direct attempt does not,
+    /// except where sockets are given a Pod's address for the Service's.
     pub fn counts(&self, attempt: &Attempt<'_>) -> bool {
         match attempt.via {
             Via::Pod => {
+                let seen = |v: &View| v.was_looking(attempt.began()) || v.ended;
                 let direct = self
                     .views
                     .iter()
-                    .any(|v| self.is_local(v, attempt.client()));
+                    .any(|v| seen(v) && self.is_local(v, attempt.client()));
                 let served = !direct || sockets::is_balanced(self, attempt);
                 served && self.port_of_attempt(attempt).is_some()
             }

@@ -29,16 +29,18 @@ use crate::model::answer::{
     Answer, Basis, Cluster, Finding, Lost, NodeState, PortInfo, SCHEMA, ServiceInfo, Severity,
     Tool, Verdict, Window,
 };
+use crate::model::feed::{Clock, Silence, Silent};
 use crate::model::identity::Identity;
 use crate::model::objects::{Objects, Service, TargetPort};
 use crate::model::query::Query;
 use crate::model::resolve::resolve;
 use crate::model::{Input, Time};
 use attempt::Outcome;
+use blind::Told;
 use case::Case;
 use past::Past;
 use report::Report;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use view::View;
@@ -64,7 +66,10 @@ pub struct Clients {
 /// Answers from what it is fed.
 pub struct Explainer {
     identity: Box<dyn Identity>,
+    /// Those that have told something, in the order of the recordings.
     views: Vec<View>,
+    /// Those that should have and did not, or ceased to, by name.
+    silent: BTreeMap<String, Silent>,
     objects: Objects,
     past: Past,
     /// Code and summary of the finding on top, and since when it has stood there.
@@ -81,6 +86,7 @@ impl Explainer {
         Explainer {
             identity,
             views: Vec::new(),
+            silent: BTreeMap::new(),
             objects: Objects::default(),
             past: Past::default(),
             top: None,
@@ -89,12 +95,18 @@ impl Explainer {
         }
     }
 
-    /// Takes in the next input of one recording. A live run is recording 0.
+    /// Takes in the next input of one recording. A look of one node is recording 0.
     pub fn feed(&mut self, recording: usize, input: &Input) {
         self.fed = true;
-        while self.views.len() <= recording {
-            self.views.push(View::default());
+        if let Input::Silent(silent) = input {
+            self.silent.insert(silent.node.clone(), silent.clone());
+            return;
         }
+        let known = self.views.binary_search_by_key(&recording, |v| v.recording);
+        let index = known.unwrap_or_else(|place| {
+            self.views.insert(place, View::new(recording));
+            place
+        });
         if let Input::Objects(objects) = input {
             self.identity.learn(objects);
             self.past.learn(objects, &self.query());
@@ -103,7 +115,7 @@ impl Explainer {
             }
             self.watch();
         }
-        self.views[recording].feed(input);
+        self.views[index].feed(input);
     }
 
     /// Whether an observed critical finding has stood on top for two seconds, by the time of the inputs. Asked again
@@ -213,19 +225,37 @@ impl Explainer {
             schema: SCHEMA,
             tool: self.tool(),
             cluster: self.cluster(),
-            nodes: self
-                .views
-                .iter()
-                .map(|v| node_state(v, self.views.len() == 1))
-                .collect(),
+            nodes: self.nodes(),
             service: service.map(service_info),
             window: self.window(),
             verdict: verdict(case.as_ref(), &findings),
             paths,
             evidence,
             findings,
-            blind: blind::spots(&self.views, &self.objects, case.as_ref(), proved),
+            blind: blind::spots(&self.told(), case.as_ref(), proved),
         }
+    }
+
+    /// The objects as they were told last.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    fn told(&self) -> Told<'_> {
+        Told {
+            views: &self.views,
+            silent: &self.silent,
+            objects: &self.objects,
+        }
+    }
+
+    /// Those that answered first.
+    fn nodes(&self) -> Vec<NodeState> {
+        let answered = self.views.iter();
+        let answered = answered.map(|v| node_state(v, self.views.len() == 1));
+        let told = |s: &&Silent| !self.views.iter().any(|v| v.name() == s.node);
+        let silent = self.silent.values().filter(told).map(silent_state);
+        answered.chain(silent).collect()
     }
 
     /// Latest time told by any recording.
@@ -301,6 +331,7 @@ fn node_state(view: &View, alone: bool) -> NodeState {
             t.tier.clone().unwrap_or_else(|| "none".to_owned()),
         )
     };
+    let clock = view.clock.as_ref();
     NodeState {
         name: view.name().to_owned(),
         state: "answered".to_owned(),
@@ -314,7 +345,23 @@ fn node_state(view: &View, alone: bool) -> NodeState {
                 .map(|(k, n)| (k.clone(), *n))
                 .collect(),
         },
-        clock_offset_ms: alone.then_some(0.0),
+        clock_offset_ms: clock.map(Clock::ahead_ms).or(alone.then_some(0.0)),
+        clock_within_ms: clock.map(Clock::within_ms),
+    }
+}
+
+fn silent_state(silent: &Silent) -> NodeState {
+    let state = match silent.kind {
+        Silence::Absent => "absent",
+        Silence::Timeout => "timeout",
+    };
+    NodeState {
+        name: silent.node.clone(),
+        state: state.to_owned(),
+        tiers: BTreeMap::new(),
+        lost: Lost::default(),
+        clock_offset_ms: None,
+        clock_within_ms: None,
     }
 }
 

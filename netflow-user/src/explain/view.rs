@@ -1,7 +1,7 @@
 //! What one node told us, gathered.
 
 use crate::flows::{Cite, Connection, RecordId, Table, TableLimits};
-use crate::model::feed::{Input, Start};
+use crate::model::feed::{Clock, Input, Start};
 use crate::model::node::{Link, NodeFacts, PodNetns};
 use crate::model::record::{Event, Record};
 use crate::model::{Proto, Time};
@@ -11,6 +11,8 @@ use std::net::IpAddr;
 /// One recording, or the live node.
 #[derive(Debug)]
 pub struct View {
+    /// Which recording it is.
+    pub recording: usize,
     /// Who speaks.
     pub start: Start,
     /// Its connections.
@@ -27,6 +29,10 @@ pub struct View {
     pub now: Time,
     /// Latest sweep of the flow map: what it did not tell of had not changed.
     pub swept: Time,
+    /// How its clock stands to that of who asked, where that was measured.
+    pub clock: Option<Clock>,
+    /// It has told all that it was asked for.
+    pub ended: bool,
     /// Inputs taken in.
     inputs: u32,
 }
@@ -34,9 +40,11 @@ pub struct View {
 /// Loose records kept.
 const MAX_LOOSE: usize = 4096;
 
-impl Default for View {
-    fn default() -> Self {
+impl View {
+    /// Nothing was told yet.
+    pub fn new(recording: usize) -> View {
         View {
+            recording,
             start: Start::default(),
             table: Table::new(TableLimits::default()),
             before: None,
@@ -45,13 +53,13 @@ impl Default for View {
             loose: Vec::new(),
             now: Time::default(),
             swept: Time::default(),
+            clock: None,
+            ended: false,
             inputs: 0,
         }
     }
-}
 
-impl View {
-    /// Takes in everything except objects, which the whole answer shares.
+    /// Takes in everything except what the whole answer shares: objects, and who is silent.
     pub fn feed(&mut self, input: &Input) {
         let ordinal = self.inputs;
         self.inputs += 1;
@@ -88,7 +96,13 @@ impl View {
                 self.table.flows(*time, flows);
             }
             Input::Lost { lost } => self.lost.clone_from(lost),
-            Input::Tick { time } | Input::End { time } => self.now = self.now.max(*time),
+            Input::Clock(clock) => self.clock = Some(*clock),
+            Input::Silent(_) => {}
+            Input::Tick { time } => self.now = self.now.max(*time),
+            Input::End { time } => {
+                self.now = self.now.max(*time);
+                self.ended = true;
+            }
         }
     }
 
@@ -107,6 +121,11 @@ impl View {
     /// The node's name.
     pub fn name(&self) -> &str {
         &self.start.node
+    }
+
+    /// Whether it was looking then: before it had begun, or after it has fallen silent, nobody knows what happened there.
+    pub fn was_looking(&self, at: Time) -> bool {
+        self.start.time <= at && at <= self.now
     }
 
     /// Whether the address belongs to the node itself.

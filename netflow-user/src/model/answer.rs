@@ -71,6 +71,9 @@ pub struct NodeState {
     /// Offset of its clock to ours, ms: 0 on the same node, absent where nobody measured it, as between recordings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<f64>,
+    /// How far off that may be, ms, where it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_within_ms: Option<f64>,
 }
 
 /// Lost records.

@@ -45,6 +45,10 @@ pub enum Input {
         /// Now.
         time: Time,
     },
+    /// How the clock of whoever speaks stands to that of who asked, where both are apart.
+    Clock(Clock),
+    /// A node that was to tell too tells nothing, or nothing more.
+    Silent(Silent),
     /// The window is closed.
     End {
         /// Now.
@@ -61,9 +65,51 @@ impl Input {
             Input::Node(facts) => Some(facts.time),
             Input::Records { records } => records.last().map(|r| r.time),
             Input::Flows { time, .. } | Input::Tick { time } | Input::End { time } => Some(*time),
-            Input::Lost { .. } => None,
+            Input::Lost { .. } | Input::Clock(_) | Input::Silent(_) => None,
         }
     }
+}
+
+/// How one clock stands to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Nanoseconds by which it is ahead.
+    pub ahead: i64,
+    /// How far off that may be.
+    pub within: u64,
+}
+
+impl Clock {
+    /// Milliseconds by which it is ahead. No clock is compared to less than a microsecond.
+    pub fn ahead_ms(&self) -> f64 {
+        (self.ahead as f64 / 1e3).round() / 1e3
+    }
+
+    /// How far off that may be, in milliseconds.
+    pub fn within_ms(&self) -> f64 {
+        (self.within as f64 / 1e3).round() / 1e3
+    }
+}
+
+/// A node that tells nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silent {
+    /// Its name.
+    pub node: String,
+    /// In which way.
+    pub kind: Silence,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Ways to tell nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Silence {
+    /// It has no agent.
+    Absent,
+    /// It has one that could not be asked, or that ceased to answer.
+    Timeout,
 }
 
 /// Who speaks.

@@ -95,6 +95,7 @@ pub(crate) fn healthy() -> Answer {
             .into(),
             lost: Lost::default(),
             clock_offset_ms: Some(0.0),
+            clock_within_ms: None,
         }],
         service: Some(ServiceInfo {
             namespace: "app".into(),

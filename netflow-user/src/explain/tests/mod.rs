@@ -21,6 +21,7 @@ mod readiness;
 mod rewriting;
 mod route;
 mod seed;
+mod silent;
 mod slices;
 mod sockets;
 mod story;
