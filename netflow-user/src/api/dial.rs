@@ -2,11 +2,10 @@
 
 use super::Address;
 use super::client::{AskError, PATIENCE, broken, silent};
-use super::tls::{Files, TlsError};
+use super::tls::{Pems, TlsError};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -16,10 +15,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, CertificateError};
 
 /// Who asks, and whom it takes for the agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its certificates.
-    pub files: Files,
+    pub pems: Pems,
     /// The name in the agent's certificate; `None` = the host of its address.
     pub name: Option<String>,
 }
@@ -34,21 +33,21 @@ pub enum DialError {
     #[error("`{0}` is no name that a certificate can have")]
     BadName(String),
     /// An address of TCP, and no certificates.
-    #[error("the agent at {0} answers only those who show a certificate")]
+    #[error("{} answers only those who show a certificate", .0.agent())]
     NoIdentity(Address),
     /// A socket, and certificates.
     #[error("{0} is a socket on this node, where certificates mean nothing")]
     Needless(Address),
     /// Signed by somebody else.
-    #[error("the certificate of the agent at {address} is not signed by an authority in {}", ca.display())]
+    #[error("the certificate of {} is not signed by an authority in {ca}", address.agent())]
     Stranger {
         /// Where.
         address: Address,
-        /// Whose signature was expected.
-        ca: PathBuf,
+        /// Where those are whose signature was expected.
+        ca: String,
     },
     /// Signed, and for another.
-    #[error("the certificate of the agent at {address} is not for `{name}`: {why}")]
+    #[error("the certificate of {} is not for `{name}`: {why}", address.agent())]
     OtherName {
         /// Where.
         address: Address,
@@ -58,7 +57,7 @@ pub enum DialError {
         why: String,
     },
     /// Signed, and of no worth all the same: expired, say.
-    #[error("the certificate of the agent at {address} is not valid: {why}")]
+    #[error("the certificate of {} is not valid: {why}", address.agent())]
     Invalid {
         /// Where.
         address: Address,
@@ -66,12 +65,12 @@ pub enum DialError {
         why: String,
     },
     /// The agent does not know us.
-    #[error("the agent at {address} refuses the certificate in {}: {why}", cert.display())]
+    #[error("{} refuses the certificate in {cert}: {why}", address.agent())]
     Refused {
         /// Where.
         address: Address,
-        /// What was shown.
-        cert: PathBuf,
+        /// Where the one is that was shown.
+        cert: String,
         /// What it said.
         why: &'static str,
     },
@@ -83,28 +82,38 @@ pub(super) async fn dial(
     (host, port): (&str, u16),
     identity: &Identity,
 ) -> Result<TlsStream<TcpStream>, AskError> {
-    let Identity { files, name } = identity;
-    let name = name.as_deref().unwrap_or(host);
-    let expected = ServerName::try_from(name.to_owned());
-    let expected = expected.map_err(|_| DialError::BadName(name.to_owned()))?;
-    let config = files.read().and_then(|pems| files.client(&pems));
-    let connector = TlsConnector::from(Arc::new(config.map_err(DialError::Tls)?));
-    let refused = |e: io::Error| explain(address, name, files, &e);
+    let name = identity.name.as_deref().unwrap_or(host);
     let connected = async {
         let tcp = TcpStream::connect((host, port)).await;
         let tcp = tcp.map_err(|e| unreached(address, &e))?;
         // It costs waiting only.
         let _ = tcp.set_nodelay(true);
-        let mut stream = connector.connect(expected, tcp).await.map_err(refused)?;
-        // TLS 1.3 is done for us before the agent has seen our certificate: the first that it says tells that it took it.
-        match stream.fill_buf().await.map_err(refused)? {
-            [] => Err(hung_up(address)),
-            _ => Ok(stream),
-        }
+        shake(address, tcp, name, &identity.pems).await
     };
     timeout(PATIENCE, connected)
         .await
         .map_err(|_| silent(address))?
+}
+
+/// Finds out over `stream` who the other is, who must have a certificate for `name`.
+pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    address: &Address,
+    stream: S,
+    name: &str,
+    pems: &Pems,
+) -> Result<TlsStream<S>, AskError> {
+    let expected = ServerName::try_from(name.to_owned());
+    let expected = expected.map_err(|_| DialError::BadName(name.to_owned()))?;
+    let config = pems.client().map_err(DialError::Tls)?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let refused = |e: io::Error| explain(address, name, pems, &e);
+    let stream = connector.connect(expected, stream).await;
+    let mut stream = stream.map_err(refused)?;
+    // TLS 1.3 is done for us before the agent has seen our certificate: the first that it says tells that it took it.
+    match stream.fill_buf().await.map_err(refused)? {
+        [] => Err(hung_up(address)),
+        _ => Ok(stream),
+    }
 }
 
 fn unreached(address: &Address, e: &io::Error) -> AskError {
@@ -122,13 +131,13 @@ fn hung_up(address: &Address) -> AskError {
 }
 
 /// What the handshake failed for.
-fn explain(address: &Address, name: &str, files: &Files, e: &io::Error) -> AskError {
+fn explain(address: &Address, name: &str, pems: &Pems, e: &io::Error) -> AskError {
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     let address = address.clone();
     let why = match inner {
         Some(rustls::Error::InvalidCertificate(why)) => why,
         Some(rustls::Error::AlertReceived(alert)) => {
-            return alarm(address, files, *alert);
+            return alarm(address, pems, *alert);
         }
         Some(rustls::Error::InvalidMessage(_)) => {
             let why = "it speaks no TLS: another port, perhaps".into();
@@ -140,7 +149,7 @@ fn explain(address: &Address, name: &str, files: &Files, e: &io::Error) -> AskEr
     let refused = match why {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => DialError::Stranger {
             address,
-            ca: files.ca.clone(),
+            ca: pems.ca.place.clone(),
         },
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             DialError::OtherName {
@@ -158,7 +167,7 @@ fn explain(address: &Address, name: &str, files: &Files, e: &io::Error) -> AskEr
 }
 
 /// What the agent said last.
-fn alarm(address: Address, files: &Files, alert: AlertDescription) -> AskError {
+fn alarm(address: Address, pems: &Pems, alert: AlertDescription) -> AskError {
     let why = match alert {
         AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "it is not signed by its --client-ca"
@@ -177,6 +186,6 @@ fn alarm(address: Address, files: &Files, alert: AlertDescription) -> AskError {
             };
         }
     };
-    let cert = files.cert.clone();
+    let cert = pems.cert.place.clone();
     DialError::Refused { address, cert, why }.into()
 }

@@ -240,7 +240,7 @@ struct Known {
 impl Certificates {
     fn read(files: Files, notice: Notice) -> Result<Certificates, TlsError> {
         let pems = files.read()?;
-        let config = Arc::new(files.server(&pems)?);
+        let config = Arc::new(pems.server()?);
         Ok(Certificates {
             files,
             notice,
@@ -261,7 +261,7 @@ impl Certificates {
             return known.config.clone();
         }
         known.pems = now.cloned();
-        match read.and_then(|pems| self.files.server(&pems)) {
+        match read.and_then(|pems| pems.server()) {
             Ok(config) => known.config = Arc::new(config),
             Err(e) => (self.notice)(&Trouble::Certificates(e)),
         }

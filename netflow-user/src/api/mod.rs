@@ -41,6 +41,25 @@ pub enum Address {
         /// Of TCP.
         port: u16,
     },
+    /// In a Pod of a cluster, which its API leads to.
+    Pod {
+        /// The Pod's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The node that it runs on.
+        node: String,
+    },
+}
+
+impl Address {
+    /// The agent there, as sentences name it.
+    pub fn agent(&self) -> String {
+        match self {
+            Address::Socket(_) | Address::Tls { .. } => format!("the agent at {self}"),
+            Address::Pod { node, .. } => format!("the agent on node {node} ({self})"),
+        }
+    }
 }
 
 /// What is no address.
@@ -89,6 +108,9 @@ impl std::fmt::Display for Address {
                 write!(f, "https://[{host}]:{port}")
             }
             Address::Tls { host, port } => write!(f, "https://{host}:{port}"),
+            Address::Pod {
+                namespace, name, ..
+            } => write!(f, "Pod {namespace}/{name}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who one is, and whom one trusts: certificates in PEM files, of either end.
+//! Who one is, and whom one trusts: certificates in PEM, of either end.
 
 use std::fs;
 use std::io;
@@ -37,37 +37,49 @@ pub enum TlsError {
         why: io::Error,
     },
     /// It is there, and something else.
-    #[error("{} holds no {what} in PEM", path.display())]
+    #[error("{place} holds no {what} in PEM")]
     NotPem {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        place: String,
         /// What should be in it.
         what: &'static str,
     },
     /// The two do not belong together.
-    #[error("the key in {} is not that of the certificate in {}", key.display(), cert.display())]
+    #[error("the key in {key} is not that of the certificate in {cert}")]
     OtherKey {
-        /// The certificate.
-        cert: PathBuf,
-        /// The key.
-        key: PathBuf,
+        /// Where the certificate is.
+        cert: String,
+        /// Where the key is.
+        key: String,
     },
     /// It is PEM, and nothing that TLS can be spoken with.
-    #[error("{} cannot be used: {why}", path.display())]
+    #[error("{place} cannot be used: {why}")]
     Unusable {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        place: String,
         /// Why.
         why: String,
     },
 }
 
-/// What is in the files.
+/// A text in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pem {
+    /// Where it is, as messages name it.
+    pub place: String,
+    /// What is there.
+    pub text: Vec<u8>,
+}
+
+/// What is in the files, or where else certificates are kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pems {
-    cert: Vec<u8>,
-    key: Vec<u8>,
-    ca: Vec<u8>,
+    /// One's own, followed by those between it and the authority.
+    pub cert: Pem,
+    /// The key of it.
+    pub key: Pem,
+    /// The authorities whose certificates the other end may have.
+    pub ca: Pem,
 }
 
 impl Files {
@@ -80,17 +92,19 @@ impl Files {
             ca: read(ca)?,
         })
     }
+}
 
+impl Pems {
     /// For who answers, and only those whom the authority knows.
-    pub fn server(&self, pems: &Pems) -> Result<ServerConfig, TlsError> {
-        let roots = Arc::new(self.roots(pems)?);
+    pub fn server(&self) -> Result<ServerConfig, TlsError> {
+        let roots = Arc::new(self.roots()?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
         let verifier = verifier.build().map_err(|e| unusable(&self.ca, &e))?;
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|e| self.refused(&e))?
             .with_client_cert_verifier(verifier);
-        let config = config.with_single_cert(self.chain(pems)?, self.key(pems)?);
+        let config = config.with_single_cert(certificates(&self.cert)?, self.key()?);
         let mut config = config.map_err(|e| self.refused(&e))?;
         config.alpn_protocols = vec![HTTP2.to_vec()];
         // Who comes back shows the certificate again: it may have expired since.
@@ -100,32 +114,28 @@ impl Files {
     }
 
     /// For who asks.
-    pub fn client(&self, pems: &Pems) -> Result<ClientConfig, TlsError> {
+    pub fn client(&self) -> Result<ClientConfig, TlsError> {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|e| self.refused(&e))?
-            .with_root_certificates(self.roots(pems)?)
-            .with_client_auth_cert(self.chain(pems)?, self.key(pems)?);
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(certificates(&self.cert)?, self.key()?);
         let mut config = config.map_err(|e| self.refused(&e))?;
         config.alpn_protocols = vec![HTTP2.to_vec()];
         Ok(config)
     }
 
-    fn roots(&self, pems: &Pems) -> Result<RootCertStore, TlsError> {
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
-        for root in certificates(&self.ca, &pems.ca)? {
+        for root in certificates(&self.ca)? {
             roots.add(root).map_err(|e| unusable(&self.ca, &e))?;
         }
         Ok(roots)
     }
 
-    fn chain(&self, pems: &Pems) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        certificates(&self.cert, &pems.cert)
-    }
-
-    fn key(&self, pems: &Pems) -> Result<PrivateKeyDer<'static>, TlsError> {
-        PrivateKeyDer::from_pem_slice(&pems.key).map_err(|_| TlsError::NotPem {
-            path: self.key.clone(),
+    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.key.text).map_err(|_| TlsError::NotPem {
+            place: self.key.place.clone(),
             what: "private key",
         })
     }
@@ -133,8 +143,8 @@ impl Files {
     fn refused(&self, error: &rustls::Error) -> TlsError {
         match error {
             rustls::Error::InconsistentKeys(_) => TlsError::OtherKey {
-                cert: self.cert.clone(),
-                key: self.key.clone(),
+                cert: self.cert.place.clone(),
+                key: self.key.place.clone(),
             },
             _ => unusable(&self.cert, error),
         }
@@ -146,25 +156,27 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|why| TlsError::Unreadable {
+fn read(path: &Path) -> Result<Pem, TlsError> {
+    let text = fs::read(path).map_err(|why| TlsError::Unreadable {
         path: path.to_path_buf(),
         why,
-    })
+    })?;
+    let place = path.display().to_string();
+    Ok(Pem { place, text })
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem.text).collect();
     let found = found.ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| TlsError::NotPem {
-        path: path.to_path_buf(),
+        place: pem.place.clone(),
         what: "certificate",
     })
 }
 
-fn unusable(path: &Path, why: &dyn std::error::Error) -> TlsError {
+fn unusable(pem: &Pem, why: &dyn std::error::Error) -> TlsError {
     TlsError::Unusable {
-        path: path.to_path_buf(),
+        place: pem.place.clone(),
         why: why.to_string(),
     }
 }

@@ -4,7 +4,7 @@ use super::duration;
 use super::failure::Failure;
 use super::target;
 use crate::api::Address;
-use crate::api::dial::Identity;
+use crate::api::dial::{DialError, Identity};
 use crate::api::tls::Files;
 use crate::model::query::{From, Query};
 use clap::{Args, ValueEnum};
@@ -204,22 +204,20 @@ pub struct IdentityArgs {
 }
 
 impl IdentityArgs {
-    /// What was given.
-    pub fn identity(&self) -> Option<Identity> {
+    /// What was given, read.
+    pub fn identity(&self) -> Result<Option<Identity>, DialError> {
         let IdentityArgs {
             tls_cert,
             tls_key,
             ca,
             tls_name,
-        } = self;
-        Some(Identity {
-            files: Files {
-                cert: tls_cert.clone()?,
-                key: tls_key.clone()?,
-                ca: ca.clone()?,
-            },
-            name: tls_name.clone(),
-        })
+        } = self.clone();
+        let (Some(cert), Some(key), Some(ca)) = (tls_cert, tls_key, ca) else {
+            return Ok(None);
+        };
+        let pems = Files { cert, key, ca }.read()?;
+        let name = tls_name;
+        Ok(Some(Identity { pems, name }))
     }
 }
 

@@ -47,7 +47,7 @@ pub fn agent(
     if let Some(server) = &capture.server {
         return Ok(Some(Agent::connect(
             server,
-            capture.identity.identity().as_ref(),
+            capture.identity.identity()?.as_ref(),
         )?));
     }
     if capture.standalone || capture.tiers.is_chosen() || objects.is_chosen() {
@@ -162,6 +162,11 @@ impl From<AskError> for Failure {
                 "no-agent",
                 e.to_string(),
                 "`netflow agent` starts one; --standalone does without",
+            ),
+            AskError::Absent(Address::Pod { .. }) => Failure::new(
+                "no-agent",
+                e.to_string(),
+                "it answers once it has attached everything: `netflow status --cluster --wait`",
             ),
             AskError::Absent(Address::Tls { .. }) => Failure::new(
                 "no-agent",

@@ -119,7 +119,7 @@ pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure
     } = args;
     let address = server.clone();
     let address = address.unwrap_or_else(|| Address::Socket(SOCKET.into()));
-    let identity = identity.identity();
+    let identity = identity.identity()?;
     let mut agent = connect(
         &address,
         identity.as_ref(),

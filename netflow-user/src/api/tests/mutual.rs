@@ -1,7 +1,7 @@
 //! Both ends over TCP of this machine, with certificates made for the test.
 
 use crate::api::Address;
-use crate::api::client::{Agent, AskError};
+use crate::api::client::{Agent, AskError, Peer, runtime};
 use crate::api::dial::{DialError, Identity};
 use crate::api::gate::{Gate, GateError, LIMITS, Limits, Trouble};
 use crate::api::server::{Desk, Look, Serving, Told};
@@ -143,17 +143,18 @@ impl Place {
         }
     }
 
-    fn ask(&self, files: Files) -> Result<Agent, AskError> {
+    fn ask(&self, files: &Files) -> Result<Agent, AskError> {
         self.ask_for(files, None)
     }
 
-    fn ask_for(&self, files: Files, name: Option<&str>) -> Result<Agent, AskError> {
+    fn ask_for(&self, files: &Files, name: Option<&str>) -> Result<Agent, AskError> {
         let address = format!("https://{}", self.at).parse().unwrap();
         let name = name.map(str::to_owned);
-        Agent::connect(&address, Some(&Identity { files, name }))
+        let pems = files.read().unwrap();
+        Agent::connect(&address, Some(&Identity { pems, name }))
     }
 
-    fn refusal(&self, files: Files) -> AskError {
+    fn refusal(&self, files: &Files) -> AskError {
         self.ask(files).err().unwrap()
     }
 
@@ -166,7 +167,7 @@ impl Place {
     fn answered(&self, files: &Files) -> Agent {
         let until = Instant::now() + LONG;
         loop {
-            let mut agent = self.ask(files.clone());
+            let mut agent = self.ask(files);
             match agent.as_mut().map(Agent::status) {
                 Ok(Ok(_)) => return agent.unwrap(),
                 _ if Instant::now() < until => std::thread::yield_now(),
@@ -178,7 +179,7 @@ impl Place {
 
     /// TLS, without a word over it.
     fn mute(&self, files: &Files) -> StreamOwned<ClientConnection, TcpStream> {
-        let config = files.client(&files.read().unwrap()).unwrap();
+        let config = files.read().unwrap().client().unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let tls = ClientConnection::new(Arc::new(config), name).unwrap();
         let tcp = TcpStream::connect(self.at).unwrap();
@@ -199,13 +200,48 @@ fn hung_up(mut caller: impl Read) {
 fn whoever_is_known_gets_an_answer() {
     let place = Place::new();
     let me = place.ours.files("me");
-    let status = place.ask(me.clone()).unwrap().status().unwrap();
+    let status = place.ask(&me).unwrap().status().unwrap();
     assert_eq!(status.node, "node-1");
 
     let mut told = String::new();
-    let mut collecting = place.ask(me).unwrap().collect("{}".into()).unwrap();
+    let mut collecting = place.ask(&me).unwrap().collect("{}".into()).unwrap();
     collecting.recording().read_to_string(&mut told).unwrap();
     assert_eq!(told, "seen: {}");
+}
+
+/// As where an API server forwards the connection.
+#[test]
+fn whoever_is_led_there_is_answered_over_any_stream() {
+    let place = Place::new();
+    let me = place.ours.files("me").read().unwrap();
+    let address = Address::Pod {
+        namespace: "netflow".into(),
+        name: "agent-x".into(),
+        node: "node-1".into(),
+    };
+    let over = async |name: &str| {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let mut tcp = tokio::net::TcpStream::connect(place.at).await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut far, &mut tcp).await });
+        Peer::over(&address, near, name, &me).await
+    };
+    let runtime = runtime().unwrap();
+    let (mut collecting, clock) = runtime.block_on(async {
+        let mut peer = over("127.0.0.1").await.unwrap();
+        let (status, clock) = peer.measure().await.unwrap();
+        assert_eq!(status.node, "node-1");
+        (peer.collect("{}".into()).await.unwrap(), clock)
+    });
+    let mut told = String::new();
+    collecting.recording().read_to_string(&mut told).unwrap();
+    assert_eq!(told, "seen: {}");
+    // It told no time: its clock is that of 1970, and the round trip took no longer than the test.
+    assert!(clock.ahead < 0 && clock.within < LONG.as_nanos() as u64);
+
+    let error = runtime.block_on(over("netflow-agent")).err().unwrap();
+    let text = error.to_string();
+    let told = "the certificate of the agent on node node-1 (Pod netflow/agent-x) is not for `netflow-agent`";
+    assert!(text.starts_with(told), "{text}");
 }
 
 #[test]
@@ -214,12 +250,12 @@ fn an_answer_that_takes_long_keeps_nobody_waiting() {
     let (may, waits) = channel();
     let place = Place::of(LIMITS, Fake(Some(Mutex::new((to, waits)))));
     let me = place.ours.files("me");
-    let mut agent = place.ask(me.clone()).unwrap();
+    let mut agent = place.ask(&me).unwrap();
     let status = std::thread::spawn(move || agent.status());
     asked.recv_timeout(LONG).unwrap();
     // Others are let in, and answered, meanwhile.
     let mut told = String::new();
-    let mut collecting = place.ask(me).unwrap().collect("{}".into()).unwrap();
+    let mut collecting = place.ask(&me).unwrap().collect("{}".into()).unwrap();
     collecting.recording().read_to_string(&mut told).unwrap();
     assert_eq!(told, "seen: {}");
     may.send(()).unwrap();
@@ -242,7 +278,7 @@ fn whoever_another_authority_knows_is_refused() {
         ca: place.ours.files("me").ca,
         ..place.theirs.files("me")
     };
-    let error = place.refusal(files);
+    let error = place.refusal(&files);
     assert!(
         matches!(error, AskError::Dial(DialError::Refused { .. })),
         "{error}"
@@ -287,7 +323,7 @@ fn an_agent_of_another_authority_is_not_asked() {
         ca: place.theirs.files("me").ca,
         ..place.ours.files("me")
     };
-    let error = place.refusal(files);
+    let error = place.refusal(&files);
     assert!(
         matches!(error, AskError::Dial(DialError::Stranger { .. })),
         "{error}"
@@ -303,16 +339,16 @@ fn an_agent_of_another_authority_is_not_asked() {
 fn an_agent_is_asked_by_the_name_in_its_certificate() {
     let place = Place::new();
     let me = place.ours.files("me");
-    let error = place.ask_for(me.clone(), Some("node-2")).err().unwrap();
+    let error = place.ask_for(&me, Some("node-2")).err().unwrap();
     let text = error.to_string();
     assert!(text.contains("is not for `node-2`"), "{text}");
 
     let named = place.ours.files("node-2");
     fs::copy(&named.cert, &place.agent.cert).unwrap();
     fs::copy(&named.key, &place.agent.key).unwrap();
-    assert!(place.ask_for(me.clone(), Some("node-2")).is_ok());
+    assert!(place.ask_for(&me, Some("node-2")).is_ok());
 
-    let error = place.ask_for(me, Some("no name")).err().unwrap();
+    let error = place.ask_for(&me, Some("no name")).err().unwrap();
     assert!(error.to_string().contains("`no name`"), "{error}");
 }
 
@@ -321,8 +357,8 @@ fn certificates_are_read_again_and_bad_ones_change_nothing() {
     let place = Place::new();
     let me = place.ours.files("me");
     fs::write(&place.agent.key, "half a key").unwrap();
-    assert!(place.ask(me.clone()).is_ok());
-    assert!(place.ask(me.clone()).is_ok());
+    assert!(place.ask(&me).is_ok());
+    assert!(place.ask(&me).is_ok());
     let told: Vec<_> = place.troubles.try_iter().collect();
     let [trouble] = told.as_slice() else {
         panic!("told once: {told:?}");
@@ -339,8 +375,8 @@ fn certificates_are_read_again_and_bad_ones_change_nothing() {
         fs::copy(from, to).unwrap();
     }
     // What is at `ours` now is what `theirs` signs with.
-    assert!(place.ask(place.theirs.files("me")).is_ok());
-    let error = place.refusal(Files {
+    assert!(place.ask(&place.theirs.files("me")).is_ok());
+    let error = place.refusal(&Files {
         ca: renewed.ca,
         ..me
     });
@@ -393,7 +429,7 @@ fn the_silent_keep_nobody_out() {
     let place = Place::new();
     let silent = (0..100).map(|_| TcpStream::connect(place.at).unwrap());
     let mut silent: Vec<_> = silent.collect();
-    assert!(place.ask(place.ours.files("me")).is_ok());
+    assert!(place.ask(&place.ours.files("me")).is_ok());
     let oldest = &mut silent[0];
     oldest.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(oldest.read(&mut [0]).unwrap(), 0);
@@ -405,8 +441,8 @@ fn the_silent_keep_nobody_out() {
 fn more_than_it_takes_are_sent_away_until_one_has_left() {
     let place = Place::new();
     let me = place.ours.files("me");
-    let mut inside: Vec<_> = (0..64).map(|_| place.ask(me.clone()).unwrap()).collect();
-    let error = place.refusal(me.clone()).to_string();
+    let mut inside: Vec<_> = (0..64).map(|_| place.ask(&me).unwrap()).collect();
+    let error = place.refusal(&me).to_string();
     assert!(error.contains("as many callers as it takes"), "{error}");
     let trouble = place.trouble();
     assert!(trouble.ends_with("64 others are answered"), "{trouble}");
@@ -427,7 +463,7 @@ fn where_no_tls_is_spoken_is_said() {
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });
     let identity = Identity {
-        files: place.ours.files("me"),
+        pems: place.ours.files("me").read().unwrap(),
         name: None,
     };
     let error = Agent::connect(&address.parse().unwrap(), Some(&identity));
@@ -446,7 +482,7 @@ fn where_nobody_listens_is_told_from_where_nobody_is_known() {
         .unwrap();
     drop(free);
     let identity = Identity {
-        files: me,
+        pems: me.read().unwrap(),
         name: None,
     };
     let error = Agent::connect(&address, Some(&identity)).err().unwrap();
