@@ -4,6 +4,8 @@
 pub const NAMESPACE: &str = "netflow";
 /// What the agents' Pods are labelled with.
 pub const LABEL: &str = "app.kubernetes.io/name=netflow";
+/// The DaemonSet that they belong to.
+pub const AGENT_SET: &str = "netflow-agent";
 /// Where each listens, on the loopback interface of its node: a port-forward to the Pod gets there, nothing else on the network
 /// does.
 pub const PORT: u16 = 4271;
