@@ -105,7 +105,7 @@ impl TargetArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ObjectArgs {
     /// Kubernetes objects from files: YAML or JSON, a directory of them, or - for stdin; may be repeated
-    #[arg(long, value_name = "DIR|FILE|-", num_args = 1..)]
+    #[arg(long, value_name = "DIR|FILE|-", num_args = 1.., conflicts_with_all = ["kubeconfig", "context", "act_as"])]
     pub manifests: Vec<PathBuf>,
     /// Use what can be read of the manifests where a part is broken
     #[arg(long)]
@@ -115,39 +115,34 @@ pub struct ObjectArgs {
     pub api: ApiArgs,
 }
 
-impl ObjectArgs {
-    /// Whether a place is named: an agent has its own.
+/// Which API server is asked, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct ApiArgs {
+    /// Kubeconfig of the cluster, instead of $KUBECONFIG or ~/.kube/config; in a Pod its service account is used
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, instead of the current one
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// User to act as
+    #[arg(long = "as", value_name = "USER")]
+    pub act_as: Option<String>,
+    /// How long the API server may take to answer, or to go on with a list
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub request_timeout: Duration,
+}
+
+impl ApiArgs {
+    /// Whether a cluster is named: an agent has its own.
     pub fn is_chosen(&self) -> bool {
-        let ObjectArgs {
-            manifests,
-            lenient: _,
-            api,
-        } = self;
         let ApiArgs {
             kubeconfig,
             context,
             act_as,
             request_timeout: _,
-        } = api;
-        !manifests.is_empty() || kubeconfig.is_some() || context.is_some() || act_as.is_some()
+        } = self;
+        kubeconfig.is_some() || context.is_some() || act_as.is_some()
     }
-}
-
-/// Which API server is asked, and as whom.
-#[derive(Debug, Clone, Args)]
-pub struct ApiArgs {
-    /// Kubeconfig of the cluster, instead of $KUBECONFIG or ~/.kube/config; in a Pod its service account is used
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig, instead of the current one
-    #[arg(long, value_name = "NAME", conflicts_with = "manifests")]
-    pub context: Option<String>,
-    /// User to act as
-    #[arg(long = "as", value_name = "USER", conflicts_with = "manifests")]
-    pub act_as: Option<String>,
-    /// How long the API server may take to answer, or to go on with a list
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
-    pub request_timeout: Duration,
 }
 
 impl Default for ApiArgs {
@@ -167,6 +162,12 @@ pub struct CaptureArgs {
     /// Load the programs for as long as this command runs (root, on the node); what is done anyway where no agent runs
     #[arg(long)]
     pub standalone: bool,
+    /// Ask the agents of all nodes, through the API server; what is done anyway where no agent runs on this node
+    #[arg(
+        long,
+        conflicts_with_all = ["standalone", "server", "manifests", "tc", "btf", "without", "ring"]
+    )]
+    pub cluster: bool,
     /// Ask the agent at this socket (`unix:///PATH`) or address (`https://HOST:PORT`, with --tls-cert, --tls-key and --ca),
     /// instead of the one of this node if there is one
     #[arg(

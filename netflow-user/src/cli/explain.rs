@@ -30,8 +30,10 @@ const CHECK_PERIOD: Duration = Duration::from_millis(250);
 #[command(after_help = "Examples:
   netflow explain --svc app/web-api
       watch the packets to the Service on this node (root), with names from the cluster of the current context, and name the broken hop
+  netflow explain --cluster --svc app/web-api
+      what the agents of all nodes see, as one answer: through the API server, from anywhere, without root
   netflow explain web-api.app --manifests objects.yaml
-      the same without an API server: kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml > objects.yaml
+      on this node, without an API server: kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml > objects.yaml
   netflow explain 10.96.12.7:8080 --manifests objects/ --from deploy/frontend --for 30s -o json
       by address, one client only, as JSON
   netflow explain --svc app/web-api --manifests objects.yaml --record worker-1.nfr
@@ -53,7 +55,7 @@ pub struct Explain {
         long,
         value_name = "FILE",
         num_args = 1..,
-        conflicts_with_all = ["manifests", "lenient", "kubeconfig", "context", "act_as", "standalone", "server", "record", "tc", "btf", "window"]
+        conflicts_with_all = ["manifests", "lenient", "kubeconfig", "context", "act_as", "standalone", "cluster", "server", "record", "tc", "btf", "window"]
     )]
     replay: Vec<PathBuf>,
 }

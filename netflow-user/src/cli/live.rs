@@ -144,7 +144,7 @@ pub fn check_rights() -> Result<(), Failure> {
             "looking at packets needs root ({} missing)",
             missing.join(", ")
         ),
-        "run it as root on the node; `netflow explain --replay FILE` needs no rights",
+        "run it as root on the node, or ask agents: `netflow install | kubectl apply -f -` runs one on every node; --replay FILE needs no rights",
     ))
 }
 

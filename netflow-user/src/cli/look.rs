@@ -1,10 +1,12 @@
-//! One look at a Service, by the agent or by this process itself.
+//! One look at a Service, by agents or by this process itself.
 
 use super::args::{CaptureArgs, ObjectArgs, TargetArgs};
 use super::failure::Failure;
 use super::output::Output;
+use super::remote;
 use super::session::{End, Observer};
-use super::{live, objects, remote};
+use super::whom::{Whom, whom};
+use super::{live, objects};
 use crate::explain::Explainer;
 use crate::model::query::Query;
 use std::time::Duration;
@@ -30,21 +32,20 @@ impl Look<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(End, Query), Failure> {
         objects::check(self.target)?;
-        match remote::agent(self.files, self.capture, output)? {
-            Some(agent) => {
-                let (query, place) = objects::query_of_agent(self.target, self.files, output)?;
-                let query = self.timed(query);
-                let request = remote::Request {
-                    query: &query,
-                    context: place.cluster().0,
-                    window: self.window,
-                    record: self.capture.record.as_deref(),
-                };
-                let end = remote::run(agent, &request, explainer, output, observer)?;
-                Ok((end, query))
-            }
-            None => self.run_here(explainer, output, observer),
-        }
+        let sources = match whom(self.files, self.capture, output)? {
+            Whom::Agents(sources) => sources,
+            Whom::Ourselves => return self.run_here(explainer, output, observer),
+        };
+        let (query, place) = objects::query_of_agent(self.target, self.files, output)?;
+        let query = self.timed(query);
+        let request = remote::Request {
+            query: &query,
+            context: place.cluster().0,
+            window: self.window,
+            record: self.capture.record.as_deref(),
+        };
+        let end = remote::run(sources, &request, explainer, output, observer)?;
+        Ok((end, query))
     }
 
     fn run_here(

@@ -10,6 +10,7 @@ mod doctor;
 pub mod duration;
 mod explain;
 pub mod failure;
+mod fleet;
 mod host;
 mod install;
 pub mod interrupt;
@@ -24,6 +25,7 @@ pub mod session;
 mod status;
 pub mod target;
 mod watch;
+mod whom;
 
 use self::failure::Failure;
 use self::output::Output;

@@ -81,27 +81,31 @@ impl Place {
         if !args.manifests.is_empty() {
             return Ok(Place::Files);
         }
+        Place::of_api(&args.api).map(|access| Place::Api(Box::new(access)))
+    }
+
+    /// The API, as the options say.
+    pub fn of_api(args: &ApiArgs) -> Result<Access, Failure> {
         let ApiArgs {
             kubeconfig,
             context,
             act_as,
             request_timeout,
-        } = args.api.clone();
+        } = args.clone();
         let access = Access::find(&Wish {
             kubeconfig,
             context,
             act_as,
             timeout: request_timeout,
         });
-        match access {
-            Ok(access) => Ok(Place::Api(Box::new(access))),
-            Err(e @ AccessError::Nothing) => Err(Failure::new(
+        access.map_err(|e| match e {
+            AccessError::Nothing => Failure::new(
                 NO_OBJECTS,
                 format!("nothing says what the cluster looks like: {e}"),
                 e.hint(),
-            )),
-            Err(e) => Err(SourceError::from(e).into()),
-        }
+            ),
+            e => SourceError::from(e).into(),
+        })
     }
 
     /// The namespace that is meant where none is named.

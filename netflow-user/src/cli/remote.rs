@@ -1,19 +1,22 @@
-//! An agent's look instead of one of our own: what it tells is fed as if it were seen here.
+//! The looks of agents instead of one of our own: what each tells is fed as if it were seen here.
 
-use super::args::{CaptureArgs, ObjectArgs};
 use super::failure::Failure;
+use super::fleet::NOT_ALLOWED;
 use super::interrupt::Interrupts;
 use super::output::Output;
 use super::session::{End, Feed, Observer};
-use crate::api::client::{Agent, AskError};
+use crate::api::Address;
+use crate::api::client::{Agent, AskError, Collecting};
 use crate::api::dial::DialError;
-use crate::api::{Address, SOCKET};
 use crate::explain::Explainer;
 use crate::model::Input;
+use crate::model::feed::{Clock, Silence, Silent};
 use crate::model::query::Query;
 use crate::model::recording::{Reader, Writer};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,12 @@ const PERIOD: Duration = Duration::from_millis(60);
 /// An agent tells the time several times a second, unless it is reading its node, which may take long. Whether it lives at all
 /// the connection tells. One that says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_mins(1);
+/// One of many is given up sooner once the rest is asked for: the others have the answer.
+const REST: Duration = Duration::from_secs(5);
+/// Nothing is decided before all have told of their nodes, unless some take longer than this.
+const GRACE: Duration = Duration::from_secs(5);
+/// From when on whoever waits is told for whom.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Inputs on their way.
 const WAITING: usize = 256;
 
@@ -33,39 +42,47 @@ pub struct Request<'a> {
     pub window: Option<Duration>,
     /// The asker's kube context; empty if there is none.
     pub context: &'a str,
-    /// A recording of what is told.
+    /// A recording of what is told; of several nodes one each.
     pub record: Option<&'a Path>,
 }
 
-/// The agent that is to look: the one that is named, or that of this node where nothing of the command asks for a look of its
-/// own.
-pub fn agent(
-    objects: &ObjectArgs,
-    capture: &CaptureArgs,
-    output: &Output,
-) -> Result<Option<Agent>, Failure> {
-    if let Some(server) = &capture.server {
-        return Ok(Some(Agent::connect(
-            server,
-            capture.identity.identity()?.as_ref(),
-        )?));
-    }
-    if capture.standalone || capture.tiers.is_chosen() || objects.is_chosen() {
-        return Ok(None);
-    }
-    match Agent::connect(&Address::Socket(SOCKET.into()), None) {
-        Ok(agent) => Ok(Some(agent)),
-        Err(AskError::Absent(_)) => Ok(None),
-        Err(e) => {
-            output.notice(format_args!("{e}: this command looks itself"));
-            Ok(None)
+/// An agent that is to tell.
+pub struct Source {
+    /// What messages call it.
+    pub name: String,
+    /// Its node, where it is one of many.
+    pub node: Option<String>,
+    /// Brings it to tell of a question; on a thread of its own.
+    pub begin: Box<dyn FnOnce(String) -> Result<Begun, Failure> + Send>,
+}
+
+/// One that tells.
+pub struct Begun {
+    /// What it tells.
+    pub collecting: Collecting,
+    /// How its clock stands to ours, if that was measured.
+    pub clock: Option<Clock>,
+}
+
+impl Source {
+    /// The only one.
+    pub fn only(agent: Agent) -> Source {
+        Source {
+            name: agent.address().agent(),
+            node: None,
+            begin: Box::new(|query| {
+                Ok(Begun {
+                    collecting: agent.collect(query)?,
+                    clock: None,
+                })
+            }),
         }
     }
 }
 
-/// Lets the agent look.
+/// Lets the agents look, all at the same time.
 pub fn run(
-    agent: Agent,
+    sources: Vec<Source>,
     request: &Request<'_>,
     explainer: &mut Explainer,
     output: &Output,
@@ -76,30 +93,12 @@ pub fn run(
     // Nothing of ours is attached: a second signal may end it at once.
     interrupts.detached();
     let query = serde_json::to_string(request.query).unwrap_or_default();
-    let name = agent.address().to_string();
-    let mut collecting = agent.collect(query)?;
-    // An agent that has nothing to tell costs no older recording.
-    let recording = request.record.map(Writer::create).transpose()?;
-    let mut feed = Feed::new(explainer, recording, output);
-    let inputs = read(collecting.recording(), Path::new(&name))?;
-    let mut closed = false;
-    let mut ended = false;
-    // Without the objects and the node everything looks as if it were not there.
-    let mut known = false;
-    let mut told = Instant::now();
+    let mut crowd = Crowd::ask(sources, &query)?;
+    let mut feed = Feed::new(explainer, None, output);
     let began = Instant::now();
-    loop {
-        match inputs.recv_timeout(PERIOD) {
-            Ok(mut input) => {
-                told = Instant::now();
-                // Commands are for whoever reads the answer, who has a kubeconfig of their own.
-                if let Input::Start(start) = &mut input {
-                    request.context.clone_into(&mut start.context);
-                }
-                ended = matches!(input, Input::End { .. });
-                known |= matches!(input, Input::Node(_));
-                feed.catch_up(input);
-            }
+    while crowd.is_telling() {
+        match crowd.told.recv_timeout(PERIOD) {
+            Ok((index, told)) => crowd.take(index, told, request, &mut feed)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -108,39 +107,394 @@ pub fn run(
         }
         let elapsed = began.elapsed();
         let over = interrupts.count() > 0 || request.window.is_some_and(|w| elapsed >= w);
-        if !closed && (over || known && observer.step(feed.explainer(), elapsed).is_break()) {
-            closed = true;
-            collecting.close();
+        let mut seen = || {
+            let known = crowd.is_known() || crowd.has_told() && elapsed >= GRACE;
+            known && observer.step(feed.explainer(), elapsed).is_break()
+        };
+        if crowd.closed.is_none() && (over || seen()) {
+            crowd.close();
         }
-        if told.elapsed() > SILENCE {
-            break;
+        if !crowd.is_known() && elapsed >= PATIENCE {
+            crowd.tell_who_is_waited_for(output);
         }
+        crowd.give_up();
+        crowd.name_the_silent(&mut feed, output);
     }
-    feed.finish();
-    if !ended {
-        output.notice(format_args!(
-            "the agent at {name} ended, or fell silent, before it had told all: what it told stands"
-        ));
-    }
-    Ok(End::Closed)
+    crowd.name_the_silent(&mut feed, output);
+    crowd.finish(feed, output)
 }
 
-/// Reads what is told, on a thread of its own: signals are not to wait for it.
-fn read(
-    recording: impl std::io::Read + Send + 'static,
-    name: &Path,
-) -> Result<Receiver<Input>, Failure> {
-    let reader = Reader::new(recording, name)?;
-    let (to, inputs) = sync_channel(WAITING);
-    let begun = thread::Builder::new().name("reader".into()).spawn(move || {
-        for input in reader {
-            if to.send(input).is_err() {
-                return;
+/// What one of them tells.
+enum Told {
+    /// It begins.
+    Begun(Begun),
+    /// What a recording would hold.
+    Input(Box<Input>),
+    /// Nothing more comes; why, if nothing came.
+    Ended(Option<Failure>),
+}
+
+/// Those that are asked.
+struct Crowd {
+    tellers: Vec<Teller>,
+    told: Receiver<(usize, Told)>,
+    /// When the rest was asked for.
+    closed: Option<Instant>,
+    /// What was not named yet.
+    silent: Vec<Silent>,
+    /// Why those that told nothing did not.
+    failures: Vec<Nothing>,
+    recorded: Vec<PathBuf>,
+}
+
+/// How far one of them is.
+struct Teller {
+    name: String,
+    node: Option<String>,
+    collecting: Option<Collecting>,
+    clock: Option<Clock>,
+    stage: Stage,
+    /// Nothing more is waited for.
+    done: bool,
+    /// When it told something last.
+    last: Instant,
+}
+
+/// What it has told, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Nothing.
+    Asked,
+    /// Who it is.
+    Started,
+    /// Its node: without it, and the objects, everything looks as if it were not there.
+    Known,
+    /// All.
+    Ended,
+}
+
+impl Teller {
+    fn has_started(&self) -> bool {
+        self.stage >= Stage::Started
+    }
+
+    fn is_known(&self) -> bool {
+        self.stage >= Stage::Known
+    }
+}
+
+impl Crowd {
+    fn ask(sources: Vec<Source>, query: &str) -> Result<Crowd, Failure> {
+        let (to, told) = sync_channel(WAITING);
+        let mut tellers = Vec::new();
+        for (index, source) in sources.into_iter().enumerate() {
+            let Source { name, node, begin } = source;
+            let (to, query, title) = (to.clone(), query.to_owned(), name.clone());
+            let listen = move || listen(index, begin, query, &title, &to);
+            let begun = thread::Builder::new().name("reader".into()).spawn(listen);
+            begun.map_err(|e| {
+                Failure::new("thread", format!("no thread can be started: {e}"), "")
+            })?;
+            tellers.push(Teller {
+                name,
+                node,
+                collecting: None,
+                clock: None,
+                stage: Stage::Asked,
+                done: false,
+                last: Instant::now(),
+            });
+        }
+        Ok(Crowd {
+            tellers,
+            told,
+            closed: None,
+            silent: Vec::new(),
+            failures: Vec::new(),
+            recorded: Vec::new(),
+        })
+    }
+
+    fn is_telling(&self) -> bool {
+        self.tellers.iter().any(|t| !t.done)
+    }
+
+    fn is_known(&self) -> bool {
+        self.has_told() && self.tellers.iter().all(|t| t.is_known() || t.done)
+    }
+
+    fn has_told(&self) -> bool {
+        self.tellers.iter().any(Teller::is_known)
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.tellers.iter().any(|t| t.node.is_some())
+    }
+
+    fn take(
+        &mut self,
+        index: usize,
+        told: Told,
+        request: &Request<'_>,
+        feed: &mut Feed<'_>,
+    ) -> Result<(), Failure> {
+        let closed = self.closed.is_some();
+        let teller = &mut self.tellers[index];
+        if teller.done {
+            return Ok(());
+        }
+        teller.last = Instant::now();
+        match told {
+            Told::Begun(Begun {
+                mut collecting,
+                clock,
+            }) => {
+                if closed {
+                    collecting.close();
+                }
+                teller.collecting = Some(collecting);
+                teller.clock = clock;
+            }
+            Told::Input(input) => self.pass_on(index, *input, request, feed)?,
+            Told::Ended(failure) => self.ended(index, failure),
+        }
+        Ok(())
+    }
+
+    fn pass_on(
+        &mut self,
+        index: usize,
+        mut input: Input,
+        request: &Request<'_>,
+        feed: &mut Feed<'_>,
+    ) -> Result<(), Failure> {
+        let teller = &mut self.tellers[index];
+        let starts = matches!(input, Input::Start(_));
+        // Commands are for whoever reads the answer, who has a kubeconfig of their own.
+        if let Input::Start(start) = &mut input {
+            request.context.clone_into(&mut start.context);
+            // An agent that has nothing to tell costs no older recording.
+            if let Some(path) = request.record {
+                let path = beside(path, teller.node.as_deref());
+                feed.record(index, Writer::create(&path)?);
+                self.recorded.push(path);
             }
         }
+        teller.stage = teller.stage.max(match input {
+            Input::Start(_) => Stage::Started,
+            Input::Node(_) => Stage::Known,
+            Input::End { .. } => Stage::Ended,
+            _ => Stage::Asked,
+        });
+        feed.catch_up(index, input);
+        if let Some(clock) = teller.clock.filter(|_| starts) {
+            feed.give_of(index, &Input::Clock(clock));
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, index: usize, failure: Option<Failure>) {
+        let teller = &mut self.tellers[index];
+        teller.done = true;
+        teller.collecting = None;
+        if teller.stage == Stage::Ended {
+            return;
+        }
+        let cut = || {
+            let why = format!(
+                "{} ended, or fell silent, before it had told all",
+                teller.name
+            );
+            Failure::new(
+                "agent-unreachable",
+                why,
+                "ask again; --standalone does without it",
+            )
+        };
+        let failure = failure.unwrap_or_else(cut);
+        self.silent.push(Silent {
+            node: teller.node.clone().unwrap_or_default(),
+            kind: Silence::Timeout,
+            why: failure.message.clone(),
+        });
+        if !teller.has_started() {
+            let nothing = (teller.name.clone(), teller.node.clone(), failure);
+            self.failures.push(nothing);
+        }
+    }
+
+    /// Asks for the rest. Who has told nothing till now has nothing that would not be late.
+    fn close(&mut self) {
+        self.closed = Some(Instant::now());
+        let others = self.has_told();
+        for index in 0..self.tellers.len() {
+            match &mut self.tellers[index].collecting {
+                Some(collecting) => collecting.close(),
+                None if others => self.too_late(index, "had not answered by the end"),
+                None => {}
+            }
+        }
+    }
+
+    /// Waits no longer for those that say nothing.
+    fn give_up(&mut self) {
+        let patience = match self.closed {
+            Some(_) if self.is_one_of_many() => REST,
+            _ => SILENCE,
+        };
+        for index in 0..self.tellers.len() {
+            let last = self.tellers[index].last;
+            if self.closed.map_or(last, |at| at.max(last)).elapsed() > patience {
+                self.too_late(index, "fell silent before it had told all");
+            }
+        }
+    }
+
+    fn too_late(&mut self, index: usize, how: &str) {
+        let teller = &self.tellers[index];
+        if !teller.done {
+            let why = format!("{} {how}", teller.name);
+            let hint = "ask again; --standalone does without it";
+            self.ended(index, Some(Failure::new("agent-unreachable", why, hint)));
+        }
+    }
+
+    /// Says who tells nothing, or nothing more: at once, and in the answer, which is from what others tell.
+    fn name_the_silent(&mut self, feed: &mut Feed<'_>, output: &Output) {
+        let Some(first) = self.tellers.iter().position(Teller::has_started) else {
+            return;
+        };
+        for silent in self.silent.drain(..) {
+            output.notice(format_args!("{}: what was told stands", silent.why));
+            if !silent.node.is_empty() {
+                feed.give_of(first, &Input::Silent(silent));
+            }
+        }
+    }
+
+    fn tell_who_is_waited_for(&self, output: &Output) {
+        let late = self.tellers.iter().filter(|t| !t.is_known() && !t.done);
+        let nodes: Vec<&str> = late.filter_map(|t| t.node.as_deref()).collect();
+        if !nodes.is_empty() {
+            output.progress(&format!("waiting for the agents of {}", few(&nodes)));
+        }
+    }
+
+    /// Names the nodes that have no agent, as far as the others know them, and ends the recordings.
+    fn finish(mut self, mut feed: Feed<'_>, output: &Output) -> Result<End, Failure> {
+        let Some(first) = self.tellers.iter().position(Teller::has_started) else {
+            return Err(none_answers(self.failures));
+        };
+        if self.is_one_of_many() {
+            let asked: BTreeSet<&str> = self
+                .tellers
+                .iter()
+                .filter_map(|t| t.node.as_deref())
+                .collect();
+            let nodes = feed.explainer().objects().nodes.iter();
+            let others = nodes.filter(|n| !asked.contains(&*n.name));
+            let others: Vec<Silent> = others.map(|n| without_agent(&n.name)).collect();
+            for silent in others {
+                feed.give_of(first, &Input::Silent(silent));
+            }
+        }
+        feed.finish();
+        if self.is_one_of_many() && !self.recorded.is_empty() {
+            self.recorded.sort();
+            let names = self.recorded.iter().map(|path| path.display().to_string());
+            let names: Vec<String> = names.collect();
+            output.notice(format_args!("recorded: {}", names.join(" ")));
+        }
+        Ok(End::Closed)
+    }
+}
+
+/// Brings one to tell, and passes on what it tells.
+fn listen(
+    index: usize,
+    begin: Box<dyn FnOnce(String) -> Result<Begun, Failure> + Send>,
+    query: String,
+    name: &str,
+    to: &SyncSender<(usize, Told)>,
+) {
+    // Nobody listens any more, if it cannot be sent.
+    let tell = |told| to.send((index, told)).is_ok();
+    let read = || {
+        let mut begun = begin(query)?;
+        let recording = begun.collecting.recording();
+        tell(Told::Begun(begun));
+        for input in Reader::new(recording, Path::new(name))? {
+            if !tell(Told::Input(Box::new(input))) {
+                break;
+            }
+        }
+        Ok(())
+    };
+    tell(Told::Ended(read().err()));
+}
+
+/// The file for a node's recording: that which was named, with the node's name before its extension.
+fn beside(path: &Path, node: Option<&str>) -> PathBuf {
+    let Some(node) = node else {
+        return path.to_path_buf();
+    };
+    let mut name: OsString = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(node);
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+fn without_agent(node: &str) -> Silent {
+    Silent {
+        node: node.to_owned(),
+        kind: Silence::Absent,
+        why: format!("no agent runs on {node}"),
+    }
+}
+
+/// An agent by its name in messages, its node, and why it told nothing.
+pub type Nothing = (String, Option<String>, Failure);
+
+/// Why nobody told anything; the same reason is given once.
+pub fn none_answers(mut failures: Vec<Nothing>) -> Failure {
+    failures.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
+    // One that is alone speaks for itself, and what the API does not let us do it lets us do nowhere.
+    let alike = |(_, node, f): &Nothing| node.is_none() || f.code == NOT_ALLOWED;
+    let alike = failures.iter().all(alike);
+    let of = failures.len();
+    let mut nodes_by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut first: Option<Failure> = None;
+    for (name, node, failure) in failures {
+        if alike {
+            return failure;
+        }
+        let reason = failure.message.replace(&name, "the agent");
+        let reason = reason.strip_prefix("the agent: ").unwrap_or(&reason);
+        let nodes = nodes_by_reason.entry(reason.to_owned()).or_default();
+        nodes.push(node.unwrap_or_default());
+        first.get_or_insert(failure);
+    }
+    let reasons = nodes_by_reason.iter().map(|(why, nodes)| {
+        let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+        format!("{}: {why}", few(&nodes))
     });
-    begun.map_err(|e| Failure::new("thread", format!("no thread can be started: {e}"), ""))?;
-    Ok(inputs)
+    let reasons: Vec<String> = reasons.collect();
+    let message = format!("none of {of} agents answers: {}", reasons.join("; "));
+    let (code, hint) = first.map_or(("no-agent", String::new()), |f| (f.code, f.hint));
+    Failure::new(code, message, hint)
+}
+
+/// Names, where there may be many of them.
+fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+    }
 }
 
 impl From<AskError> for Failure {
@@ -216,3 +570,7 @@ pub(super) fn certificates(e: &dyn std::error::Error, options: &str) -> Failure 
     );
     Failure::new("certificate", e.to_string(), hint)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a panic is a failed test")]
+mod tests;

@@ -13,7 +13,7 @@ use crate::model::record::{Event, Record};
 use crate::model::recording::{RecordingError, Writer};
 use crate::model::source::{ObjectSource, SourceError};
 use crate::model::{Input, Time};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -75,16 +75,16 @@ pub enum End {
     Quit,
 }
 
-/// Takes every input: to the recording, then to the path walk.
+/// Takes every input: to the recording of its node, then to the path walk.
 pub struct Feed<'a> {
     explainer: &'a mut Explainer,
-    recording: Option<Writer>,
+    recordings: BTreeMap<usize, Writer>,
     output: &'a Output,
     last: Time,
 }
 
 impl<'a> Feed<'a> {
-    /// Feeds `explainer`, and `recording` if there is one.
+    /// Feeds `explainer`, and `recording`, if there is one, with what the only node tells.
     pub fn new(
         explainer: &'a mut Explainer,
         recording: Option<Writer>,
@@ -92,22 +92,32 @@ impl<'a> Feed<'a> {
     ) -> Feed<'a> {
         Feed {
             explainer,
-            recording,
+            recordings: recording.into_iter().map(|r| (0, r)).collect(),
             output,
             last: Time(0),
         }
     }
 
-    /// Takes one input. A recording that cannot be written on is given up; the answer is not.
+    /// What node `index` tells from now on goes to `recording` too.
+    pub fn record(&mut self, index: usize, recording: Writer) {
+        self.recordings.insert(index, recording);
+    }
+
+    /// Takes one input of the only node.
     pub fn give(&mut self, input: &Input) {
-        if let Some(writer) = &mut self.recording
+        self.give_of(0, input);
+    }
+
+    /// Takes one input of node `index`. A recording that cannot be written on is given up; the answer is not.
+    pub fn give_of(&mut self, index: usize, input: &Input) {
+        if let Some(writer) = self.recordings.get_mut(&index)
             && let Err(e) = writer.write(input)
         {
-            self.recording = None;
+            self.recordings.remove(&index);
             self.tell(&e);
         }
         self.last = time_of(input).unwrap_or(self.last);
-        self.explainer.feed(0, input);
+        self.explainer.feed(index, input);
     }
 
     /// What it is fed to.
@@ -115,18 +125,18 @@ impl<'a> Feed<'a> {
         self.explainer
     }
 
-    /// Takes what the kernel told. Records that piled up while the node was read are gone through as if they had come in time:
+    /// Takes what the kernel of node `index` told. Records that piled up while the node was read are gone through as if they had come in time:
     /// the cause that they show has stood on top since then, and nobody waits for it once more.
-    pub fn catch_up(&mut self, input: Input) {
+    pub fn catch_up(&mut self, index: usize, input: Input) {
         let Input::Records { mut records } = input else {
-            return self.give(&input);
+            return self.give_of(index, &input);
         };
         loop {
             let first = records.first().map_or(Time(0), |r| r.time);
             let later = |r: &Record| r.time.since(first) > PIECE;
             let end = records.iter().position(later).unwrap_or(records.len());
             let after = records.split_off(end);
-            self.give(&Input::Records { records });
+            self.give_of(index, &Input::Records { records });
             if after.is_empty() {
                 return;
             }
@@ -135,12 +145,12 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Finishes the recording.
+    /// Finishes the recordings.
     pub fn finish(mut self) {
-        if let Some(writer) = self.recording.take()
-            && let Err(e) = writer.finish()
-        {
-            self.tell(&e);
+        for writer in std::mem::take(&mut self.recordings).into_values() {
+            if let Err(e) = writer.finish() {
+                self.tell(&e);
+            }
         }
     }
 
@@ -293,7 +303,7 @@ impl Pace {
 fn pass_on(node: &mut dyn Node, feed: &mut Feed<'_>, pace: &mut Pace) -> Result<(), SourceError> {
     for input in node.drain()? {
         pace.notice(&input);
-        feed.catch_up(input);
+        feed.catch_up(0, input);
     }
     Ok(())
 }

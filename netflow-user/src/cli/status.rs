@@ -1,14 +1,20 @@
 //! `netflow status`.
 
-use super::args::{Format, IdentityArgs};
+mod fleet;
+
+pub use self::fleet::{FleetReport, NodeReport};
+use super::args::{ApiArgs, Format, IdentityArgs};
 use super::duration;
 use super::failure::Failure;
+use super::fleet::Fleet;
+use super::objects::Place;
 use super::output::Output;
 use super::render;
 use crate::api::client::{Agent, AskError};
 use crate::api::dial::Identity;
 use crate::api::v1::{StatusResponse, Tier, Unseen};
 use crate::api::{Address, SOCKET};
+use crate::cluster::agents::AgentsError;
 use crate::model::Time;
 use clap::Args;
 use serde::Serialize;
@@ -19,24 +25,31 @@ use std::time::{Duration, Instant};
 /// Value of `schema`.
 const SCHEMA: &str = "netflow.status/v1";
 
-/// Say how the agent of this node is
+/// Say how the agent of this node is, or those of all nodes
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   netflow status
   netflow status --wait 30s
       waits for an agent that is starting
+  netflow status --cluster
+      how those of all nodes are, through the API server
   netflow status --ready
       for probes
 
-Exit status: 0 well, 1 degraded, 2 no agent answers")]
+Exit status: 0 well, 1 degraded, or one of many does not answer, 2 no agent answers")]
 pub struct Status {
     /// Ask the agent at this socket (`unix:///PATH`) or address (`https://HOST:PORT`, with --tls-cert, --tls-key and --ca),
     /// instead of the one of this node
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["kubeconfig", "context", "act_as"])]
     server: Option<Address>,
     #[command(flatten)]
     identity: IdentityArgs,
-    /// Wait until it answers, but for so long at most; without TIME a minute
+    /// Ask the agents of all nodes, through the API server; what is done anyway where no agent runs on this node
+    #[arg(long, conflicts_with_all = ["server", "ready"])]
+    cluster: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Wait until it answers, or all of them, but for so long at most; without TIME a minute
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "60s", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// Print nothing, and exit 0 where it answers at all, degraded or not: for probes
@@ -114,18 +127,26 @@ pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure
     let Status {
         server,
         identity,
+        cluster,
+        api,
         wait,
         ready,
     } = args;
+    let wait = wait.unwrap_or_default();
+    if *cluster || api.is_chosen() {
+        let access = Place::of_api(api)?;
+        return fleet::run(Fleet::find(&access)?, &access, wait, output, format);
+    }
     let address = server.clone();
     let address = address.unwrap_or_else(|| Address::Socket(SOCKET.into()));
     let identity = identity.identity()?;
-    let mut agent = connect(
-        &address,
-        identity.as_ref(),
-        wait.unwrap_or_default(),
-        output,
-    )?;
+    let mut agent = match connect(&address, identity.as_ref(), wait, output) {
+        Err(AskError::Absent(_)) if server.is_none() && !ready => {
+            return elsewhere(api, wait, output, format)
+                .unwrap_or_else(|| Err(AskError::Absent(address).into()));
+        }
+        connected => connected?,
+    };
     let report = report(agent.status()?);
     if *ready {
         return Ok(0);
@@ -137,6 +158,26 @@ pub fn run(args: &Status, output: &Output, format: Format) -> Result<u8, Failure
     };
     super::print(output, &text)?;
     Ok(u8::from(report.degraded))
+}
+
+/// Asks those of the cluster, unless there are none, or nobody knows.
+fn elsewhere(
+    api: &ApiArgs,
+    wait: Duration,
+    output: &Output,
+    format: Format,
+) -> Option<Result<u8, Failure>> {
+    let access = Place::of_api(api).ok()?;
+    match Fleet::find(&access) {
+        Ok(fleet) => Some(fleet::run(fleet, &access, wait, output, format)),
+        Err(e @ (AgentsError::None { .. } | AgentsError::Api { .. })) => {
+            output.detail(e);
+            None
+        }
+        Err(e @ (AgentsError::Denied { .. } | AgentsError::NoCertificate(_))) => {
+            Some(Err(e.into()))
+        }
+    }
 }
 
 fn connect(

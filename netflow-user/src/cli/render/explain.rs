@@ -6,7 +6,7 @@ use super::evidence::evidence;
 use super::page::{DOUBT, FAINT, Page, STRONG};
 use super::paths::paths;
 use super::words;
-use crate::model::answer::{Answer, Evidence, Finding, Severity, Verdict, Via};
+use crate::model::answer::{Answer, Blind, Evidence, Finding, Severity, Verdict, Via};
 use anstyle::Style;
 
 /// An answer as text. `namespace` is the one that was asked about.
@@ -24,6 +24,7 @@ pub fn explain(answer: &Answer, namespace: &str, layout: Layout) -> String {
     lost(&mut page, answer);
     if layout.wide {
         tiers(&mut page, answer);
+        clocks(&mut page, answer);
     }
     page.finish()
 }
@@ -293,11 +294,18 @@ fn blind(page: &mut Page, answer: &Answer) {
     if !answer.blind.is_empty() {
         page.heading("What could not be seen");
     }
-    for b in &answer.blind {
-        let place = if b.node.is_empty() {
+    let alike = |a: &Blind, b: &Blind| a.capability == b.capability && a.text == b.text;
+    for (n, b) in answer.blind.iter().enumerate() {
+        // Most nodes of a cluster are blind to the same.
+        if answer.blind[..n].iter().any(|told| alike(told, b)) {
+            continue;
+        }
+        let all = answer.blind[n..].iter().filter(|other| alike(other, b));
+        let nodes: Vec<&str> = all.map(|b| &*b.node).filter(|n| !n.is_empty()).collect();
+        let place = if nodes.is_empty() {
             String::new()
         } else {
-            format!(" ({}, {})", b.capability, b.node)
+            format!(" ({}, {})", b.capability, nodes.join(", "))
         };
         page.hang("  - ", Style::new(), &format!("{}{place}", b.text), DOUBT);
     }
@@ -338,5 +346,21 @@ fn tiers(page: &mut Page, answer: &Answer) {
                 FAINT,
             );
         }
+    }
+}
+
+/// Those that were compared to ours.
+fn clocks(page: &mut Page, answer: &Answer) {
+    let offsets: Vec<String> = answer
+        .nodes
+        .iter()
+        .filter_map(|n| {
+            let (offset, within) = (n.clock_offset_ms?, n.clock_within_ms?);
+            Some(format!("{} {offset:+.1} ms ± {within:.1}", n.name))
+        })
+        .collect();
+    if !offsets.is_empty() {
+        page.gap();
+        page.hang("Clocks, ahead of ours: ", FAINT, &offsets.join(", "), FAINT);
     }
 }

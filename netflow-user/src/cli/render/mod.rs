@@ -5,6 +5,7 @@ mod code;
 mod doctor;
 mod evidence;
 mod explain;
+mod fleet;
 mod page;
 mod paths;
 mod status;
@@ -13,6 +14,7 @@ mod words;
 pub use code::{code, codes};
 pub use doctor::doctor;
 pub use explain::{explain, preview};
+pub use fleet::fleet;
 pub use status::status;
 pub use words::{outcomes, path_ends, via};
 
