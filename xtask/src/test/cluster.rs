@@ -2,6 +2,7 @@
 //! what it had before.
 
 mod explained;
+mod fleet;
 mod installed;
 mod traffic;
 

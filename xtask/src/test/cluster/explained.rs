@@ -14,7 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -228,11 +228,7 @@ fn with_few_rights(explain: &Explain) -> Result<()> {
     let dir = explain.kubeconfig.parent().context("its directory")?;
     let objects = File::new(dir.join("reader.json"), READER)?;
     kubectl(&["apply", "-f", &objects.0.to_string_lossy()])?;
-    let token = kubectl(&["create", "token", "reader"])?;
-    let admin = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?;
-    let mut config: Value = serde_json::from_str(&admin)?;
-    config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
-    let config = File::new(dir.join("reader.kubeconfig"), &config.to_string())?;
+    let config = File::kubeconfig(dir.join("reader.kubeconfig"), "reader")?;
     let reader = Explain {
         node: explain.node.clone(),
         kubeconfig: config.0.clone(),
@@ -302,9 +298,23 @@ fn blind(answer: &Value, code: &str, of: &str) -> Result<()> {
 }
 
 /// A file that is there as long as this is.
-struct File(PathBuf);
+pub struct File(PathBuf);
 
 impl File {
+    /// The administrator's kubeconfig, with the token of a service account.
+    pub fn kubeconfig(path: PathBuf, account: &str) -> Result<File> {
+        let token = kubectl(&["create", "token", account])?;
+        let admin = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?;
+        let mut config: Value = serde_json::from_str(&admin)?;
+        config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+        File::new(path, &config.to_string())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn new(path: PathBuf, text: &str) -> Result<File> {
         let file = OpenOptions::new()
             .create_new(true)

@@ -3,7 +3,7 @@
 //! The image holds netflow as the lab builds it, linked statically: what is shipped takes a quarter of an hour to build.
 
 use super::traffic::Traffic;
-use super::{application, kubectl, xtask};
+use super::{application, fleet, kubectl, xtask};
 use crate::image;
 use crate::process;
 use crate::workspace;
@@ -46,6 +46,7 @@ pub fn all() -> Result<()> {
     ])?;
     ready()?;
     explained()?;
+    fleet::all(&netflow, &NODES)?;
     traffic.felt_nothing()?;
     objects(&netflow, "uninstall", "delete")?;
     forgotten()?;
