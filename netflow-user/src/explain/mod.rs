@@ -8,6 +8,7 @@ pub mod attempt;
 pub mod blind;
 pub mod case;
 pub mod codes;
+pub mod connections;
 pub mod datagrams;
 pub mod endpoints;
 pub mod evidence;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod report;
 pub mod rewriting;
 pub mod rules;
+pub mod scene;
 pub mod selector;
 pub mod sockets;
 pub mod tunnel;
@@ -33,13 +35,14 @@ use crate::model::feed::{Clock, Silence, Silent};
 use crate::model::identity::Identity;
 use crate::model::objects::{Objects, Service, TargetPort};
 use crate::model::query::Query;
-use crate::model::resolve::resolve;
+use crate::model::resolve::{NotFound, resolve};
 use crate::model::{Input, Time};
 use attempt::Outcome;
 use blind::Told;
 use case::Case;
 use past::Past;
 use report::Report;
+use scene::{Scene, Wanted};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -180,16 +183,42 @@ impl Explainer {
     pub fn answer(&self) -> Answer {
         let query = self.query();
         let found = resolve(&self.objects, &query);
+        let case = found.as_ref().ok().map(|s| self.case(&query, s));
+        self.answer_to(&query, &found, case.as_ref())
+    }
+
+    /// The answer as of now, and the connections that it rests on, as far as they are wanted.
+    pub fn scene(&self, wanted: &Wanted<'_>) -> Scene {
+        let query = self.query();
+        let found = resolve(&self.objects, &query);
+        let case = found.as_ref().ok().map(|s| self.case(&query, s));
+        let answer = self.answer_to(&query, &found, case.as_ref());
+        let Window { from, to } = answer.window;
+        let (connections, all, rates) = scene::of(case.as_ref(), wanted, from, to);
+        Scene {
+            query,
+            answer,
+            connections,
+            all,
+            rates,
+        }
+    }
+
+    fn answer_to(
+        &self,
+        query: &Query,
+        found: &Result<&Service, NotFound>,
+        case: Option<&Case<'_>>,
+    ) -> Answer {
         let service = found.as_ref().ok().copied();
         let mut report = Report::default();
-        let case = service.map(|s| self.case(&query, s));
         let mut paths = Vec::new();
-        if let Some(case) = &case {
+        if let Some(case) = case {
             rules::run(case, &mut report);
             report.rank();
             paths = walk::paths(case, &mut report);
-        } else if let Err(what) = &found {
-            rules::not_found(&query, &self.objects, what, &mut report);
+        } else if let Err(what) = found {
+            rules::not_found(query, &self.objects, what, &mut report);
         }
         let mut cited = report.cited();
         for (_, hops) in &paths {
@@ -207,7 +236,7 @@ impl Explainer {
             .found
             .iter()
             .zip(&times)
-            .map(|(f, times)| f.finding(case.as_ref(), context, &ids, times))
+            .map(|(f, times)| f.finding(case, context, &ids, times))
             .collect();
         let paths = paths
             .into_iter()
@@ -228,11 +257,11 @@ impl Explainer {
             nodes: self.nodes(),
             service: service.map(service_info),
             window: self.window(),
-            verdict: verdict(case.as_ref(), &findings),
+            verdict: verdict(case, &findings),
             paths,
             evidence,
             findings,
-            blind: blind::spots(&self.told(), case.as_ref(), proved),
+            blind: blind::spots(&self.told(), case, proved),
         }
     }
 

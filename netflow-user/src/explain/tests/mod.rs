@@ -2,6 +2,7 @@
 
 mod agents;
 mod codes;
+mod connections;
 mod conntrack;
 mod dns;
 mod doubts;
