@@ -32,11 +32,15 @@ const OBJECT_LICENCE: &str = "Dual MIT/GPL";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Crates that may be there in more than one version, and why.
-const DUPLICATES: [(&str, &str); 9] = [
+const DUPLICATES: [(&str, &str); 11] = [
     ("base64", "serde-saphyr is ahead of kube"),
     (
         "bit-vec",
         "jsonschema, which only tests use, is behind yasna, of rcgen",
+    ),
+    (
+        "convert_case",
+        "derive_more 0.99, of netlink-packet-netfilter, is behind that of crossterm; none is in a binary",
     ),
     ("derive_more", "netlink-packet-netfilter still uses 0.99"),
     (
@@ -48,6 +52,10 @@ const DUPLICATES: [(&str, &str); 9] = [
         "ring stays with 0.2, and ahash, of jsonschema, which only tests use, with 0.3",
     ),
     ("hashbrown", "kube-runtime has not moved to 0.17"),
+    (
+        "itertools",
+        "ratatui stays with 0.14, prost-build and others have moved on",
+    ),
     (
         "prettyplease",
         "tonic-build is behind prost-build; none is in a binary",

@@ -21,6 +21,7 @@ pub mod output;
 mod remote;
 pub mod render;
 mod replay;
+mod screen;
 pub mod session;
 mod status;
 pub mod target;
@@ -70,7 +71,7 @@ pub struct Cli {
 pub enum Command {
     /// Look at the packets to a Service and say which hop is broken, why, and what proves it
     Explain(explain::Explain),
-    /// Report paths and findings of a Service as they change
+    /// Follow a Service live: its path, findings and connections, on a screen or as lines
     Watch(watch::Watch),
     /// List the codes that findings carry, or explain one
     Codes(codes::Codes),

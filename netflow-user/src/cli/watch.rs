@@ -1,10 +1,11 @@
-//! `netflow watch`: lines as paths and findings change.
+//! `netflow watch`: a screen, or lines as paths and findings change.
 
 use super::args::{CaptureArgs, Format, ObjectArgs, TargetArgs};
 use super::changes::between;
 use super::failure::Failure;
 use super::look::Look;
 use super::output::Output;
+use super::screen::Screen;
 use super::session::{End, Observer};
 use super::{duration, objects};
 use crate::cluster::identity::Identities;
@@ -17,13 +18,16 @@ use std::time::Duration;
 /// How often the answer is worked out anew.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Report paths and findings of a Service as they change
+/// Follow a Service live: its path, findings and connections, on a screen or as lines
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   netflow watch --svc app/web-api
   netflow watch web-api.app --manifests objects.yaml --from ns/shop --for 10m -o jsonl
 
-It ends with --for or Ctrl-C. Exit status: 0, or 2 if it could not run")]
+On a terminal it is a screen: path, findings, connections; ? says what the keys do. Elsewhere, and with
+TERM=dumb or -vv, it writes lines; with -o json or jsonl one event each, for programs
+
+It ends with --for, q or Ctrl-C. Exit status: 0, or 2 if it could not run")]
 pub struct Watch {
     #[command(flatten)]
     target: TargetArgs,
@@ -49,17 +53,26 @@ pub fn run(args: &Watch, output: &Output, format: Format) -> Result<u8, Failure>
         next: Duration::ZERO,
         failed: None,
     };
+    let mut screen = Screen::new(output);
+    let observer: &mut dyn Observer = if output.has_screen() && !format.is_json() {
+        &mut screen
+    } else {
+        &mut lines
+    };
     let look = Look {
         target: &target,
         files: &files,
         capture: &args.capture,
         window: args.window,
     };
-    let (end, _) = look.run(&mut explainer, output, &mut lines)?;
-    if end == End::Closed && lines.failed.is_none() {
+    let looked = look.run(&mut explainer, output, observer);
+    let was_screen = screen.close();
+    let (end, _) = looked?;
+    let failed = screen.failed();
+    if end == End::Closed && !was_screen && failed.is_none() && lines.failed.is_none() {
         let _ = lines.report(explainer.answer());
     }
-    lines.failed.map_or(Ok(0), Err)
+    failed.or(lines.failed).map_or(Ok(0), Err)
 }
 
 /// Writes what changed since the lines before.

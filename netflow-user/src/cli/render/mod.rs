@@ -15,6 +15,7 @@ pub use code::{code, codes};
 pub use doctor::doctor;
 pub use explain::{explain, preview};
 pub use fleet::fleet;
+pub use page::{cut, wrap};
 pub use status::status;
 pub use words::{outcomes, path_ends, via};
 
