@@ -9,5 +9,6 @@ mod killed;
 mod maps;
 mod netflow;
 mod netns;
+mod screen;
 mod search;
 mod sockets;

@@ -26,6 +26,7 @@ const TOOLS: &[Tool] = &[
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
+    ("tmux", "tmux"),
 ];
 
 /// What boots another kernel, unpacks and loads its modules, and sets up what only other kernels may have.
