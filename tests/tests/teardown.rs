@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
-use netflow_tests::lab::state::{self, Owner};
+use netflow_tests::lab::state::{self, Owner, State};
 use netflow_tests::lab::{Lab, Life, need_root, netns};
 use netflow_tests::proxy::Mode;
 use netflow_tests::world::World;
@@ -44,6 +44,10 @@ fn a_lab_goes_when_its_owner_is_dead_and_not_before() -> Result<()> {
     lab.hand_over(Owner::of(owner.id())?)?;
     state::remove_leftovers()?;
     ensure!(node.exists(), "the lab of a living owner was removed");
+    let states = State::all();
+    let state = states.iter().find(|s| s.dir() == dir);
+    drop(Lab::reopen(state.context("its state")?)?);
+    ensure!(node.exists(), "who looked at it took it down");
     owner.kill()?;
     owner.wait()?;
     state::remove_leftovers()?;

@@ -486,13 +486,16 @@ impl Lab {
         self.state.remove()
     }
 
-    /// The lab of a state that is up already; its plan is drawn again.
+    /// The lab of a state that is up already; its plan is drawn again. Whoever owns it still does: it stays when this is dropped.
     pub fn reopen(state: &State) -> Result<Lab> {
         let shape = Shape::parse(&state.shape).context("unknown shape in the state")?;
         Ok(Lab {
             plan: Plan::draw(state.seed, shape),
             mode: Mode::parse(&state.proxy).context("unknown proxy mode in the state")?,
-            state: state.clone(),
+            state: State {
+                owner: None,
+                ..state.clone()
+            },
             servers: BTreeMap::new(),
             ruled: BTreeSet::new(),
             tweaks: Vec::new(),
