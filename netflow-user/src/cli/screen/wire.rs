@@ -1,5 +1,5 @@
-//! Bytes on their way to the terminal. One that takes none (its connection hangs) is not waited for: the thread that draws
-//! also takes in what the kernel tells.
+//! Bytes on their way to the terminal. One that takes none (its connection hangs) is not waited for: it would hold up the end of
+//! the command too.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
