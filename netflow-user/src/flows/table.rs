@@ -193,7 +193,7 @@ impl Table {
             return None;
         }
         let id = match (stats.syn, self.find_for_flow(snapshot)) {
-            (Some(syn), _) => self.open(key.tuple, stats.isn, syn),
+            (Some(syn), _) => self.open(key.tuple, stats.isn, (syn, stats.last.max(syn))),
             (None, Some(id)) => id,
             (None, None) => self.create(oriented(key.tuple, snapshot, &self.servers), stats.first),
         };
@@ -222,12 +222,13 @@ impl Table {
     }
 
     fn syn(&mut self, cite: RecordId, record: &Record, tuple: Tuple, isn: u32) {
-        let id = self.open(tuple, isn, record.time);
+        let id = self.open(tuple, isn, (record.time, record.time));
         self.push(Some(id), cite, record);
     }
 
-    /// The connection that a SYN from `tuple` began at `time`.
-    fn open(&mut self, tuple: Tuple, isn: u32, time: Time) -> usize {
+    /// The connection that a SYN from `tuple` began at `time`, and that had the tuple until `by` at least: what is known by the
+    /// SYN that was sent again may be told of before it.
+    fn open(&mut self, tuple: Tuple, isn: u32, (time, by): (Time, Time)) -> usize {
         let forward = |c: &Connection| c.leg(&tuple).is_some_and(Leg::is_forward);
         let same = |c: &Connection| c.isn == Some(isn) && forward(c);
         let nameless = |c: &Connection| {
@@ -239,7 +240,7 @@ impl Table {
         };
         let id = self
             .newest(&tuple, same)
-            .or_else(|| self.find_where(&tuple, time, nameless))
+            .or_else(|| self.find_where(&tuple, by, nameless))
             .unwrap_or_else(|| self.create((tuple, false), time));
         if let Some(conn) = self.connections[id].as_deref_mut() {
             conn.turn_towards(tuple);

@@ -357,6 +357,54 @@ fn a_port_that_is_used_again_is_another_connection() {
     assert!(table.connections().all(|c| c.sights.len() == 1));
 }
 
+/// A SYN is dropped with its entry.
+fn drop(ct: CtTuples, ms: u64) -> Fact {
+    let drop = Drop {
+        reason: "NETFILTER_DROP".into(),
+        place: "nf_hook_slow".into(),
+        hook: None,
+        flags: TcpFlags(2),
+        seq: 7,
+        len: 60,
+        ct: Some(ct),
+        quoted: None,
+        count: 1,
+        verdict: None,
+    };
+    Fact::Record(Record {
+        time: at(ms),
+        netns: 1,
+        ifindex: 3,
+        tuple: Some(ct.translated()),
+        event: Event::Drop(Box::new(drop)),
+    })
+}
+
+/// The drop of the SYN that was sent again may be told before the entry of the flow map, which knows when the first one was.
+#[test]
+fn a_syn_that_is_dropped_when_it_is_sent_again_is_of_the_first() {
+    let orig = tuple("10.9.1.5:4001>10.9.2.7:8080");
+    let ct = CtTuples {
+        orig,
+        reply: orig.inverse(),
+        status: CtStatus(0x100),
+        zone: 0,
+        mark: 0,
+        info: 2,
+    };
+    let mut seen = flow(orig, 3, Some(7), 0);
+    if let Fact::Flow(f) = &mut seen {
+        f.stats.packets = 2;
+        f.stats.last = at(1004);
+    }
+    let dropped = drop(ct, 1004);
+    for facts in [[dropped.clone(), seen.clone()], [seen, dropped]] {
+        let table = join(&facts);
+        let conn = only(&table);
+        assert_eq!((conn.began, conn.events.len()), (at(0), 1), "{conn:#?}");
+    }
+}
+
 /// A SYN whose entry wants a source port that another connection has is dropped for that.
 #[test]
 fn a_source_port_is_its_holders_though_another_wants_it() {
@@ -369,33 +417,12 @@ fn a_source_port_is_its_holders_though_another_wants_it() {
         mark: 0,
         info: 2,
     };
-    let drop = |ms| {
-        let drop = Drop {
-            reason: "NETFILTER_DROP".into(),
-            place: "nf_hook_slow".into(),
-            hook: None,
-            flags: TcpFlags(2),
-            seq: 7,
-            len: 60,
-            ct: Some(wanted),
-            quoted: None,
-            count: 1,
-            verdict: None,
-        };
-        Fact::Record(Record {
-            time: at(ms),
-            netns: 1,
-            ifindex: 3,
-            tuple: Some(held.inverse()),
-            event: Event::Drop(Box::new(drop)),
-        })
-    };
     let runs = |ms| flow(held.inverse(), 2, None, ms);
     for facts in [
-        [drop(10), runs(20)],
-        [runs(20), drop(10)],
-        [drop(40), runs(20)],
-        [runs(20), drop(40)],
+        [drop(wanted, 10), runs(20)],
+        [runs(20), drop(wanted, 10)],
+        [drop(wanted, 40), runs(20)],
+        [runs(20), drop(wanted, 40)],
     ] {
         let table = join(&facts);
         let all: Vec<&Connection> = table.connections().collect();
