@@ -1,6 +1,6 @@
 //! Filters: NetworkPolicy and other rules that drop.
 
-use super::beyond::{left, sent_draft};
+use super::refusals::{Refusal, Refusals, refuses};
 use super::service::{dialled, drop_draft, full_name, hook_name};
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -14,9 +14,9 @@ use crate::model::cidr::{self, Cidr};
 use crate::model::flow::Direction;
 use crate::model::node::{FirewallRule, NodeFacts, ProxyService, RuleMatch};
 use crate::model::record::{Drop, Event, NfHook, Rules};
-use crate::model::{Proto, Time, Tuple};
+use crate::model::{Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A filter dropped a packet that was on its way to or from a backend.
@@ -69,6 +69,11 @@ fn is_afterwards(a: &Attempt<'_>, part: Part<'_>, event: &ConnEvent) -> bool {
         .filter(|s| s.key.dir == Direction::Ingress && a.is_from_backend(part, &s.key.tuple));
     let rst = came_in.filter_map(|s| s.stats.rst).min();
     event.record.netns == part.node.start.netns && rst.is_some_and(|rst| rst < event.record.time)
+}
+
+/// A filter's drop of its own packets was seen.
+pub(super) fn is_dropped(a: &Attempt<'_>) -> bool {
+    filtered(a).is_some()
 }
 
 /// A filter of any kind dropped it.
@@ -249,13 +254,16 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
         .filter(|(a, f)| !answers_of_filter(case, a, f).is_empty())
         .map(|(_, f)| (Spot::of(&f), owner_of(&f)))
         .collect();
+    let refusals = [(true, Basis::Observed), (false, Basis::Inferred)]
+        .map(|(certain, basis)| (Refusals::of(case, certain), basis));
     report.explain(
         case,
         "firewall-reject",
         Basis::Observed,
         |a| {
             let Some(f) = filtered(a) else {
-                return refused_likewise(case, a, &rejecting);
+                let refusal = refusals.iter().find_map(|(r, _)| r.refused(a))?;
+                return refused_likewise(case, a, &rejecting, refusal);
             };
             let answers = answers_of_filter(case, a, &f);
             let by_rule =
@@ -279,13 +287,13 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
             saying
         },
     );
-    for (certain, basis) in [(true, Basis::Observed), (false, Basis::Inferred)] {
+    for (refusals, basis) in &refusals {
         report.explain(
             case,
             "firewall-reject",
-            basis,
+            *basis,
             |a| {
-                let refusal = refused_elsewhere(case, a, certain)?;
+                let refusal = refusals.refused(a)?;
                 // The same rule in several Pods is one cause; nodes are told apart.
                 let in_pod = refusal.from == a.translated().dst;
                 let key = if in_pod {
@@ -295,7 +303,7 @@ pub fn firewall_reject(case: &Case<'_>, report: &mut Report) {
                 };
                 Some(because_of(case, a, key, refusal))
             },
-            |of| elsewhere_saying(case, of, certain),
+            |of| refusals.saying(of),
         );
     }
 }
@@ -308,55 +316,14 @@ fn because_of(case: &Case<'_>, a: &Attempt<'_>, key: String, refusal: Refusal) -
     Because { key, evidence }
 }
 
-fn elsewhere_saying(case: &Case<'_>, of: &[&Attempt<'_>], certain: bool) -> Saying {
-    let refused = of
-        .iter()
-        .filter_map(|a| Some((*a, refused_elsewhere(case, a, certain)?)));
-    let (awaited, told): (Vec<_>, Vec<_>) = refused.partition(|(_, r)| r.sent.is_some());
-    let refusing: BTreeSet<String> = told
-        .iter()
-        .map(|(a, r)| case.name(r.from, a.began()))
-        .collect();
-    let refusing: Vec<String> = refusing.into_iter().collect();
-    let Some((a, _)) = told.first() else {
-        return Saying::new("");
-    };
-    let what = if certain {
-        "a filter rule there rejects them"
-    } else {
-        "a filter rule or a prohibiting route there rejects them"
-    };
-    let silent: BTreeSet<String> = awaited
-        .iter()
-        .map(|(a, _)| a.translated().destination().to_string())
-        .collect();
-    let silent: Vec<String> = silent.into_iter().collect();
-    let tail = if silent.is_empty() {
-        String::new()
-    } else {
-        format!(
-            ". Of {} on the same node, which sends only so many ICMP errors to one address, nothing has come back",
-            silent.join(", ")
-        )
-    };
-    Saying::new(format!(
-        "Packets of {} to {} are refused by {} with ICMP, which no closed port does: {what}{tail}",
-        full_name(case),
-        a.translated().destination(),
-        refusing.join(", ")
-    ))
-}
-
 /// The drop itself was not seen, as before all was attached, but its ICMP error came from a node that was asked and was seen
 /// to reject others, or from a Pod whose node saw one like it.
 fn refused_likewise(
     case: &Case<'_>,
     a: &Attempt<'_>,
     rejecting: &BTreeMap<Spot, String>,
+    refusal: Refusal,
 ) -> Option<Because> {
-    let refusal = [true, false]
-        .into_iter()
-        .find_map(|certain| refused_elsewhere(case, a, certain))?;
     let from = refusal.from;
     let holds = |v: &View| v.is_own(from) || v.pod(from).is_some();
     let view = case.views.iter().position(holds)?;
@@ -484,96 +451,6 @@ fn untranslated_rst(a: &Attempt<'_>) -> bool {
     a.outcome == Outcome::Timeout
         && a.backend_rst().is_none()
         && parts.any(|p| p.conn.sights.iter().any(|s| foreign(p, s)))
-}
-
-/// Destination unreachable for a port, a protocol or by prohibition (RFC 792, RFC 1812; RFC 4443): what filters answer with
-/// by default. Unreachable hosts and nets mean routes and neighbours as well.
-fn refuses(icmp_type: u8, code: u8, v6: bool) -> bool {
-    matches!(
-        (v6, icmp_type, code),
-        (false, 3, 2 | 3 | 9 | 10 | 13) | (true, 1, 1 | 4 | 5 | 6)
-    )
-}
-
-/// An ICMP error that came from elsewhere.
-struct Refusal {
-    from: IpAddr,
-    /// Evidence: the error, which may be another attempt's.
-    draft: Draft,
-    /// Evidence: the attempt left, where the error is of another endpoint on the same node.
-    sent: Option<Draft>,
-}
-
-/// An ICMP error from elsewhere refused the attempt, and no drop here goes with it. TCP answers at a closed port with RST, so
-/// port unreachable is `certain` to be a filter's.
-fn refused_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<Refusal> {
-    if filtered(a).is_some() {
-        return None;
-    }
-    match a.outcome {
-        Outcome::Refused => refusal_from_elsewhere(case, a, certain),
-        // ICMP is limited in rate.
-        Outcome::Timeout if a.drops().is_empty() => {
-            let to = a.backend()?;
-            let alike =
-                |o: &&Attempt<'_>| o.orig.proto == a.orig.proto && o.outcome == Outcome::Refused;
-            let others = || case.attempts.iter().filter(alike);
-            let mut same = others().filter(|o| o.backend() == Some(to));
-            same.find_map(|o| refusal_from_elsewhere(case, o, certain))
-                .or_else(|| awaited(case, a, to.ip(), others(), certain))
-        }
-        _ => None,
-    }
-}
-
-/// The node of the attempt's endpoint refuses others for another endpoint beside it. It sends only so many errors to one
-/// address (`icmp_ratelimit`,
-/// <https://elixir.bootlin.com/linux/v6.18/source/Documentation/networking/ip-sysctl.rst>): what it has not said of this one
-/// may come. Where the node was asked, its drops tell.
-fn awaited<'a>(
-    case: &'a Case<'_>,
-    a: &Attempt<'_>,
-    to: IpAddr,
-    mut refused: impl Iterator<Item = &'a Attempt<'a>>,
-    certain: bool,
-) -> Option<Refusal> {
-    let node = case.placed_on(to, a.began())?;
-    let served =
-        |o: &Attempt<'_>| o.outcome == Outcome::Ok && o.backend().is_some_and(|b| b.ip() == to);
-    if case.was_asked(to, a.began()) || case.attempts.iter().any(served) {
-        return None;
-    }
-    let (part, sight) = left(case, a)?;
-    let of_node = |r: &Refusal| case.node_with(r.from) == Some(node);
-    let found = refused.find_map(|o| refusal_from_elsewhere(case, o, certain).filter(of_node))?;
-    Some(Refusal {
-        sent: Some(sent_draft(a, case, part, sight)),
-        ..found
-    })
-}
-
-fn refusal_from_elsewhere(case: &Case<'_>, a: &Attempt<'_>, certain: bool) -> Option<Refusal> {
-    let v6 = a.orig.dst.is_ipv6();
-    let tells = |kind: u8, code: u8| {
-        let port = (kind, code) == if v6 { (1, 4) } else { (3, 3) };
-        let of_tcp = port && a.orig.proto == Proto::TCP;
-        if certain {
-            of_tcp
-        } else {
-            !port && refuses(kind, code, v6)
-        }
-    };
-    let (part, event, icmp) = a
-        .icmp()
-        .find(|(_, _, icmp)| icmp.dir == Direction::Ingress && tells(icmp.icmp_type, icmp.code))?;
-    let from = event.record.tuple?.src;
-    let (kind, code) = (icmp.icmp_type, icmp.code);
-    let text = format!("ICMP type {kind} code {code} came from {from}");
-    Some(Refusal {
-        from,
-        draft: case.event(part, event, &format!("refused {kind}/{code}"), text),
-        sent: None,
-    })
 }
 
 /// The same rule in several Pods is one cause; nodes are told apart.

@@ -20,6 +20,7 @@ mod neighbor;
 mod overlay;
 mod proxy;
 mod readiness;
+mod refusals;
 mod route;
 mod scope;
 mod service;
