@@ -522,7 +522,7 @@ mod tests {
     fn after_newer(pods: Vec<Pod>) -> (bool, (u32, u64)) {
         let newer = Objects {
             time: Time(7),
-            pods,
+            pods: pods.into(),
             ..Objects::default()
         };
         let (inputs, node) = recorded(3, Versions(vec![Ok(newer), Err(())]));

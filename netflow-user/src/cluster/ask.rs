@@ -208,7 +208,8 @@ mod tests {
                     endpoint("10.1.2.1", Some("n2")),
                     endpoint("10.1.9.1", None),
                 ],
-            }],
+            }]
+            .into(),
             pods: vec![
                 pod("web-0", "10.1.1.1", "n1", "web"),
                 pod("web-1", "10.1.1.2", "n1", "web"),
@@ -217,7 +218,8 @@ mod tests {
                 pod("client-1", "10.1.2.5", "n2", "client"),
                 done,
                 agent,
-            ],
+            ]
+            .into(),
             nodes: vec![
                 Node {
                     name: "n1".into(),

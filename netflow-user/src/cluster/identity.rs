@@ -284,7 +284,7 @@ mod tests {
     fn version(time: u64, pods: Vec<Pod>) -> Objects {
         Objects {
             time: Time(time),
-            pods,
+            pods: pods.into(),
             ..Objects::default()
         }
     }

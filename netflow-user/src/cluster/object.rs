@@ -1,19 +1,21 @@
 //! One object of a kind that matters, and what many of them are together.
 
 use crate::cluster::reduce;
+use crate::model::list::List;
 use crate::model::objects::{EndpointSlice, Namespace, NetworkPolicy, Node, Objects, Pod, Service};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-/// A reduced object.
+/// A reduced object. Those of which there are many are shared with the versions that hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Object {
     Service(Service),
-    Slice(EndpointSlice),
+    Slice(Arc<EndpointSlice>),
     /// Namespace and name, and the slices it stands for.
     Endpoints(String, String, Vec<EndpointSlice>),
-    Pod(Pod),
+    Pod(Arc<Pod>),
     Node(Node),
     Namespace(Namespace),
     Policy(NetworkPolicy),
@@ -74,9 +76,9 @@ impl Kind {
     pub fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
         let reduced = match self {
             Kind::Service => reduce::service(Deserialize::deserialize(from)?).map(Object::Service),
-            Kind::Slice => reduce::slice(Deserialize::deserialize(from)?).map(Object::Slice),
+            Kind::Slice => reduce::slice(Deserialize::deserialize(from)?).map(Object::from),
             Kind::Endpoints => return endpoints(from),
-            Kind::Pod => reduce::pod(Deserialize::deserialize(from)?).map(Object::Pod),
+            Kind::Pod => reduce::pod(Deserialize::deserialize(from)?).map(Object::from),
             Kind::Node => reduce::node(Deserialize::deserialize(from)?).map(Object::Node),
             Kind::Namespace => {
                 reduce::namespace(Deserialize::deserialize(from)?).map(Object::Namespace)
@@ -95,6 +97,18 @@ fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
     let namespace = namespace.filter(|n| !n.is_empty());
     let namespace = namespace.unwrap_or_else(|| "default".into());
     Ok(Object::Endpoints(namespace, name, slices))
+}
+
+impl From<EndpointSlice> for Object {
+    fn from(slice: EndpointSlice) -> Object {
+        Object::Slice(Arc::new(slice))
+    }
+}
+
+impl From<Pod> for Object {
+    fn from(pod: Pod) -> Object {
+        Object::Pod(Arc::new(pod))
+    }
 }
 
 impl Object {
@@ -149,7 +163,7 @@ pub(super) fn version<'a>(
 }
 
 /// Legacy Endpoints stand for a Service only where it has no slice: the control plane mirrors them into slices.
-fn add_endpoints(slices: &mut Vec<EndpointSlice>, endpoints: Vec<EndpointSlice>) {
+fn add_endpoints(slices: &mut List<EndpointSlice>, endpoints: Vec<EndpointSlice>) {
     let sliced: HashSet<_> = slices
         .iter()
         .map(|s| (s.namespace.clone(), s.service.clone()))

@@ -11,6 +11,7 @@ pub mod event_kind;
 pub mod feed;
 pub mod flow;
 pub mod identity;
+pub mod list;
 pub mod lookup;
 pub mod netns;
 pub mod node;

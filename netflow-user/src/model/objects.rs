@@ -1,5 +1,6 @@
 //! Kubernetes objects, reduced to what explains a connection. No annotation, environment value or credential is kept.
 
+use super::list::List;
 use super::{Proto, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,9 +20,9 @@ pub struct Objects {
     /// Services.
     pub services: Vec<Service>,
     /// EndpointSlices; legacy Endpoints objects are turned into slices where no slice of the Service exists.
-    pub slices: Vec<EndpointSlice>,
+    pub slices: List<EndpointSlice>,
     /// Pods.
-    pub pods: Vec<Pod>,
+    pub pods: List<Pod>,
     /// Nodes.
     pub nodes: Vec<Node>,
     /// Namespaces.

@@ -80,12 +80,12 @@ pub(super) async fn follow(client: Client, kind: Kind, namespaces: Vec<String>, 
             all.spread::<v1::Service>(namespaces, reduce).await;
         }
         Kind::Slice => {
-            let reduce = |o| reduce::slice(o).map(Object::Slice);
+            let reduce = |o| reduce::slice(o).map(Object::from);
             all.spread::<discovery::EndpointSlice>(namespaces, reduce)
                 .await;
         }
         Kind::Pod => {
-            let reduce = |o| reduce::pod(o).map(Object::Pod);
+            let reduce = |o| reduce::pod(o).map(Object::from);
             all.spread::<v1::Pod>(namespaces, reduce).await;
         }
         Kind::Policy => {

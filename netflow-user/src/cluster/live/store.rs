@@ -194,7 +194,7 @@ mod tests {
     const PODS: Part = (Kind::Pod, None);
 
     fn pod(name: &str, phase: &str) -> Object {
-        Object::Pod(Pod {
+        Object::from(Pod {
             namespace: "app".into(),
             name: name.into(),
             phase: phase.into(),
@@ -213,17 +213,18 @@ mod tests {
 
     fn names(store: &Store) -> Vec<String> {
         let pods = store.version(Time(9), "").pods;
-        pods.into_iter().map(|p| p.name).collect()
+        pods.iter().map(|p| p.name.clone()).collect()
     }
 
     #[test]
     fn what_a_later_list_does_not_hold_is_gone() {
         let mut store = Store::new();
         assert!(list(&mut store, &PODS, vec![pod("a", ""), pod("b", "")]));
-        let mut other = pod("z", "");
-        if let Object::Pod(other) = &mut other {
-            other.namespace = "other".into();
-        }
+        let other = Object::from(Pod {
+            namespace: "other".into(),
+            name: "z".into(),
+            ..Pod::default()
+        });
         assert!(store.take(Told::There(PODS, Box::new(other)), Time(2)));
         assert_eq!(names(&store), ["a", "b", "z"]);
         assert!(!store.take(Told::There(PODS, Box::new(pod("a", ""))), Time(2)));

@@ -63,7 +63,7 @@ fn node(name: &str, zone: &str) -> Node {
 
 fn objects(slices: Vec<EndpointSlice>) -> Objects {
     Objects {
-        slices,
+        slices: slices.into(),
         nodes: vec![node("n1", "east"), node("n2", "west")],
         ..Objects::default()
     }

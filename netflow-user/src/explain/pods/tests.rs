@@ -36,7 +36,7 @@ fn service(selector: &[(&str, &str)], target: TargetPort) -> Service {
 
 fn objects(pods: Vec<Pod>) -> Objects {
     Objects {
-        pods,
+        pods: pods.into(),
         ..Objects::default()
     }
 }

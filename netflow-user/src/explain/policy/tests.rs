@@ -118,7 +118,8 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
             pod("tools", "probe", "10.1.2.3", "n2", &[("role", "front")]),
             pod("bare", "x", "10.1.2.4", "n2", &[]),
             agent,
-        ],
+        ]
+        .into(),
         namespaces: vec![
             Namespace {
                 name: "shop".into(),

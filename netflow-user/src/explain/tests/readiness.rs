@@ -15,7 +15,7 @@ fn leaving() -> Objects {
         endpoint.ready = false;
         endpoint.terminating = true;
     }
-    for pod in &mut o.pods[1..] {
+    for pod in o.pods.iter_mut().skip(1) {
         pod.deleting = true;
     }
     o
@@ -28,7 +28,7 @@ fn starting() -> Objects {
     for endpoint in &mut o.slices[0].endpoints {
         endpoint.serving = false;
     }
-    for pod in &mut o.pods[1..] {
+    for pod in o.pods.iter_mut().skip(1) {
         pod.conditions.clear();
     }
     o

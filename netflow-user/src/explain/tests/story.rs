@@ -139,8 +139,9 @@ pub fn objects(endpoints: &[&str]) -> Objects {
                 port: Some(8080),
             }],
             endpoints: endpoints.iter().map(endpoint).collect(),
-        }],
-        pods: vec![pod("client", CLIENT, "a", &[]), backend, remote],
+        }]
+        .into(),
+        pods: vec![pod("client", CLIENT, "a", &[]), backend, remote].into(),
         nodes: vec![node("a", NODE_A), node("b", NODE_B)],
         ..Objects::default()
     }

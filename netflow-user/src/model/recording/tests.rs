@@ -353,7 +353,7 @@ fn any_objects() -> impl Strategy<Value = Objects> {
         Objects {
             time: Time(time),
             services: vec![service],
-            pods: vec![pod],
+            pods: vec![pod].into(),
             ..Objects::default()
         }
     })
