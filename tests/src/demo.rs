@@ -6,14 +6,18 @@ use crate::lab::{Lab, Life};
 use crate::netflow::{self, Means, Running};
 use crate::proxy::Mode;
 use crate::traffic::App;
-use crate::world::World;
+use crate::world::{Party, World};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Seconds that netflow may look.
 const WINDOW: u64 = 8;
+
+/// So long netflow may take until it looks.
+const ATTACHED: Duration = Duration::from_secs(20);
 
 /// What to say of a fault that does not exist.
 pub fn unknown(name: &str) -> String {
@@ -55,9 +59,9 @@ pub fn run(name: &str, mode: Mode, family: Family, seed: u64) -> Result<bool> {
         && fault.expect(at(Vantage::Client)).codes != fault.expect(at(Vantage::Together)).codes;
     let _clients = traffic(&lab, &world)?;
     let answer = if both {
-        on_both_nodes(&lab, &world)?
+        on_both_nodes(&mut lab, &mut world, fault)?
     } else {
-        on_one_node(&lab, &world)?
+        on_one_node(&mut lab, &mut world, fault)?
     };
     let vantage = if both {
         Vantage::Together
@@ -83,23 +87,43 @@ fn step(text: &str) {
 }
 
 fn traffic(lab: &Lab, world: &World) -> Result<Vec<App>> {
-    let client = lab.party(world.client);
-    for dial in world.via_vip.iter().chain(&world.via_pod) {
-        step(&format!(
-            "{} dials {} ({})",
-            lab.plan.client.name, dial.to, dial.proto
-        ));
-    }
-    world
-        .via_vip
-        .iter()
-        .chain(&world.via_pod)
-        .map(|d| App::dial(lab, &client, d))
+    let own = world.via_vip.iter().chain(&world.via_pod);
+    let others = world.noise.iter().map(|(party, dial)| (*party, dial));
+    own.map(|dial| (world.client, dial))
+        .chain(others)
+        .map(|(party, dial)| {
+            let who = name(&lab.plan, party);
+            step(&format!("{who} dials {} ({})", dial.to, dial.proto));
+            App::dial(lab, &lab.party(party), dial)
+        })
         .collect()
 }
 
+fn name(plan: &Plan, party: Party) -> &str {
+    match party {
+        Party::Client => &plan.client.name,
+        Party::Backend(n) => &plan.backends[n].name,
+        Party::Second(n) => &plan.seconds[n].name,
+        Party::Node(n) => &plan.nodes[n].name,
+        Party::Outside => "the host outside",
+    }
+}
+
+/// What changes while netflow looks, in its time.
+fn change(lab: &mut Lab, world: &mut World, fault: &dyn Fault) -> Result<()> {
+    if fault.meanwhile(&lab.plan, world) {
+        lab.apply(world)?;
+    }
+    if let Some(after) = fault.afterwards(&lab.plan, world) {
+        // It is the time itself that makes the fault.
+        thread::sleep(after);
+        lab.apply(world)?;
+    }
+    Ok(())
+}
+
 /// Explains on the client's node, straight to the terminal; gives the recording.
-fn on_one_node(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
+fn on_one_node(lab: &mut Lab, world: &mut World, fault: &dyn Fault) -> Result<Vec<PathBuf>> {
     let recording = lab.dir().join("demo.nfrec");
     let (ns, name) = &world.asked;
     step(&format!(
@@ -107,15 +131,22 @@ fn on_one_node(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
         lab.plan.nodes[0].name
     ));
     eprintln!();
-    netflow::command(lab, 0, &world.asked, Means::Own(&[]), WINDOW, &recording)?
-        .status()
+    let seconds = WINDOW + fault.takes();
+    let mut netflow = netflow::command(lab, 0, &world.asked, Means::Own(&[]), seconds, &recording)?
+        .spawn()
         .context("netflow")?;
+    let end = Instant::now() + ATTACHED;
+    while !netflow::is_attached(&recording) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(10));
+    }
+    change(lab, world, fault)?;
+    netflow.wait().context("netflow")?;
     eprintln!();
     Ok(vec![recording])
 }
 
 /// Explains from both nodes' recordings, since one node alone does not see the cause.
-fn on_both_nodes(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
+fn on_both_nodes(lab: &mut Lab, world: &mut World, fault: &dyn Fault) -> Result<Vec<PathBuf>> {
     let (ns, name) = &world.asked;
     let mut runs = Vec::new();
     for (n, node) in lab.plan.nodes.iter().enumerate() {
@@ -131,15 +162,19 @@ fn on_both_nodes(lab: &Lab, world: &World) -> Result<Vec<PathBuf>> {
                 &world.asked,
                 Means::Own(&[]),
                 &[],
-                WINDOW,
+                WINDOW + fault.takes(),
                 recording.clone(),
             )?,
             recording,
         ));
     }
+    for (run, _) in &mut runs {
+        run.wait_attached(ATTACHED);
+    }
+    change(lab, world, fault)?;
     let mut recordings = Vec::new();
     for (run, recording) in runs {
-        run.finish(Duration::from_secs(WINDOW + 6))?;
+        run.finish(Duration::from_secs(WINDOW + fault.takes() + 6))?;
         recordings.push(recording);
     }
     step("both recordings together: netflow explain --replay A B");

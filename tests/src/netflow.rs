@@ -146,9 +146,7 @@ impl Running {
 
     /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
-        self.wait_record(limit, |path| {
-            fs::metadata(path).is_ok_and(|m| m.len() > HEADER)
-        })
+        self.wait_record(limit, is_attached)
     }
 
     /// Waits until the node was read and that is recorded; false when that does not come.
@@ -194,6 +192,11 @@ impl Running {
             answered: stdout.first.unwrap_or_else(now),
         })
     }
+}
+
+/// Whether something is recorded, which begins once everything is attached.
+pub fn is_attached(recording: &Path) -> bool {
+    fs::metadata(recording).is_ok_and(|m| m.len() > HEADER)
 }
 
 /// Whether a recording says that the node was read.

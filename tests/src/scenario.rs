@@ -21,6 +21,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Seconds that netflow may look.
@@ -158,6 +159,11 @@ impl Scenario {
         if self.case.fault.meanwhile(&self.lab.plan, &mut self.world) {
             self.lab.apply(&self.world)?;
         }
+        if let Some(after) = self.case.fault.afterwards(&self.lab.plan, &mut self.world) {
+            // It is the time itself that makes the fault.
+            thread::sleep(after);
+            self.lab.apply(&self.world)?;
+        }
         let turned = self.follow_turns(&clients)?;
         let limit = Duration::from_secs(window) + paced(Duration::from_secs(30));
         let mut heard = Vec::new();
@@ -231,7 +237,7 @@ impl Scenario {
         } else {
             SHORT
         };
-        seconds * u64::from(pace::times())
+        (seconds + self.case.fault.takes()) * u64::from(pace::times())
     }
 
     fn vantages(&self) -> &'static [(Vantage, usize)] {

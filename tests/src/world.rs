@@ -202,6 +202,8 @@ pub enum Party {
     Client,
     /// A backend Pod, by index.
     Backend(usize),
+    /// A Pod of the second Service, by index, which is its node's as well.
+    Second(usize),
     /// The node of a Pod, as its kubelet would.
     Node(usize),
     /// The host outside.

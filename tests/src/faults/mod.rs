@@ -25,6 +25,7 @@ use crate::traffic::Outcome;
 use crate::world::World;
 use anyhow::Result;
 use netflow_user::model::answer::Verdict;
+use std::time::Duration;
 
 /// Whose netflow answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -301,6 +302,16 @@ pub trait Fault: Sync {
     /// Changes objects while netflow looks.
     fn meanwhile(&self, _plan: &Plan, _world: &mut World) -> bool {
         false
+    }
+
+    /// Changes the world once more after `meanwhile`, and how long after it.
+    fn afterwards(&self, _plan: &Plan, _world: &mut World) -> Option<Duration> {
+        None
+    }
+
+    /// Seconds that netflow must look longer, for all that to happen.
+    fn takes(&self) -> u64 {
+        0
     }
 }
 

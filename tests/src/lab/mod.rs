@@ -155,6 +155,7 @@ impl Lab {
         match party {
             Party::Client => self.pod(&self.plan.client),
             Party::Backend(n) => self.pod(&self.plan.backends[n]),
+            Party::Second(n) => self.pod(&self.plan.seconds[n]),
             Party::Node(n) => self.node(n),
             Party::Outside => self.outside(),
         }
