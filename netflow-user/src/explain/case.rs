@@ -316,8 +316,13 @@ impl<'a> Case<'a> {
     }
 
     /// Node whose proxy meets an attempt first, where the objects know it by the name that it gives itself.
-    fn proxy_node<'s>(&self, a: &'s Attempt<'_>) -> Option<&'s str> {
-        let name = a.parts.first()?.node.name();
+    pub fn proxy_node<'s>(&self, a: &'s Attempt<'_>) -> Option<&'s str> {
+        self.proxy_name(a.parts.first()?.node)
+    }
+
+    /// A view's node, where the objects know it by the name that it gives itself.
+    pub fn proxy_name<'s>(&self, view: &'s View) -> Option<&'s str> {
+        let name = view.name();
         let placed = || {
             let mut endpoints = self.slices().flat_map(|s| &s.endpoints);
             endpoints.any(|e| e.node.as_deref() == Some(name))

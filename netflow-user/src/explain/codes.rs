@@ -104,6 +104,7 @@ pub static ALL: &[&Code] = &[
     &proxy::ETP_LOCAL_NO_ENDPOINT,
     &agents::PROXY_UNHEALTHY,
     &proxy::VIP_NOT_TRANSLATED,
+    &proxy::PROXY_SYNC_LAG,
     &proxy::PROXY_RULES_STALE,
     &conntrack::CONNTRACK_STALE,
     &conntrack::CONNTRACK_FULL,

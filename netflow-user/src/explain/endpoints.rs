@@ -176,7 +176,8 @@ pub fn choose<'a>(
     }
 }
 
-fn ready_else_draining(backends: Vec<Backend<'_>>) -> Choice<'_> {
+/// What any kube-proxy chooses from what it may use: the ready ones, else those that still serve while terminating.
+pub fn ready_else_draining(backends: Vec<Backend<'_>>) -> Choice<'_> {
     let (ready, rest): (Vec<_>, Vec<_>) = backends.into_iter().partition(|b| b.endpoint.ready);
     if !ready.is_empty() {
         return Choice {

@@ -29,6 +29,18 @@ pub struct Found {
     pub values: Vec<(&'static str, String)>,
     /// Ways out that know the concrete case, before the code's own.
     pub fixes: Vec<Fix>,
+    /// What shows that it is over.
+    pub over: Over,
+}
+
+/// What shows that a finding is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over {
+    /// Of the same address, and of the same backend where one had been chosen, a later attempt was served.
+    #[default]
+    Served,
+    /// The rule knows its last sign; `None` = it is not over.
+    Known(Option<Time>),
 }
 
 /// Collects findings. An attempt has one cause: the first rule that explains it keeps it.
@@ -60,6 +72,8 @@ pub struct Saying {
     pub values: Vec<(&'static str, String)>,
     /// Ways out that know the concrete case.
     pub fixes: Vec<Fix>,
+    /// What shows that it is over.
+    pub over: Over,
 }
 
 impl Saying {
@@ -70,6 +84,7 @@ impl Saying {
             evidence: Vec::new(),
             values: Vec::new(),
             fixes: Vec::new(),
+            over: Over::default(),
         }
     }
 }
@@ -112,6 +127,7 @@ impl Report {
                 evidence,
                 mut values,
                 fixes,
+                over,
             } = saying(&attempts);
             values.extend(usual_values(case, attempts.first().copied()));
             let mut handles = Distinct::default();
@@ -134,6 +150,7 @@ impl Report {
                 evidence: handles.all,
                 values,
                 fixes,
+                over,
             });
         }
     }
@@ -155,6 +172,7 @@ impl Report {
             evidence,
             mut values,
             fixes,
+            over,
         } = saying;
         values.extend(usual_values(case, None));
         let evidence = evidence.into_iter().map(|d| self.book.add(d)).collect();
@@ -168,6 +186,7 @@ impl Report {
             evidence,
             values,
             fixes,
+            over,
         });
     }
 
@@ -240,9 +259,11 @@ impl Found {
         }
     }
 
-    /// Last sign of it, where it is over: of the same address, and of the same backend where one had been chosen, a later
-    /// attempt was served.
+    /// Last sign of it, where it is over.
     fn until(&self, case: &Case<'_>) -> Option<Time> {
+        if let Over::Known(until) = self.over {
+            return until;
+        }
         let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
         let latest = mine().map(Attempt::began).max()?;
         let hit: BTreeSet<_> = mine()

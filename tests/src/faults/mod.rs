@@ -7,6 +7,7 @@ mod conntrack;
 mod dns;
 mod healthy;
 mod kind;
+mod lag;
 mod network;
 mod nodeport;
 mod passing;
@@ -325,6 +326,7 @@ pub fn all() -> Vec<&'static dyn Fault> {
         slices::ALL,
         agents::ALL,
         proxy::ALL,
+        lag::ALL,
         conntrack::ALL,
         policy::ALL,
         network::ALL,
@@ -408,7 +410,7 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 53] = [
+pub const CODES: [&str; 54] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
@@ -431,6 +433,7 @@ pub const CODES: [&str; 53] = [
     "protocol-mismatch",
     "one-bad-endpoint",
     "vip-not-translated",
+    "proxy-sync-lag",
     "proxy-rules-stale",
     "conntrack-stale",
     "conntrack-full",

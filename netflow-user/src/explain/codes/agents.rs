@@ -38,7 +38,7 @@ pub(super) static PROXY_UNHEALTHY: Code = Code {
         command: "",
         changes: Changes::Nothing,
     }],
-    confusable: &["vip-not-translated", "proxy-rules-stale"],
+    confusable: &["vip-not-translated", "proxy-rules-stale", "proxy-sync-lag"],
 };
 
 pub(super) static CNI_UNHEALTHY: Code = Code {

@@ -71,7 +71,56 @@ pub(super) static PROXY_RULES_STALE: Code = Code {
         command: "kubectl delete pod -n kube-system -l k8s-app=kube-proxy --field-selector spec.nodeName={client_node}",
         changes: Changes::Cluster,
     }],
-    confusable: &["backend-gone", "one-bad-endpoint", "vip-not-translated"],
+    confusable: &[
+        "proxy-sync-lag",
+        "backend-gone",
+        "one-bad-endpoint",
+        "vip-not-translated",
+    ],
+};
+
+pub(super) static PROXY_SYNC_LAG: Code = Code {
+    code: "proxy-sync-lag",
+    title: "The proxy follows the EndpointSlices late",
+    severity: Severity::Critical,
+    hop: Hop::Dnat,
+    family: Family::Proxy,
+    meaning: "The EndpointSlices changed, and more than 3 s later the node's rules still sent new connections to an endpoint \
+              that had left, or turned them away though there was one. kube-proxy writes rules once per second at most \
+              (minSyncPeriod), so it is overloaded, writes too many rules, was set to a longer period, or hears late of \
+              changes. Pods that stop before the proxies have followed lose connections meanwhile.",
+    looked_at: "When the EndpointSlices changed while we looked, which backend new connections got after that, and the rules \
+                as they were read last. Rules that are 30 s behind (syncPeriod, after which kube-proxy tries again) do not \
+                follow at all, which is another code. Where no connection failed for it, it is a warning.",
+    check: &[
+        CheckStep {
+            text: "How long writing rules takes, and how long after a change (on the node)",
+            command: "curl -s http://127.0.0.1:10249/metrics | grep -E 'kubeproxy_(sync_proxy_rules|network_programming)_duration_seconds_(sum|count)'",
+        },
+        CheckStep {
+            text: "minSyncPeriod as it is set; empty or 0s stands for 1 s",
+            command: "kubectl get configmap kube-proxy -n kube-system -o yaml | grep -i syncPeriod",
+        },
+        PROXY_PODS,
+        PROXY_LOGS,
+    ],
+    mitigate: &[
+        FixStep {
+            text: "Let Pods serve on for some seconds after they were told to end (a preStop hook that sleeps), until the proxies have followed",
+            command: "",
+            changes: Changes::Cluster,
+        },
+        FixStep {
+            text: "Give kube-proxy the processor time it lacks, a shorter minSyncPeriod, or the nftables mode, which writes only what changed",
+            command: "",
+            changes: Changes::Cluster,
+        },
+    ],
+    confusable: &[
+        "proxy-rules-stale",
+        "proxy-unhealthy",
+        "terminating-backend",
+    ],
 };
 
 pub(super) static BACKEND_GONE: Code = Code {

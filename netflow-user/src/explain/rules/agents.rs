@@ -45,12 +45,9 @@ struct Trouble {
 /// kube-proxy of a node whose clients' connections it should translate is not Ready, or there is none.
 pub fn proxy_unhealthy(case: &Case<'_>, report: &mut Report) {
     for node in nodes_asked(case) {
-        let Some(trouble) = trouble(case.objects, node, &PROXIES) else {
+        let Some(trouble) = proxy_trouble(case.objects, node) else {
             continue;
         };
-        if !trouble.told && runs(case.objects, node, &REPLACERS) {
-            continue;
-        }
         let meets = |a: &Attempt<'_>| {
             !a.is_direct() && a.parts.first().is_some_and(|p| p.node.name() == node)
         };
@@ -95,6 +92,16 @@ pub fn cni_unhealthy(case: &Case<'_>, report: &mut Report) {
             summary,
         );
     }
+}
+
+/// kube-proxy of a node is not in order, by the objects.
+pub(super) fn is_proxy_unhealthy(objects: &Objects, node: &str) -> bool {
+    proxy_trouble(objects, node).is_some()
+}
+
+fn proxy_trouble(objects: &Objects, node: &str) -> Option<Trouble> {
+    let trouble = trouble(objects, node, &PROXIES)?;
+    (trouble.told || !runs(objects, node, &REPLACERS)).then_some(trouble)
 }
 
 /// Nodes that were asked and that the objects know.

@@ -13,6 +13,7 @@ mod conntrack;
 mod dns;
 mod filter;
 mod kind;
+mod lag;
 mod listener;
 mod mtu;
 mod nat;
@@ -38,6 +39,7 @@ const RULES: &[Rule] = &[
     service::port_undefined,
     service::no_endpoints,
     proxy::no_local_endpoint,
+    lag::behind,
     proxy::vip_not_translated,
     proxy::rules_stale,
     conntrack::stale,

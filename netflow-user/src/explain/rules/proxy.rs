@@ -82,27 +82,11 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
         "vip-not-translated",
         Basis::Observed,
         |a| {
-            let direct = a.is_direct();
-            if a.is_translated() || direct || is_sent_as_it_is(a) {
-                return None;
-            }
-            // What a program behind the last place makes of it is not known.
-            if !rewriting::suspects(a).is_empty() {
-                return None;
-            }
             let port = case.port_of_attempt(a)?;
             if !case.has_choice(a, port) {
                 return None;
             }
-            let mut evidence: Vec<Draft> = left_untranslated(case, a).into_iter().collect();
-            let untranslated = matches!(rules_for(a), RulesFor::Nothing | RulesFor::TurnAway);
-            if evidence.is_empty() && untranslated {
-                evidence = died_here(case, a);
-            }
-            if evidence.is_empty() {
-                return None;
-            }
-            evidence.extend(dialled(case, a));
+            let evidence = untranslated(case, a, is_ruled_out)?;
             Some(Because {
                 key: a.orig.destination().to_string(),
                 evidence,
@@ -133,6 +117,36 @@ pub fn vip_not_translated(case: &Case<'_>, report: &mut Report) {
             }
         },
     );
+}
+
+/// Evidence: a packet to a Service address that passed the node as it came, or died there where no rule translates it, which
+/// `ruled_out` tells.
+pub(super) fn untranslated(
+    case: &Case<'_>,
+    a: &Attempt<'_>,
+    ruled_out: impl Fn(&Attempt<'_>) -> bool,
+) -> Option<Vec<Draft>> {
+    if a.is_translated() || a.is_direct() || is_sent_as_it_is(a) {
+        return None;
+    }
+    // What a program behind the last place makes of it is not known.
+    if !rewriting::suspects(a).is_empty() {
+        return None;
+    }
+    let mut evidence: Vec<Draft> = left_untranslated(case, a).into_iter().collect();
+    if evidence.is_empty() && ruled_out(a) {
+        evidence = died_here(case, a);
+    }
+    if evidence.is_empty() {
+        return None;
+    }
+    evidence.extend(dialled(case, a));
+    Some(evidence)
+}
+
+/// Whether the rules, as they were read last, translate nothing for what it dialled.
+pub(super) fn is_ruled_out(a: &Attempt<'_>) -> bool {
+    matches!(rules_for(a), RulesFor::Nothing | RulesFor::TurnAway)
 }
 
 /// IPVS chose where it goes, by a way on which nothing is translated.
@@ -389,12 +403,17 @@ fn former_endpoint(case: &Case<'_>, a: &Attempt<'_>) -> Option<Vec<Draft>> {
     if case.usable(a, port).contains(&to) || !(is_new(a, &ct) || is_ruled(a, to)) {
         return None;
     }
+    Some(sent_to(case, a))
+}
+
+/// Evidence: the backend that was chosen.
+pub(super) fn sent_to(case: &Case<'_>, a: &Attempt<'_>) -> Vec<Draft> {
     let mut evidence: Vec<Draft> = case.translation(a).into_iter().collect();
     // A drop carries the conntrack entry as well: it proves the same.
     for (part, event, drop, _) in a.drops() {
         evidence.push(drop_draft(case, part, event, drop));
     }
-    Some(evidence)
+    evidence
 }
 
 /// Today's rules made the entry: it never got into the table, or was announced as new or came up while we looked, and was not

@@ -6,7 +6,7 @@ use crate::explain::codes;
 use crate::explain::evidence::Draft;
 use crate::explain::lack::{Lack, lack};
 use crate::explain::pods;
-use crate::explain::report::{Because, Found, Report, Saying};
+use crate::explain::report::{Because, Found, Over, Report, Saying};
 use crate::flows::{ConnEvent, Leg};
 use crate::model::answer::{Basis, Changes, Fix, Severity, Via};
 use crate::model::objects::{Objects, Pod, ServicePort, TargetPort};
@@ -58,6 +58,7 @@ pub fn not_found(query: &Query, objects: &Objects, what: &NotFound, report: &mut
         evidence: vec![handle],
         values: vec![("ns", ns), ("svc", svc)],
         fixes: Vec::new(),
+        over: Over::default(),
     });
 }
 

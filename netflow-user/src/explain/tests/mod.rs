@@ -12,6 +12,7 @@ mod flowtable;
 mod foreign;
 mod ipvs;
 mod kind;
+mod lag;
 mod listener;
 mod named_port;
 mod nat;
