@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -205,6 +205,8 @@ pub struct Listen {
     pub on: Bound,
     /// Port.
     pub port: u16,
+    /// Clients whose connections it resets once they speak.
+    pub shuns: Vec<IpAddr>,
 }
 
 /// What a listener is bound to.
@@ -219,14 +221,20 @@ pub enum Bound {
 impl Listen {
     /// On all addresses.
     pub fn any(kind: &'static str, port: u16) -> Listen {
-        let on = Bound::Any;
-        Listen { kind, on, port }
+        Listen {
+            kind,
+            on: Bound::Any,
+            port,
+            shuns: Vec::new(),
+        }
     }
 
     /// On the loopback address.
     pub fn loopback(kind: &'static str, port: u16) -> Listen {
-        let on = Bound::Loopback;
-        Listen { kind, on, port }
+        Listen {
+            on: Bound::Loopback,
+            ..Listen::any(kind, port)
+        }
     }
 }
 
@@ -255,6 +263,9 @@ impl App {
                     SocketAddr::new(lab.plan.bind(listen.on), listen.port)
                 ),
             ]);
+            for client in &listen.shuns {
+                args.extend(["--shun".to_owned(), client.to_string()]);
+            }
         }
         let app = App::start(lab, netns, &args)?;
         let up = app.wait(paced(Duration::from_secs(5)), |lines| {

@@ -144,6 +144,7 @@ pub static ALL: &[&Code] = &[
     &readiness::PUBLISH_NOT_READY,
     &service::LISTENER_MISSING,
     &service::ONE_BAD_ENDPOINT,
+    &service::SOME_CLIENTS_FAIL,
 ];
 
 /// Looks a code up by its identifier.

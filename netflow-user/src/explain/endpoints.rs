@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Label of a Node with its zone.
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// One endpoint of a Service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::evidence::{Book, Draft, Handle};
 use crate::model::Time;
 use crate::model::answer::{Affected, Basis, Check, Finding, Fix, Hop, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 
 /// A finding before its evidence has ids.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub enum Over {
     /// Of the same address, and of the same backend where one had been chosen, a later attempt was served.
     #[default]
     Served,
+    /// The same, of a client that it hit: others are served all the time.
+    ServedAgain,
     /// The rule knows its last sign; `None` = it is not over.
     Known(Option<Time>),
 }
@@ -269,9 +272,11 @@ impl Found {
         let hit: BTreeSet<_> = mine()
             .map(|a| (a.orig.destination(), a.backend()))
             .collect();
+        let clients: BTreeSet<IpAddr> = mine().map(Attempt::client).collect();
         let same = |a: &Attempt<'_>| {
             let to = a.orig.destination();
-            hit.contains(&(to, None)) || hit.contains(&(to, a.backend()))
+            let of_client = self.over == Over::Served || clients.contains(&a.client());
+            of_client && (hit.contains(&(to, None)) || hit.contains(&(to, a.backend())))
         };
         let served = |a: &&Attempt<'_>| a.outcome == Outcome::Ok && a.began() > latest && same(a);
         case.attempts.iter().find(served)?;

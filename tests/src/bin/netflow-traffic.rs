@@ -51,6 +51,9 @@ struct Serve {
     /// then sends segments from outside of the connection's window).
     #[arg(long = "listen", required = true)]
     listen: Vec<Listen>,
+    /// A client that TCP sockets treat as `reset` does.
+    #[arg(long)]
+    shun: Vec<IpAddr>,
     /// Ends after so many seconds.
     #[arg(long = "for", default_value_t = 900)]
     seconds: u64,
@@ -197,7 +200,8 @@ fn run_server(serve: &Serve) -> io::Result<()> {
             }
             kind @ (Kind::Tcp | Kind::Reset | Kind::Stray) => {
                 let listener = TcpListener::bind(addr).map_err(context)?;
-                thread::spawn(move || accept(&listener, kind, &canary));
+                let shunned = serve.shun.clone();
+                thread::spawn(move || accept(&listener, kind, &shunned, &canary));
             }
         }
     }
@@ -221,9 +225,15 @@ fn wanted(header: &[u8]) -> usize {
         .map_or(0, |b| u32::from_be_bytes(*b) as usize)
 }
 
-fn accept(listener: &TcpListener, kind: Kind, canary: &Arc<Vec<u8>>) {
+fn accept(listener: &TcpListener, kind: Kind, shunned: &[IpAddr], canary: &Arc<Vec<u8>>) {
     for stream in listener.incoming().flatten() {
         let canary = Arc::clone(canary);
+        let is_shunned = |peer: SocketAddr| shunned.contains(&peer.ip().to_canonical());
+        let kind = if stream.peer_addr().is_ok_and(is_shunned) {
+            Kind::Reset
+        } else {
+            kind
+        };
         thread::spawn(move || {
             // Failures are the client's to report.
             let _ = match kind {

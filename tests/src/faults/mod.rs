@@ -3,6 +3,7 @@
 //! A fault changes a healthy [`World`]; applying the healthy world again undoes it.
 
 mod agents;
+mod clients;
 mod conntrack;
 mod dns;
 mod healthy;
@@ -320,6 +321,7 @@ pub trait Fault: Sync {
 pub fn all() -> Vec<&'static dyn Fault> {
     [
         service::ALL,
+        clients::ALL,
         kind::ALL,
         dns::ALL,
         readiness::ALL,
@@ -410,7 +412,7 @@ pub const IPVS_BY_KERNEL: [&str; 6] = [
 ];
 
 /// Codes that every test run must prove.
-pub const CODES: [&str; 54] = [
+pub const CODES: [&str; 55] = [
     "service-not-found",
     "external-name-is-dns",
     "load-balancer-pending",
@@ -432,6 +434,7 @@ pub const CODES: [&str; 54] = [
     "service-port-undefined",
     "protocol-mismatch",
     "one-bad-endpoint",
+    "some-clients-fail",
     "vip-not-translated",
     "proxy-sync-lag",
     "proxy-rules-stale",

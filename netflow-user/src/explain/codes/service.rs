@@ -327,5 +327,46 @@ pub(super) static ONE_BAD_ENDPOINT: Code = Code {
         command: "kubectl delete pod {pod} -n {ns}",
         changes: Changes::Cluster,
     }],
-    confusable: &["backend-gone", "listener-missing", "proxy-rules-stale"],
+    confusable: &[
+        "some-clients-fail",
+        "backend-gone",
+        "listener-missing",
+        "proxy-rules-stale",
+    ],
+};
+
+pub(super) static SOME_CLIENTS_FAIL: Code = Code {
+    code: "some-clients-fail",
+    title: "Some clients fail, others are served",
+    severity: Severity::Critical,
+    hop: Hop::Backend,
+    family: Family::Service,
+    meaning: "The Service works for some clients and for others never, on the same port and at the same endpoints. Where it \
+              breaks is not seen from here: what is left is who is hit, by node, zone, namespace or as a single client.",
+    looked_at: "Outcomes of attempts at the same endpoints, grouped by client: its node, the node's label \
+                topology.kubernetes.io/zone, its namespace. At least 3 attempts on each side and 3 clients in all; each client \
+                either fails or is served (nine of ten attempts), and no client that is served shares with those that fail \
+                what is told of them. Silence from another node is compared with clients that are on another node, too.",
+    check: &[
+        CheckStep {
+            text: "The client that fails: its node, its labels",
+            command: "kubectl get pod {client} -n {client_ns} -o wide --show-labels",
+        },
+        CheckStep {
+            text: "Policies that may select clients by namespace or label",
+            command: "kubectl get networkpolicy -A",
+        },
+        SHOW_SLICES,
+    ],
+    mitigate: &[FixStep {
+        text: "Look at what treats these clients otherwise: lists of allowed sources in the application or in front of it, policies, the way from their node",
+        command: "",
+        changes: Changes::Nothing,
+    }],
+    confusable: &[
+        "one-bad-endpoint",
+        "policy-denied-ingress",
+        "firewall-drop",
+        "lost-beyond-node",
+    ],
 };

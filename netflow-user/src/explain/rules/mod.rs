@@ -9,6 +9,7 @@ use super::report::Report;
 mod agents;
 mod beyond;
 mod checksum;
+mod clients;
 mod conntrack;
 mod dns;
 mod filter;
@@ -73,6 +74,7 @@ const RULES: &[Rule] = &[
     overlay::peer_lost,
     scope::one_bad_endpoint,
     beyond::never_arrived,
+    clients::some_fail,
     beyond::lost_beyond_node,
     agents::proxy_unhealthy,
     agents::cni_unhealthy,

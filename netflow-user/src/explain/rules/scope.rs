@@ -98,11 +98,11 @@ pub fn one_bad_endpoint(case: &Case<'_>, report: &mut Report) {
 }
 
 /// It failed, and not because the client itself gave it up.
-fn is_its_doing(a: &Attempt<'_>) -> bool {
+pub(super) fn is_its_doing(a: &Attempt<'_>) -> bool {
     a.outcome.is_failure() && !a.is_cut_by_client()
 }
 
-fn answered(a: &Attempt<'_>) -> bool {
+pub(super) fn answered(a: &Attempt<'_>) -> bool {
     a.parts.iter().any(|p| a.heard_backend(*p).is_some())
 }
 

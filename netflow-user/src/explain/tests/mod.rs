@@ -1,6 +1,7 @@
 //! The rules on hand-made records: what each code needs, and what it must not be taken for.
 
 mod agents;
+mod clients;
 mod codes;
 mod connections;
 mod conntrack;
