@@ -8,3 +8,4 @@ pub mod live;
 pub mod manifests;
 mod object;
 pub mod reduce;
+pub mod versions;

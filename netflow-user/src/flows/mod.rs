@@ -6,11 +6,13 @@
 
 mod connection;
 mod datagrams;
+mod history;
 mod progress;
 mod table;
 
 pub use connection::{Cite, ConnEvent, Connection, Leg, RecordId, Sight};
 pub use datagrams::{Datagrams, SILENCE};
+pub use history::{Evicted, History, Stock};
 pub use progress::Hanging;
 pub use table::{Table, TableLimits};
 
