@@ -9,8 +9,9 @@ use netflow_tests::lab::plan::{Family, Network, Placement, Plan, Shape};
 use netflow_tests::lab::{Lab, Life, need_root, netns};
 use netflow_tests::netflow::{Means, Running, binary};
 use netflow_tests::proxy::Mode;
-use netflow_tests::traffic::{App, Line};
+use netflow_tests::traffic::{App, Line, Outcome};
 use netflow_tests::world::World;
+use netflow_user::model::Time;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use std::fs;
@@ -18,10 +19,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// For what takes a moment.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// So long after its endpoint has left an attempt may still meet it (`PROXY_LAG`), and twice that.
+const LEAVING: Duration = Duration::from_secs(6);
 
 /// A lab with one thing broken, and a client of its Service.
 struct Broken {
@@ -206,6 +210,142 @@ fn what_it_cannot_answer_it_says() -> Result<()> {
     let answer: Answer = serde_json::from_slice(&mistyped.stdout)?;
     ensure!(answer.headline() == "service-not-found", "{answer:?}");
     ensure!(mistyped.status.code() == Some(1));
+    Ok(())
+}
+
+/// `netflow explain --since`, and its recording.
+fn look_back(
+    broken: &Broken,
+    agent: &Agent,
+    since: &str,
+    name: &str,
+) -> Result<(Value, Output, PathBuf)> {
+    let recording = broken.lab.dir().join(name);
+    let server = format!("unix://{}", agent.socket().display());
+    let service = format!("{}/{}", broken.world.asked.0, broken.world.asked.1);
+    let recorded = recording.display().to_string();
+    let output = netflow(&[
+        "explain", "--svc", &service, "--server", &server, "--since", since, "--record", &recorded,
+        "-o", "json",
+    ])?;
+    let answer = serde_json::from_slice(&output.stdout);
+    let answer = answer.with_context(|| format!("{output:?}"))?;
+    Ok((answer, output, recording))
+}
+
+fn blind<'a>(answer: &'a Value, code: &str) -> Option<&'a Value> {
+    let mut rows = answer["blind"].as_array()?.iter();
+    rows.find(|row| row["code"] == code)
+}
+
+/// Nanoseconds since the epoch of a time in an answer.
+fn time(text: &Value) -> Result<u64> {
+    let text = text
+        .as_str()
+        .with_context(|| format!("{text} is no time"))?;
+    let time: Time = text.parse()?;
+    Ok(time.0)
+}
+
+#[test]
+fn it_tells_of_what_is_over_and_nobody_saw() -> Result<()> {
+    let mut broken = broken(67)?;
+    let agent = Agent::start(&broken.lab, 0, LIMIT)?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    // What meets an endpoint that is just leaving is no fault: some is to be older than that by the time it is healed.
+    let old = u64::try_from(started)? + LEAVING.as_nanos() as u64;
+    let is_old = |line: &Line| matches!(line, Line::Start { start, .. } if *start > old);
+    let fails = broken.client.wait(LIMIT, |lines| lines.iter().any(is_old));
+    let failed = broken.client.tally();
+    ensure!(fails && failed.ok == 0, "{failed:?}");
+    // Nobody has looked, and now it is healed.
+    let healthy = World::healthy(&broken.lab.plan, Mode::Nftables);
+    broken.lab.apply(&healthy)?;
+    let healed = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let is_ok = |line: &&Line| matches!(line, Line::Attempt(a) if a.outcome == Outcome::Ok);
+    let served = broken
+        .client
+        .wait(LIMIT, |lines| lines.iter().filter(is_ok).count() >= 10);
+    ensure!(served, "it is not healed");
+    let (answer, output, recording) = look_back(&broken, &agent, "2m", "past.nfr")?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    ensure!(answer["verdict"] == "degraded", "{answer:#}");
+    let finding = &answer["findings"][0];
+    ensure!(finding["code"] == "target-port-mismatch", "{answer:#}");
+    let healed = u64::try_from(healed.as_nanos())?;
+    ensure!(time(&finding["until"])? <= healed, "{finding:#}");
+    ensure!(
+        time(&finding["from"])? <= time(&finding["until"])?,
+        "{finding:#}"
+    );
+    ensure!(
+        finding["affected"]["attempts"].as_u64() >= Some(3),
+        "{finding:#}"
+    );
+    // It says from when on it knows: the agent has not been there for two minutes.
+    let node = &broken.lab.plan.nodes[0].name;
+    let short = blind(&answer, "history-short").context("it does not say so")?;
+    ensure!(short["node"] == node.as_str(), "{short}");
+    let (report, _) = status(agent.socket())?;
+    ensure!(
+        answer["window"]["from"] == report["since"],
+        "{report} {answer:#}"
+    );
+    ensure!(blind(&answer, "node-state-of-now").is_some(), "{answer:#}");
+    ensure!(
+        report["history"]["connections"].as_u64() > Some(0),
+        "{report}"
+    );
+    ensure!(report["history"]["healthyEvicted"] == 0, "{report}");
+    // The recording is the answer.
+    let replayed = netflow(&[
+        "explain",
+        "--replay",
+        &recording.display().to_string(),
+        "-o",
+        "json",
+    ])?;
+    ensure!(
+        replayed.stdout == output.stdout,
+        "{}",
+        String::from_utf8_lossy(&replayed.stdout)
+    );
+    ensure!(agent.stop(LIMIT)?.success());
+    Ok(())
+}
+
+#[test]
+fn its_history_is_bounded_and_may_be_none() -> Result<()> {
+    let broken = broken(68)?;
+    let more = ["--history", "64KiB", "--metrics", "127.0.0.1:0"];
+    let agent = Agent::start_with(&broken.lab, 0, &more, LIMIT)?;
+    let attempts = usize::try_from(broken.client.tally().attempts)?;
+    broken.wait_attempts(attempts + 60)?;
+    let metrics = get(&broken, &agent, "/metrics")?;
+    let limit = number(&metrics, "netflow_history_limit_bytes")?;
+    let held = number(&metrics, "netflow_history_bytes")?;
+    ensure!(held > 0 && held <= limit && limit <= 64 << 10, "{metrics}");
+    let gone = number(&metrics, "netflow_history_evicted_total{state=\"failing\"}")?;
+    ensure!(gone > 0, "{metrics}");
+    let (answer, ..) = look_back(&broken, &agent, "1h", "small.nfr")?;
+    ensure!(
+        answer["findings"][0]["code"] == "target-port-mismatch",
+        "{answer:#}"
+    );
+    let short = blind(&answer, "history-short").context("it does not say so")?;
+    let text = short["text"].as_str().unwrap_or_default();
+    ensure!(text.contains("history is full"), "{text}");
+    ensure!(agent.stop(LIMIT)?.success());
+
+    let agent = Agent::start_with(&broken.lab, 0, &["--history", "0"], LIMIT)?;
+    let server = format!("unix://{}", agent.socket().display());
+    let none = netflow(&[
+        "explain", "app/web", "--server", &server, "--since", "1m", "-o", "json",
+    ])?;
+    ensure!(none.status.code() == Some(2), "{none:?}");
+    let error: Value = serde_json::from_slice(&none.stdout)?;
+    ensure!(error["code"] == "no-history", "{error}");
+    ensure!(agent.stop(LIMIT)?.success());
     Ok(())
 }
 

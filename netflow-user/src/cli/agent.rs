@@ -7,6 +7,7 @@ mod hub;
 mod metrics;
 mod monitor;
 mod outcome;
+mod past;
 mod process;
 mod seat;
 
@@ -21,6 +22,7 @@ use super::interrupt::Interrupts;
 use super::live;
 use super::objects::Place;
 use super::output::Output;
+use super::size;
 use crate::api::SOCKET;
 use crate::api::gate::{Gate, GateError, Trouble};
 use crate::api::server::Serving;
@@ -64,6 +66,11 @@ pub struct Agent {
     metrics: Option<SocketAddr>,
     #[command(flatten)]
     listen: ListenArgs,
+    /// Memory for what happened before somebody asks (`netflow explain --since`); 0: none
+    ///
+    /// When it is full, healthy connections go first, then those that failed, each time the oldest
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size::parse)]
+    history: usize,
     #[command(flatten)]
     tiers: TierArgs,
 }
@@ -127,7 +134,14 @@ pub fn run(args: &Agent, output: &Output, _format: Format) -> Result<u8, Failure
     let metrics = args.metrics.map(Bound::at).transpose()?;
     let kernel = live::attach(&args.tiers, output.is_chatty())?;
     let (to, orders) = channel();
-    let mut hub = Hub::new(kernel, &mut *source, objects, output, to.clone());
+    let mut hub = Hub::new(
+        kernel,
+        &mut *source,
+        objects,
+        output,
+        args.history,
+        to.clone(),
+    );
     let looks = Looks::new(to.clone(), hub.latest(), place.cluster(), output.clone());
     let at = gate.as_ref().map(Gate::at);
     let serving = Serving::start(&args.socket, gate, looks.clone())?;

@@ -7,7 +7,8 @@ use super::objects;
 use super::output::Output;
 use super::render::{self, Layout};
 use super::replay;
-use super::session::{End, Observer};
+use super::session::{End, Observer, now};
+use super::since::{self, Since};
 use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
 use crate::model::answer::Answer;
@@ -36,6 +37,8 @@ const CHECK_PERIOD: Duration = Duration::from_millis(250);
       on this node, without an API server: kubectl get svc,endpointslices,pods,nodes,ns,netpol -A -o yaml > objects.yaml
   netflow explain 10.96.12.7:8080 --manifests objects/ --from deploy/frontend --for 30s -o json
       by address, one client only, as JSON
+  netflow explain --svc app/web-api --since 10m
+      what was wrong in the last ten minutes, also if nobody looked and it is over: agents keep a history
   netflow explain --svc app/web-api --manifests objects.yaml --record worker-1.nfr
   netflow explain --replay worker-1.nfr worker-2.nfr
       record on each node, then join the recordings anywhere, without root
@@ -48,6 +51,9 @@ pub struct Explain {
     objects: ObjectArgs,
     #[command(flatten)]
     window: WindowArgs,
+    /// Explain what happened from then on till now, as agents have kept it: so long ago (10m), or a time (2026-11-30T16:04:00Z)
+    #[arg(long, value_name = "TIME", value_parser = since::parse, conflicts_with = "window")]
+    since: Option<Since>,
     #[command(flatten)]
     capture: CaptureArgs,
     /// Answer from recordings, one per node, instead of from this node
@@ -60,6 +66,28 @@ pub struct Explain {
     replay: Vec<PathBuf>,
 }
 
+impl Explain {
+    /// How long ago that begins which is to be explained, if it is not to begin now.
+    fn ago(&self) -> Result<Option<Duration>, Failure> {
+        let Some(since) = self.since else {
+            return Ok(None);
+        };
+        let capture = &self.capture;
+        if capture.standalone || capture.tiers.is_chosen() || !self.objects.manifests.is_empty() {
+            return Err(Failure::new(
+                "no-past",
+                "--since asks for what happened before, which only an agent that ran then has kept",
+                "leave away --standalone, --manifests and what says how to look; --server and --cluster say which agents are asked",
+            ));
+        }
+        let ago = since.ago(now()).ok_or_else(|| {
+            let why = "--since names a time that is still to come";
+            Failure::new("no-past", why, "--for looks from now on")
+        });
+        ago.map(Some)
+    }
+}
+
 /// Runs it.
 pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failure> {
     let mut target = args.target.clone();
@@ -67,7 +95,9 @@ pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failur
     objects::target_among_files(&mut target, &mut files);
     let mut explainer = Explainer::new(Box::new(Identities::new()));
     let query = if args.replay.is_empty() {
+        let ago = args.ago()?;
         let mut observer = Waiting {
+            looks_back: ago.is_some(),
             output,
             window: args.window.window,
             preview: !format.is_json(),
@@ -79,6 +109,7 @@ pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failur
             files: &files,
             capture: &args.capture,
             window: Some(args.window.window),
+            ago,
         };
         let looked = look.run(&mut explainer, output, &mut observer);
         output.progress("");
@@ -86,6 +117,12 @@ pub fn run(args: &Explain, output: &Output, format: Format) -> Result<u8, Failur
             (End::Closed, query) => query,
             (End::Quit, _) => return Ok(EXIT_INTERRUPTED),
         }
+    } else if args.since.is_some() {
+        return Err(Failure::new(
+            "no-past",
+            "a recording tells of its own window and of nothing before it",
+            "leave --since away; what was recorded with --since is replayed without it",
+        ));
     } else {
         let query = target.query(objects::FILES_NAMESPACE)?;
         replay::feed(&args.replay, query.as_ref(), &mut explainer, output)?
@@ -130,6 +167,8 @@ fn written(
 /// Ends the look once a cause is proved, and tells whoever waits at a terminal how it goes.
 struct Waiting<'a> {
     output: &'a Output,
+    /// What is told is over: there is nothing to wait for.
+    looks_back: bool,
     window: Duration,
     preview: bool,
     said: u64,
@@ -138,6 +177,9 @@ struct Waiting<'a> {
 
 impl Observer for Waiting<'_> {
     fn step(&mut self, explainer: &mut Explainer, elapsed: Duration) -> ControlFlow<()> {
+        if self.looks_back {
+            return ControlFlow::Continue(());
+        }
         if elapsed >= self.next_check {
             let began = Instant::now();
             let settled = explainer.settled();

@@ -204,6 +204,7 @@ pub fn start(
         query: query.clone(),
         context: context.to_owned(),
         server: server.to_owned(),
+        kept: None,
     }
 }
 

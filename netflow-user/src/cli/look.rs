@@ -21,6 +21,8 @@ pub struct Look<'a> {
     pub capture: &'a CaptureArgs,
     /// Longest look; `None` = until somebody ends it.
     pub window: Option<Duration>,
+    /// Not a look from now on: what happened from so long ago till now.
+    pub ago: Option<Duration>,
 }
 
 impl Look<'_> {
@@ -34,6 +36,7 @@ impl Look<'_> {
         objects::check(self.target)?;
         let sources = match whom(self.files, self.capture, output)? {
             Whom::Agents(sources) => sources,
+            Whom::Ourselves if self.ago.is_some() => return Err(nobody_knows()),
             Whom::Ourselves => return self.run_here(explainer, output, observer),
         };
         let (query, place) = objects::query_of_agent(self.target, self.files, output)?;
@@ -41,7 +44,7 @@ impl Look<'_> {
         let request = remote::Request {
             query: &query,
             context: place.cluster().0,
-            window: self.window,
+            window: self.window.filter(|_| self.ago.is_none()),
             record: self.capture.record.as_deref(),
         };
         let end = remote::run(sources, &request, explainer, output, observer)?;
@@ -72,7 +75,17 @@ impl Look<'_> {
         let millis = |w: Duration| u64::try_from(w.as_millis()).unwrap_or(u64::MAX);
         Query {
             for_ms: self.window.map_or(0, millis),
+            since_ms: self.ago.map(millis),
             ..query
         }
     }
+}
+
+/// The past is asked for, and nobody has kept it.
+fn nobody_knows() -> Failure {
+    Failure::new(
+        "no-agent",
+        "what happened before this command is known to agents alone, and none answers here",
+        "`netflow agent` keeps it from its start on; `netflow install | kubectl apply -f -` runs one on every node",
+    )
 }

@@ -23,6 +23,8 @@ pub mod render;
 mod replay;
 mod screen;
 pub mod session;
+mod since;
+mod size;
 mod status;
 pub mod target;
 mod watch;

@@ -115,7 +115,7 @@ pub fn run(
             crowd.close();
         }
         if !crowd.is_known() && elapsed >= PATIENCE {
-            crowd.tell_who_is_waited_for(output);
+            crowd.tell_who_is_waited_for(request, output);
         }
         crowd.give_up();
         crowd.name_the_silent(&mut feed, output);
@@ -269,6 +269,14 @@ impl Crowd {
         feed: &mut Feed<'_>,
     ) -> Result<(), Failure> {
         let teller = &mut self.tellers[index];
+        if let Input::Start(start) = &input
+            && request.query.since_ms.is_some()
+            && start.kept.is_none()
+        {
+            let too_old = too_old(&teller.name, &start.version);
+            self.ended(index, Some(too_old));
+            return Ok(());
+        }
         let starts = matches!(input, Input::Start(_));
         // Commands are for whoever reads the answer, who has a kubeconfig of their own.
         if let Input::Start(start) = &mut input {
@@ -286,7 +294,11 @@ impl Crowd {
             Input::End { .. } => Stage::Ended,
             _ => Stage::Asked,
         });
-        feed.catch_up(index, input);
+        if request.query.since_ms.is_some() {
+            feed.give_of(index, &input);
+        } else {
+            feed.catch_up(index, input);
+        }
         if let Some(clock) = teller.clock.filter(|_| starts) {
             feed.give_of(index, &Input::Clock(clock));
         }
@@ -372,11 +384,13 @@ impl Crowd {
         }
     }
 
-    fn tell_who_is_waited_for(&self, output: &Output) {
+    fn tell_who_is_waited_for(&self, request: &Request<'_>, output: &Output) {
         let late = self.tellers.iter().filter(|t| !t.is_known() && !t.done);
         let nodes: Vec<&str> = late.filter_map(|t| t.node.as_deref()).collect();
         if !nodes.is_empty() {
             output.progress(&format!("waiting for the agents of {}", few(&nodes)));
+        } else if request.query.since_ms.is_some() {
+            output.progress("reading what the agent has kept");
         }
     }
 
@@ -448,6 +462,15 @@ fn beside(path: &Path, node: Option<&str>) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// It understood half of the question, and tells what happens from now on.
+fn too_old(name: &str, version: &str) -> Failure {
+    Failure::new(
+        "agent-too-old",
+        format!("{name} is netflow {version}, which keeps nothing of the past"),
+        "run this version of netflow there, or ask without --since",
+    )
+}
+
 fn without_agent(node: &str) -> Silent {
     Silent {
         node: node.to_owned(),
@@ -502,7 +525,13 @@ impl From<AskError> for Failure {
         match e {
             AskError::Problem(problem) => {
                 // Those that programs know; an agent of another version may have more.
-                let known = ["no-services", "busy", "bad-query", "source-unreadable"];
+                let known = [
+                    "no-services",
+                    "busy",
+                    "bad-query",
+                    "source-unreadable",
+                    "no-history",
+                ];
                 let code = known.into_iter().find(|code| *code == problem.code);
                 Failure::new(code.unwrap_or("agent"), problem.message, problem.hint)
             }

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::render;
 use crate::api::client::{Agent, AskError};
 use crate::api::dial::Identity;
-use crate::api::v1::{StatusResponse, Tier, Unseen};
+use crate::api::v1::{History, StatusResponse, Tier, Unseen};
 use crate::api::{Address, SOCKET};
 use crate::cluster::agents::AgentsError;
 use crate::model::Time;
@@ -96,6 +96,28 @@ pub struct Report {
     pub flows: u64,
     /// Who looks at the moment.
     pub looks: u32,
+    /// What is kept for those who ask later; `None` = nothing.
+    pub history: Option<HistoryReport>,
+}
+
+/// What is kept of what happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryReport {
+    /// Bytes that it may take.
+    pub limit_bytes: u64,
+    /// Bytes that it takes.
+    pub bytes: u64,
+    /// Connections in it.
+    pub connections: u64,
+    /// From when on all connections that failed are there.
+    pub failing_from: String,
+    /// How many earlier ones had to go.
+    pub failing_evicted: u64,
+    /// From when on all healthy ones are there.
+    pub healthy_from: String,
+    /// How many earlier ones had to go.
+    pub healthy_evicted: u64,
 }
 
 /// The tier of a capability.
@@ -217,6 +239,7 @@ fn report(status: StatusResponse) -> Report {
         pods,
         flows,
         looks,
+        history,
     } = status;
     let tiers: Vec<TierReport> = tiers.into_iter().map(TierReport::from).collect();
     let unseen: Vec<UnseenReport> = unseen.into_iter().map(UnseenReport::from).collect();
@@ -238,6 +261,30 @@ fn report(status: StatusResponse) -> Report {
         pods,
         flows,
         looks,
+        history: history.map(HistoryReport::from),
+    }
+}
+
+impl From<History> for HistoryReport {
+    fn from(history: History) -> HistoryReport {
+        let History {
+            limit,
+            bytes,
+            connections,
+            failing_from_ns,
+            failing_evicted,
+            healthy_from_ns,
+            healthy_evicted,
+        } = history;
+        HistoryReport {
+            limit_bytes: limit,
+            bytes,
+            connections,
+            failing_from: Time(failing_from_ns).to_string(),
+            failing_evicted,
+            healthy_from: Time(healthy_from_ns).to_string(),
+            healthy_evicted,
+        }
     }
 }
 

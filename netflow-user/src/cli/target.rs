@@ -106,6 +106,7 @@ pub fn query(
     }
     check_label(namespace, namespace)?;
     Ok(Query {
+        since_ms: None,
         namespace: named.namespace.unwrap_or_else(|| namespace.to_owned()),
         target: named.target,
         port: named.port.or(port),

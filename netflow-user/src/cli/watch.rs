@@ -64,6 +64,7 @@ pub fn run(args: &Watch, output: &Output, format: Format) -> Result<u8, Failure>
         files: &files,
         capture: &args.capture,
         window: args.window,
+        ago: None,
     };
     let looked = look.run(&mut explainer, output, observer);
     let was_screen = screen.close();

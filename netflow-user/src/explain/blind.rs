@@ -2,6 +2,7 @@
 
 mod clocks;
 mod flowtable;
+mod past;
 mod rewriting;
 mod sockets;
 
@@ -35,6 +36,7 @@ pub fn spots(told: &Told<'_>, case: Option<&Case<'_>>, proved: bool) -> Vec<Blin
     } = told;
     let mut all: Vec<Blind> = silent.values().map(of_silent).collect();
     all.extend(clocks::apart(views));
+    all.extend(views.iter().flat_map(past::on_node));
     all.extend(views.iter().flat_map(of_node));
     if !proved {
         all.extend(views.iter().flat_map(of_tiers));

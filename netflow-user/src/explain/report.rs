@@ -4,10 +4,15 @@ use super::attempt::{Attempt, Outcome};
 use super::case::Case;
 use super::codes::{self, Code};
 use super::evidence::{Book, Draft, Handle};
+use crate::flows::Cite;
 use crate::model::Time;
 use crate::model::answer::{Affected, Basis, Check, Finding, Fix, Hop, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// What a node was read to be holds for what happened so shortly before: a look reads it about as often.
+const PRESENT: Duration = Duration::from_secs(5);
 
 /// A finding before its evidence has ids.
 #[derive(Debug, Clone)]
@@ -126,12 +131,20 @@ impl Report {
             let attempts: Vec<&Attempt<'a>> =
                 members.iter().map(|(i, _)| &case.attempts[*i]).collect();
             let Saying {
-                summary,
+                mut summary,
                 evidence,
                 mut values,
                 fixes,
                 over,
             } = saying(&attempts);
+            let drafts = members.iter().flat_map(|(_, own)| own).chain(&evidence);
+            let later = read_later(case, &attempts, drafts);
+            let basis = later.map_or(basis, |_| basis.max(Basis::Inferred));
+            if let Some(read) = later {
+                summary = format!(
+                    "{summary}; the node was read at {read}, and may have been otherwise then"
+                );
+            }
             values.extend(usual_values(case, attempts.first().copied()));
             let mut handles = Distinct::default();
             let mut indexes = Vec::new();
@@ -269,14 +282,14 @@ impl Found {
         }
         let mine = || self.attempts.iter().map(|i| &case.attempts[*i]);
         let latest = mine().map(Attempt::began).max()?;
-        let hit: BTreeSet<_> = mine()
-            .map(|a| (a.orig.destination(), a.backend()))
-            .collect();
+        // Where the port was wrong, a later attempt is served at another one.
+        let backend = |a: &Attempt<'_>| a.backend().map(|b| b.ip());
+        let hit: BTreeSet<_> = mine().map(|a| (a.orig.destination(), backend(a))).collect();
         let clients: BTreeSet<IpAddr> = mine().map(Attempt::client).collect();
         let same = |a: &Attempt<'_>| {
             let to = a.orig.destination();
             let of_client = self.over == Over::Served || clients.contains(&a.client());
-            of_client && (hit.contains(&(to, None)) || hit.contains(&(to, a.backend())))
+            of_client && (hit.contains(&(to, None)) || hit.contains(&(to, backend(a))))
         };
         let served = |a: &&Attempt<'_>| a.outcome == Outcome::Ok && a.began() > latest && same(a);
         case.attempts.iter().find(served)?;
@@ -303,6 +316,22 @@ impl Found {
             backends: backends.into_iter().collect(),
         }
     }
+}
+
+/// Where a node tells of the past: when it was read, if that is evidence here, and all of these attempts were over long before.
+fn read_later<'d>(
+    case: &Case<'_>,
+    attempts: &[&Attempt<'_>],
+    mut drafts: impl Iterator<Item = &'d Draft>,
+) -> Option<Time> {
+    let telling = case.views.iter().filter(|v| v.start.kept.is_some());
+    let read = telling
+        .filter_map(|v| v.facts.as_ref())
+        .map(|f| f.time)
+        .max()?;
+    let over = attempts.iter().map(|a| a.last()).max()?;
+    let cited = drafts.any(|d| d.cites.contains(&Cite::Node));
+    (cited && read.since(over) > PRESENT).then_some(read)
 }
 
 /// Handles in the order in which they came, each once.

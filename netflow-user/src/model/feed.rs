@@ -115,7 +115,7 @@ pub enum Silence {
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Start {
-    /// When the window opened (everything was attached).
+    /// When the window opened (everything was attached); where the past was asked for, from when on it is told.
     pub time: Time,
     /// The node's name: from the Node object whose `InternalIP` is local, else the host name.
     pub node: String,
@@ -138,4 +138,33 @@ pub struct Start {
     /// API server, empty if none.
     #[serde(default)]
     pub server: String,
+    /// What is told happened before it was asked: what of that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// What of the past an agent has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// From when on it was asked to tell; [`Start::time`] is from when on it does.
+    pub asked: Time,
+    /// Since when it has been looking.
+    pub looking: Time,
+    /// From when on all healthy connections are there, and of how many earlier ones it has nothing.
+    pub healthy_from: Time,
+    /// See `healthy_from`.
+    pub healthy_evicted: u64,
+    /// The same of all others.
+    pub failing_from: Time,
+    /// See `failing_from`.
+    pub failing_evicted: u64,
+    /// From when on it is known how the objects were.
+    pub objects_from: Time,
+}
+
+impl Kept {
+    /// From when on it tells.
+    pub fn from(&self) -> Time {
+        self.asked.max(self.looking).max(self.failing_from)
+    }
 }

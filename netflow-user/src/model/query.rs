@@ -19,6 +19,9 @@ pub struct Query {
     /// Length of the window asked for, milliseconds.
     #[serde(default)]
     pub for_ms: u64,
+    /// Not what happens from now on but what happened, from so many milliseconds ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// Service by name or by address.

@@ -39,6 +39,26 @@ fn bad_targets_and_options() {
         (&["explain", "--nonsense"], "usage"),
         (&["explain", "--replay", "a", "--manifests", "b"], "usage"),
         (&["explain", "--replay", "a", "--context", "b"], "usage"),
+        (&["explain", "app/web", "--since", "soon"], "usage"),
+        (
+            &["explain", "app/web", "--since", "5m", "--for", "5s"],
+            "usage",
+        ),
+        (&["watch", "app/web", "--since", "5m"], "usage"),
+        (
+            &["explain", "app/web", "--since", "5m", "--standalone"],
+            "no-past",
+        ),
+        (
+            &["explain", "app/web", "--since", "5m", "--manifests", "a"],
+            "no-past",
+        ),
+        (&["explain", "--since", "5m", "--replay", "a"], "no-past"),
+        (
+            &["explain", "app/web", "--since", "2199-01-01T00:00:00Z"],
+            "no-past",
+        ),
+        (&["agent", "--history", "64MB"], "usage"),
         (&["agent", "--listen", "127.0.0.1:0"], "usage"),
         (&["agent", "--client-ca", "ca.crt"], "usage"),
         (

@@ -2,9 +2,10 @@
 
 use super::hub::{Health, Latest, Order};
 use super::outcome::{Outcome, Outcomes};
+use super::past::Past;
 use super::seat::{Seat, ask};
 use crate::api::server::{Desk, Look, Told};
-use crate::api::v1::{Problem, StatusResponse, Tier, Unseen};
+use crate::api::v1::{History, Problem, StatusResponse, Tier, Unseen};
 use crate::cli::COMMIT;
 use crate::cli::failure::Failure;
 use crate::cli::host;
@@ -15,6 +16,7 @@ use crate::cli::session::{self, End, Feed, Limits, Observer, now};
 use crate::cluster::ask::this_node;
 use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
+use crate::flows::Stock;
 use crate::model::Time;
 use crate::model::objects::Objects;
 use crate::model::query::{Query, Target};
@@ -29,6 +31,8 @@ use std::time::Duration;
 
 /// Looks at a time: each reads the node of its own.
 const LOOKS: usize = 16;
+/// Those of them that look back: each takes as much memory as it is told of the history, until it has passed that on.
+const LOOKS_BACK: usize = 2;
 
 /// Answers.
 #[derive(Clone)]
@@ -50,6 +54,8 @@ struct Shared {
 #[derive(Default)]
 struct Running {
     looks: Vec<Interrupts>,
+    /// How many of them look back.
+    back: usize,
     /// No more are begun.
     closing: bool,
 }
@@ -100,11 +106,13 @@ impl Desk for Looks {
             message: format!("the agent does not understand the question: {e}"),
             hint: "ask with a netflow of the agent's version".into(),
         })?;
-        let Some(one) = One::begin(&self.0) else {
+        let Some(one) = One::begin(&self.0, query.since_ms.is_some()) else {
             self.0.ended.add(Outcome::Refused);
             return Err(Problem {
                 code: "busy".into(),
-                message: format!("the agent is ending, or {LOOKS} others look through it"),
+                message: format!(
+                    "the agent is ending, or {LOOKS} others look through it, or {LOOKS_BACK} look back"
+                ),
                 hint: "ask again in a moment, or with --standalone".into(),
             });
         };
@@ -157,26 +165,83 @@ impl Shared {
 /// One look.
 struct One {
     shared: Arc<Shared>,
+    looks_back: bool,
     interrupts: Interrupts,
 }
 
 impl One {
     /// Unless there are too many.
-    fn begin(shared: &Arc<Shared>) -> Option<One> {
+    fn begin(shared: &Arc<Shared>, looks_back: bool) -> Option<One> {
         let interrupts = Interrupts::default();
         let mut running = shared.running();
-        if running.closing || running.looks.len() >= LOOKS {
+        let full = looks_back && running.back >= LOOKS_BACK;
+        if running.closing || running.looks.len() >= LOOKS || full {
             return None;
         }
+        running.back += usize::from(looks_back);
         running.looks.push(interrupts.clone());
         drop(running);
         Some(One {
             shared: shared.clone(),
+            looks_back,
             interrupts,
         })
     }
 
     fn run(&self, query: &Query, to: Told) -> Outcome {
+        match query.since_ms {
+            None => self.look_from_now(query, to),
+            Some(ago) => self.look_back(query, now() - Duration::from_millis(ago), to),
+        }
+    }
+
+    /// Tells what was kept, and how the node is now. Whoever asked waits for all of it.
+    fn look_back(&self, query: &Query, asked: Time, to: Told) -> Outcome {
+        let Shared {
+            orders,
+            latest,
+            cluster: (context, server),
+            output,
+            since,
+            ..
+        } = &*self.shared;
+        let past = match Past::gather(orders, latest, query, asked) {
+            Ok(Some(past)) => past,
+            Ok(None) => {
+                to.problem(Problem {
+                    code: "no-history".into(),
+                    message: "this agent keeps nothing of what happened before it is asked".into(),
+                    hint: "start it without --history 0, or ask without --since".into(),
+                });
+                return Outcome::Failed;
+            }
+            Err(failure) => {
+                to.problem(problem(failure));
+                return Outcome::Failed;
+            }
+        };
+        let title = format!("a look back at {}", name(query));
+        output.detail(format_args!("{title} began"));
+        let start = past.start(query, (context, server), *since);
+        let mut writer = Writer::stream(to, &title);
+        let told = past.tell(start, orders, |input| {
+            // Whoever is gone has abandoned it.
+            let _ = writer.write(input);
+            self.interrupts.count() < 2
+        });
+        let _ = writer.finish();
+        output.detail(format_args!("{title} ended"));
+        match told {
+            Ok(End::Closed) => Outcome::Answered,
+            Ok(End::Quit) => Outcome::Abandoned,
+            Err(e) => {
+                output.notice(format_args!("{title}: {e}"));
+                Outcome::Failed
+            }
+        }
+    }
+
+    fn look_from_now(&self, query: &Query, to: Told) -> Outcome {
         let (version, objects) = self.shared.latest.get();
         let objects = Objects::clone(&objects);
         if let Err(failure) = live::check_services(&objects) {
@@ -251,6 +316,7 @@ impl Drop for One {
     fn drop(&mut self) {
         let mut running = self.shared.running();
         running.looks.retain(|other| !other.is(&self.interrupts));
+        running.back -= usize::from(self.looks_back);
     }
 }
 
@@ -310,6 +376,7 @@ fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
         looks,
         counts: _,
         held: _,
+        history,
     } = health;
     let limits = objects
         .limits
@@ -343,5 +410,25 @@ fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
         pods: u32::try_from(pods).unwrap_or(u32::MAX),
         flows: flows as u64,
         looks: u32::try_from(looks).unwrap_or(u32::MAX),
+        history: history.map(|stock| kept(stock, since)),
+    }
+}
+
+fn kept(stock: Stock, since: Time) -> History {
+    let Stock {
+        limit,
+        bytes,
+        connections,
+        healthy_evicted,
+        failing_evicted,
+    } = stock;
+    History {
+        limit: limit as u64,
+        bytes: bytes as u64,
+        connections: connections as u64,
+        failing_from_ns: failing_evicted.until.max(since).0,
+        failing_evicted: failing_evicted.connections,
+        healthy_from_ns: healthy_evicted.until.max(since).0,
+        healthy_evicted: healthy_evicted.connections,
     }
 }

@@ -1,10 +1,13 @@
 //! The thread that owns the programs: what the kernel tells goes to everybody who looks at the moment.
 
 use super::counts::Counts;
+use super::past::{Ask, Then};
 use super::seat::{Inputs, Seat};
 use crate::cli::live::{Surroundings, keep_pods};
 use crate::cli::output::Output;
 use crate::cluster::ask::{pods_of, this_node};
+use crate::cluster::versions::Versions;
+use crate::flows::{History, Stock};
 use crate::kernel::{Held, Kernel};
 use crate::model::Input;
 use crate::model::capability::TierStatus;
@@ -27,6 +30,8 @@ const PODS_PERIOD: Duration = Duration::from_secs(30);
 /// Inputs that may wait for one who looks, and records and flows in them. Whoever is slower loses records, and is told.
 const WAITING: usize = 4096;
 const MOST: usize = 1 << 16;
+/// Of the history one part in so many is for the objects as they were.
+const OBJECTS_SHARE: usize = 8;
 
 /// What those who look, and those who ask how things are, want of this thread.
 pub enum Order {
@@ -42,6 +47,8 @@ pub enum Order {
     Leave(u64),
     /// How are the programs?
     Health(Sender<Health>),
+    /// What happened? `None` = nothing is kept.
+    Past(Ask, Sender<Option<Then>>),
 }
 
 /// How the programs are.
@@ -63,22 +70,37 @@ pub struct Health {
     pub counts: Counts,
     /// How full the maps are.
     pub held: Vec<Held>,
+    /// What is kept for those who ask later, if anything is.
+    pub history: Option<Stock>,
 }
 
-/// The objects as they are now, and how often they changed.
-#[derive(Default)]
-pub struct Latest(Mutex<(u64, Arc<Objects>)>);
+/// The objects as they are now, how often they changed, and as they were.
+pub struct Latest(Mutex<(u64, Arc<Objects>, Versions)>);
 
 impl Latest {
+    fn new(objects: Objects, history: usize) -> Latest {
+        let versions = Versions::new(objects.time, history);
+        Latest(Mutex::new((0, Arc::new(objects), versions)))
+    }
+
     /// The newest version, with its number.
     pub fn get(&self) -> (u64, Arc<Objects>) {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.clone()
+        (latest.0, latest.1.clone())
+    }
+
+    /// The newest version, and those before it.
+    pub fn versions(&self) -> (Arc<Objects>, Versions) {
+        let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (latest.1.clone(), latest.2.clone())
     }
 
     fn set(&self, objects: Objects) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *latest = (latest.0 + 1, Arc::new(objects));
+        let before = std::mem::replace(&mut latest.1, Arc::new(objects));
+        let after = latest.1.clone();
+        latest.2.replace(&before, &after);
+        latest.0 += 1;
     }
 }
 
@@ -173,23 +195,26 @@ pub struct Hub<'a> {
     next: u64,
     lost: BTreeMap<String, u64>,
     counts: Counts,
+    history: Option<History>,
     orders: Sender<Order>,
 }
 
 impl<'a> Hub<'a> {
-    /// With the objects as they are now.
+    /// With the objects as they are now. For those who ask later `history` bytes are kept at most.
     pub fn new(
         kernel: Kernel,
         source: &'a mut dyn ObjectSource,
         objects: Objects,
         output: &'a Output,
+        history: usize,
         orders: Sender<Order>,
     ) -> Hub<'a> {
+        let of_objects = history / OBJECTS_SHARE;
         let mut hub = Hub {
             kernel,
             source,
             output,
-            latest: Arc::default(),
+            latest: Arc::new(Latest::new(objects, of_objects)),
             local: crate::cli::host::addresses(),
             pods: Vec::new(),
             look_for_pods: Instant::now(),
@@ -197,9 +222,10 @@ impl<'a> Hub<'a> {
             next: 0,
             lost: BTreeMap::new(),
             counts: Counts::default(),
+            history: (history > 0).then(|| History::new(history - of_objects)),
             orders,
         };
-        hub.take(objects);
+        hub.look_for(&hub.latest().get().1);
         hub
     }
 
@@ -257,6 +283,10 @@ impl<'a> Hub<'a> {
             Order::Health(to) => {
                 let _ = to.send(self.health());
             }
+            Order::Past(ask, to) => {
+                let history = self.history.as_ref();
+                let _ = to.send(history.map(|h| Then::of(h, &ask, self.kernel.tiers())));
+            }
         }
         Ok(())
     }
@@ -298,6 +328,9 @@ impl<'a> Hub<'a> {
                 Input::Records { records } => self.counts.add(records),
                 _ => {}
             }
+            if let Some(history) = &mut self.history {
+                history.take(input);
+            }
             for seat in self.seats.values_mut() {
                 self.counts.too_slow += seat.tell(input, &self.lost);
             }
@@ -318,9 +351,13 @@ impl<'a> Hub<'a> {
     }
 
     fn take(&mut self, objects: Objects) {
-        let node = this_node(&objects, &self.local);
-        let pods = node.map_or_else(Vec::new, |node| pods_of(&objects, &node));
         self.latest.set(objects);
+        self.look_for(&self.latest.get().1);
+    }
+
+    fn look_for(&mut self, objects: &Objects) {
+        let node = this_node(objects, &self.local);
+        let pods = node.map_or_else(Vec::new, |node| pods_of(objects, &node));
         if pods != self.pods {
             self.pods = pods;
             self.keep_pods();
@@ -347,6 +384,7 @@ impl<'a> Hub<'a> {
             looks: self.seats.len(),
             counts: self.counts.clone(),
             held: self.kernel.held().to_vec(),
+            history: self.history.as_ref().map(History::stock),
         }
     }
 }

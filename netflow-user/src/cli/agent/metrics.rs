@@ -5,6 +5,7 @@
 use super::hub::Health;
 use super::outcome::Outcome;
 use crate::cli::COMMIT;
+use crate::flows::{Evicted, Stock};
 use crate::kernel::{Held, lost};
 use crate::model::feed::TOO_SLOW;
 use prometheus_client::collector::Collector;
@@ -74,7 +75,7 @@ fn named(name: &str, number: u64) -> Value {
 }
 
 /// All of them.
-static METRICS: [Metric; 12] = [
+static METRICS: [Metric; 17] = [
     Metric {
         name: "netflow_records",
         kind: MetricType::Counter,
@@ -146,6 +147,41 @@ static METRICS: [Metric; 12] = [
         values: Values::By(&["outcome"], ended),
     },
     Metric {
+        name: "netflow_history_limit",
+        kind: MetricType::Gauge,
+        unit: Some("bytes"),
+        help: "Memory that the history may take; 0: none is kept.",
+        values: Values::One(|r| Some(history(r).limit as u64)),
+    },
+    Metric {
+        name: "netflow_history",
+        kind: MetricType::Gauge,
+        unit: Some("bytes"),
+        help: "Memory that the history takes.",
+        values: Values::One(|r| Some(history(r).bytes as u64)),
+    },
+    Metric {
+        name: "netflow_history_connections",
+        kind: MetricType::Gauge,
+        unit: None,
+        help: "Connections in the history; of long ones, pieces.",
+        values: Values::One(|r| Some(history(r).connections as u64)),
+    },
+    Metric {
+        name: "netflow_history_evicted",
+        kind: MetricType::Counter,
+        unit: None,
+        help: "Connections that had to make room in the history, by how they were.",
+        values: Values::By(&["state"], |r| by_state(r, |e| e.connections)),
+    },
+    Metric {
+        name: "netflow_history_evicted_until",
+        kind: MetricType::Gauge,
+        unit: Some("seconds"),
+        help: "When the last of them was heard of, since the Unix epoch: all that came later is there.",
+        values: Values::By(&["state"], |r| by_state(r, |e| e.until.0 / 1_000_000_000)),
+    },
+    Metric {
         name: "netflow_build",
         kind: MetricType::Info,
         unit: None,
@@ -160,6 +196,20 @@ static METRICS: [Metric; 12] = [
         values: Values::One(|r| r.started),
     },
 ];
+
+fn history(readings: &Readings) -> Stock {
+    readings.health.history.unwrap_or_default()
+}
+
+fn by_state(readings: &Readings, number: fn(Evicted) -> u64) -> Vec<Value> {
+    let Stock {
+        healthy_evicted,
+        failing_evicted,
+        ..
+    } = history(readings);
+    let states = [("healthy", healthy_evicted), ("failing", failing_evicted)];
+    states.map(|(state, e)| named(state, number(e))).to_vec()
+}
 
 fn records(readings: &Readings) -> Vec<Value> {
     let records = readings.health.counts.records();
@@ -249,6 +299,7 @@ impl Metric {
 mod tests {
     use super::*;
     use crate::cli::agent::counts::tests::dropped as record;
+    use crate::model::Time;
     use crate::model::capability::{Capability, TierStatus};
     use std::collections::BTreeSet;
     use std::fmt::Write;
@@ -271,6 +322,16 @@ mod tests {
                 entries: 5,
                 max: 10,
             }],
+            history: Some(Stock {
+                limit: 1000,
+                bytes: 900,
+                connections: 3,
+                healthy_evicted: Evicted {
+                    connections: 8,
+                    until: Time(1_700_000_009_900_000_000),
+                },
+                failing_evicted: Evicted::default(),
+            }),
             ..Health::default()
         };
         health
@@ -313,6 +374,12 @@ mod tests {
             "netflow_map_max_entries{map=\"flows\"} 10",
             "netflow_capability_tier{capability=\"nat\",tier=\"none\",best=\"false\"} 1",
             "netflow_looks 2",
+            "netflow_history_limit_bytes 1000",
+            "netflow_history_bytes 900",
+            "netflow_history_connections 3",
+            "netflow_history_evicted_total{state=\"healthy\"} 8",
+            "netflow_history_evicted_total{state=\"failing\"} 0",
+            "netflow_history_evicted_until_seconds{state=\"healthy\"} 1700000009",
             "netflow_looks_ended_total{outcome=\"answered\"} 7",
             "process_start_time_seconds 1700000000",
         ] {

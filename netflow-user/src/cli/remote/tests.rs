@@ -8,7 +8,7 @@ use crate::cli::replay;
 use crate::cluster::identity::Identities;
 use crate::model::Time;
 use crate::model::answer::Answer;
-use crate::model::feed::Start;
+use crate::model::feed::{Kept, Start};
 use crate::model::objects::{Node, Objects, Service};
 use crate::model::query::Target;
 use std::ops::ControlFlow;
@@ -19,22 +19,32 @@ use tempfile::TempDir;
 /// Nobody waits for it, unless something is broken.
 const LONG: Duration = Duration::from_mins(2);
 
-/// Tells of its node, and the end once it is asked for.
-struct Fake(&'static str);
+/// Tells of its node, and the end once it is asked for; of the past, by itself, if `keeps`.
+struct Fake {
+    node: &'static str,
+    keeps: bool,
+}
 
 struct Closing(Mutex<Sender<()>>);
 
 impl Desk for Fake {
     fn collect(&self, query: &str, to: To) -> Result<Arc<dyn Look>, Problem> {
-        let node = self.0;
+        let Fake { node, keeps } = *self;
         let query: Query = serde_json::from_str(query).unwrap();
         let (close, closed) = channel();
         thread::spawn(move || {
             let mut writer = Writer::stream(to, node);
-            for input in begin_of(node, query) {
+            let looks_back = query.since_ms.is_some() && keeps;
+            for mut input in begin_of(node, query) {
+                if let Input::Start(start) = &mut input {
+                    start.kept = looks_back.then(Kept::default);
+                }
                 writer.write(&input).unwrap();
             }
-            closed.recv_timeout(LONG).unwrap();
+            if !looks_back {
+                // Whoever asks for the past goes away.
+                let _ = closed.recv_timeout(LONG);
+            }
             writer.write(&Input::End { time: Time(9) }).unwrap();
             writer.finish().unwrap();
         });
@@ -94,6 +104,15 @@ impl Observer for Content {
     }
 }
 
+/// Waits for all.
+struct Patient;
+
+impl Observer for Patient {
+    fn step(&mut self, _: &mut Explainer, _: Duration) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
 struct Place {
     dir: TempDir,
     agents: Vec<Serving>,
@@ -109,9 +128,13 @@ impl Place {
 
     /// An agent that answers.
     fn answering(&mut self, node: &'static str) -> Source {
+        self.keeping(node, true)
+    }
+
+    fn keeping(&mut self, node: &'static str, keeps: bool) -> Source {
         let socket = self.dir.path().join(format!("{node}.sock"));
         self.agents
-            .push(Serving::start(&socket, None, Fake(node)).unwrap());
+            .push(Serving::start(&socket, None, Fake { node, keeps }).unwrap());
         let begin = move |query| {
             let agent = Agent::connect(&Address::Socket(socket), None)?;
             let collecting = agent.collect(query)?;
@@ -125,15 +148,39 @@ impl Place {
     }
 
     fn look(&self, sources: Vec<Source>, window: Duration) -> Result<Answer, Failure> {
+        self.ask(sources, &query(), Some(window))
+    }
+
+    /// What was, of which nobody has to wait for more.
+    fn look_back(&self, sources: Vec<Source>) -> Result<Answer, Failure> {
+        let query = Query {
+            since_ms: Some(60_000),
+            ..query()
+        };
+        self.ask(sources, &query, None)
+    }
+
+    fn ask(
+        &self,
+        sources: Vec<Source>,
+        query: &Query,
+        window: Option<Duration>,
+    ) -> Result<Answer, Failure> {
         let mut explainer = Explainer::new(Box::new(Identities::new()));
         let record = self.dir.path().join("out.nfr");
         let request = Request {
-            query: &query(),
-            window: Some(window),
+            query,
+            window,
             context: "test",
             record: Some(&record),
         };
-        let end = run(sources, &request, &mut explainer, &quiet(), &mut Content)?;
+        let mut content = Content;
+        let mut patient = Patient;
+        let observer: &mut dyn Observer = match window {
+            Some(_) => &mut content,
+            None => &mut patient,
+        };
+        let end = run(sources, &request, &mut explainer, &quiet(), observer)?;
         assert_eq!(end, End::Closed);
         Ok(explainer.answer())
     }
@@ -263,4 +310,27 @@ fn a_nodes_recording_is_named_after_it() {
 fn of_many_names_a_few_are_shown() {
     assert_eq!(few(&["a", "b"]), "a, b");
     assert_eq!(few(&["a"; 7]), "a, a, a, a, a and 2 more");
+}
+
+#[test]
+fn an_agent_that_tells_nothing_of_the_past_is_named() {
+    let mut place = Place::new();
+    let sources = vec![place.answering("n1"), place.keeping("n2", false)];
+    let answer = place.look_back(sources).unwrap();
+    assert_eq!(
+        states(&answer)[..2],
+        [("n1", "answered"), ("n2", "timeout")]
+    );
+    let silent = answer.blind.iter().find(|b| b.node == "n2").unwrap();
+    assert!(silent.text.contains("keeps nothing"), "{}", silent.text);
+    assert!(place.dir.path().join("out.n1.nfr").exists());
+    assert!(!place.dir.path().join("out.n2.nfr").exists());
+
+    let mut place = Place::new();
+    let only = Source {
+        node: None,
+        ..place.keeping("n1", false)
+    };
+    let error = place.look_back(vec![only]).unwrap_err();
+    assert_eq!(error.code, "agent-too-old");
 }

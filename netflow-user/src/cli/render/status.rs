@@ -2,7 +2,8 @@
 
 use super::doctor::tier;
 use super::page::{BAD, DOUBT, GOOD, Page, STRONG};
-use crate::cli::status::Report;
+use crate::cli::size;
+use crate::cli::status::{HistoryReport, Report};
 use anstyle::Style;
 
 /// Columns of the name.
@@ -44,6 +45,9 @@ pub fn status(report: &Report, width: usize) -> String {
     line("Pods", &format!("{pods} addresses on this node"));
     line("flows", &format!("{flows} in the map"));
     line("looks", &looks.to_string());
+    for text in history(report.history.as_ref()) {
+        line("history", &text);
+    }
     for limit in &report.limits {
         page.hang(&format!("  {:<NAME$}", "not read"), STRONG, limit, DOUBT);
     }
@@ -68,4 +72,37 @@ pub fn status(report: &Report, width: usize) -> String {
         );
     }
     page.finish()
+}
+
+/// What is kept for those who ask later.
+fn history(history: Option<&HistoryReport>) -> Vec<String> {
+    let Some(history) = history else {
+        return vec!["none is kept".to_owned()];
+    };
+    let HistoryReport {
+        limit_bytes,
+        bytes,
+        connections,
+        failing_from,
+        failing_evicted,
+        healthy_from,
+        healthy_evicted,
+    } = history;
+    let (held, limit) = (size::words(*bytes), size::words(*limit_bytes));
+    let held = format!("{connections} connections, {held} of {limit}");
+    let from = |whose: &str, from: &str, evicted: u64| {
+        let gone = match evicted {
+            0 => String::new(),
+            n => format!(", {n} of before had to go"),
+        };
+        format!("{whose} since {from}{gone}")
+    };
+    if failing_from == healthy_from && *failing_evicted == 0 && *healthy_evicted == 0 {
+        return vec![held, from("all", failing_from, 0)];
+    }
+    vec![
+        held,
+        from("those that failed", failing_from, *failing_evicted),
+        from("healthy ones", healthy_from, *healthy_evicted),
+    ]
 }

@@ -17,7 +17,7 @@ fn refused(objects: Objects, facts: NodeFacts, target: u16) -> Answer {
     explain(&[refusing(objects, facts, target).told(ms(3000))])
 }
 
-fn refusing(objects: Objects, facts: NodeFacts, target: u16) -> Story {
+pub(super) fn refusing(objects: Objects, facts: NodeFacts, target: u16) -> Story {
     let mut s = Story::new("a", objects, facts);
     let to = SocketAddr::new(ip(BACKEND), target);
     s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 1);
@@ -29,7 +29,7 @@ fn refusing(objects: Objects, facts: NodeFacts, target: u16) -> Story {
     s
 }
 
-fn listening(proto: Proto, on: &[&str]) -> NodeFacts {
+pub(super) fn listening(proto: Proto, on: &[&str]) -> NodeFacts {
     let mut facts = facts_a();
     facts.pods[1].listeners = on
         .iter()
@@ -63,7 +63,7 @@ fn slice_port(name: &str, number: u16) -> SlicePort {
     }
 }
 
-fn declared(container: &str, number: u16) -> ContainerPort {
+pub(super) fn declared(container: &str, number: u16) -> ContainerPort {
     ContainerPort {
         container: container.into(),
         name: String::new(),

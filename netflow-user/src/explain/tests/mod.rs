@@ -19,6 +19,7 @@ mod named_port;
 mod nat;
 mod node_down;
 mod overlay;
+mod past;
 mod proxy;
 mod readiness;
 mod rewriting;
