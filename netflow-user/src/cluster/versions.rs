@@ -81,6 +81,11 @@ impl Versions {
         self.since
     }
 
+    /// Bytes that may be kept.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Bytes that are kept.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -95,6 +95,16 @@ impl Latest {
         (latest.1.clone(), latest.2.clone())
     }
 
+    /// With what is kept of earlier versions.
+    fn counted(&self, stock: Stock) -> Stock {
+        let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Stock {
+            limit: stock.limit + latest.2.limit(),
+            bytes: stock.bytes + latest.2.bytes(),
+            ..stock
+        }
+    }
+
     fn set(&self, objects: Objects) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut latest.1, Arc::new(objects));
@@ -384,7 +394,10 @@ impl<'a> Hub<'a> {
             looks: self.seats.len(),
             counts: self.counts.clone(),
             held: self.kernel.held().to_vec(),
-            history: self.history.as_ref().map(History::stock),
+            history: self
+                .history
+                .as_ref()
+                .map(|h| self.latest.counted(h.stock())),
         }
     }
 }
