@@ -33,8 +33,11 @@ pub fn some_fail(case: &Case<'_>, report: &mut Report) {
         Basis::Observed,
         |a| {
             let n = of(a)?;
-            let mut evidence: Vec<Draft> = last_sight(case, a).into_iter().collect();
-            evidence.extend(case.translation(a));
+            let sight = last_sight(case, a).into_iter();
+            let evidence: Vec<Draft> = sight
+                .chain(case.translation(a))
+                .map(|d| scopes[n].cited(d, a.client()))
+                .collect();
             (!evidence.is_empty()).then(|| Because {
                 key: n.to_string(),
                 evidence,
@@ -293,6 +296,20 @@ impl Scope {
         self.failed.contains(&(a.orig, a.began()))
     }
 
+    /// Evidence of those that fail, one piece for each client that is named.
+    fn cited(&self, draft: Draft, client: IpAddr) -> Draft {
+        let named = self.failing.keys().take(NAMES).any(|ip| *ip == client);
+        let whose = if named {
+            client.to_string()
+        } else {
+            "others".to_owned()
+        };
+        Draft {
+            kind: format!("{} {whose}", draft.kind),
+            ..draft
+        }
+    }
+
     fn saying(&self, case: &Case<'_>, hit: &[&Attempt<'_>]) -> Saying {
         let (names, others) = (called(case, &self.failing), called(case, &self.served));
         let first = hit[0];
@@ -383,7 +400,7 @@ fn described(case: &Case<'_>, ip: IpAddr, at: Time) -> String {
     format!("{name} is {}", traits.join(", "))
 }
 
-/// Evidence: other clients were served, one attempt of each.
+/// Evidence: other clients were served, one attempt of each of some.
 fn good(case: &Case<'_>, served: &[&Attempt<'_>]) -> Vec<Draft> {
     let mut told: BTreeSet<IpAddr> = BTreeSet::new();
     let of = |a: &&Attempt<'_>| {
@@ -395,5 +412,5 @@ fn good(case: &Case<'_>, served: &[&Attempt<'_>]) -> Vec<Draft> {
         Some(case.sight(part, sight, &format!("good {client}"), text))
     };
     let first = served.iter().filter(|a| told.insert(a.client()));
-    first.filter_map(of).collect()
+    first.take(NAMES).filter_map(of).collect()
 }

@@ -3,11 +3,12 @@
 use super::codes::*;
 use super::story::*;
 use crate::explain::endpoints::ZONE_LABEL;
-use crate::model::answer::{Answer, Verdict};
+use crate::model::answer::{Answer, Evidence, Plane, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
 use crate::model::objects::Objects;
 use crate::model::{Proto, Tuple};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 /// Another Pod of `shop` on node A, one of another namespace there, and two on node B, one of them of `shop`.
 const NEIGHBOUR: &str = "10.9.1.6";
@@ -359,4 +360,19 @@ fn it_is_over_once_one_that_failed_is_served() {
     let answer = explain(&[s.told(ms(4000))]);
     assert_cause(&answer, "some-clients-fail", Verdict::Degraded);
     assert!(answer.findings[0].until.is_some(), "{answer:#?}");
+}
+
+#[test]
+fn of_several_that_fail_at_one_place_each_is_cited() {
+    let answer = node_a_is_reset(&cluster());
+    let cited = |e: &&Evidence| answer.findings[0].evidence.contains(&e.id);
+    let flows = answer.evidence.iter().filter(cited);
+    let reset = flows.filter(|e| e.plane == Plane::Flow && !e.text.contains("serves"));
+    let ends = reset
+        .filter_map(|e| e.flow.as_ref())
+        .flat_map(|f| [f.src.ip, f.dst.ip]);
+    let ends: BTreeSet<IpAddr> = ends.collect();
+    for client in [CLIENT, STRANGER] {
+        assert!(ends.contains(&ip(client)), "{client}: {ends:?}");
+    }
 }
