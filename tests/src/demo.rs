@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Seconds that netflow may look.
 const WINDOW: u64 = 8;
@@ -135,10 +135,7 @@ fn on_one_node(lab: &mut Lab, world: &mut World, fault: &dyn Fault) -> Result<Ve
     let mut netflow = netflow::command(lab, 0, &world.asked, Means::Own(&[]), seconds, &recording)?
         .spawn()
         .context("netflow")?;
-    let end = Instant::now() + ATTACHED;
-    while !netflow::is_attached(&recording) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(10));
-    }
+    netflow::wait_attached(&mut netflow, &recording, ATTACHED);
     change(lab, world, fault)?;
     netflow.wait().context("netflow")?;
     eprintln!();

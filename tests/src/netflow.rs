@@ -146,26 +146,12 @@ impl Running {
 
     /// Waits until something is recorded, which begins once everything is attached; false when that does not come.
     pub fn wait_attached(&mut self, limit: Duration) -> bool {
-        self.wait_record(limit, is_attached)
+        wait_attached(&mut self.child, &self.record, limit)
     }
 
     /// Waits until the node was read and that is recorded; false when that does not come.
     pub fn wait_node_read(&mut self, limit: Duration) -> bool {
-        self.wait_record(limit, has_node)
-    }
-
-    fn wait_record(&mut self, limit: Duration, holds: impl Fn(&Path) -> bool) -> bool {
-        let end = Instant::now() + limit;
-        while Instant::now() < end {
-            if holds(&self.record) {
-                return true;
-            }
-            if self.child.try_wait().is_ok_and(|s| s.is_some()) {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        false
+        wait_record(&mut self.child, &self.record, limit, has_node)
     }
 
     /// Waits for the end; what takes longer than `limit` is killed and an error.
@@ -194,9 +180,29 @@ impl Running {
     }
 }
 
-/// Whether something is recorded, which begins once everything is attached.
-pub fn is_attached(recording: &Path) -> bool {
-    fs::metadata(recording).is_ok_and(|m| m.len() > HEADER)
+/// Waits until `netflow` records something, which begins once everything is attached; false when that does not come.
+pub fn wait_attached(netflow: &mut Child, recording: &Path, limit: Duration) -> bool {
+    let holds = |path: &Path| fs::metadata(path).is_ok_and(|m| m.len() > HEADER);
+    wait_record(netflow, recording, limit, holds)
+}
+
+fn wait_record(
+    netflow: &mut Child,
+    recording: &Path,
+    limit: Duration,
+    holds: impl Fn(&Path) -> bool,
+) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if holds(recording) {
+            return true;
+        }
+        if netflow.try_wait().is_ok_and(|s| s.is_some()) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
 }
 
 /// Whether a recording says that the node was read.
