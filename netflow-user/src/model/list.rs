@@ -1,6 +1,6 @@
 //! Many things, most of which stay as they are from one version to the next.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::iter;
 use std::ops::{Index, IndexMut};
 use std::slice;
@@ -9,7 +9,8 @@ use std::vec;
 
 /// Things in order, each shared by all lists that hold it: a copy of the list copies no thing. A cluster has 10,000s of Pods, and
 /// somebody holds the version before, somebody the next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct List<T>(Vec<Arc<T>>);
 
 /// By reference.
@@ -151,18 +152,6 @@ impl<T> IntoIterator for List<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
-    }
-}
-
-impl<T: Serialize> Serialize for List<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<List<T>, D::Error> {
-        Vec::deserialize(from).map(List::from)
     }
 }
 

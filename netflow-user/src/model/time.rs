@@ -65,74 +65,10 @@ impl FromStr for Time {
 
     /// RFC 3339, from 1970 on: `2026-11-30T16:04:05.5Z`, or with an offset such as `+02:00`.
     fn from_str(text: &str) -> Result<Time, NotATime> {
-        parse(text).ok_or(NotATime)
+        let time: jiff::Timestamp = text.parse().map_err(|_| NotATime)?;
+        let nanos = u64::try_from(time.as_nanosecond()).map_err(|_| NotATime)?;
+        Ok(Time(nanos))
     }
-}
-
-fn parse(text: &str) -> Option<Time> {
-    let is_ascii = text.is_ascii() && text.len() >= "2026-11-30T16:04:05Z".len();
-    let (date, rest) = is_ascii.then(|| text.split_at(10))?;
-    let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at(8);
-    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
-    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
-    let (nanos, zone) = match rest.strip_prefix('.') {
-        None => (0, rest),
-        Some(rest) => {
-            let end = rest
-                .find(|c: char| !c.is_ascii_digit())
-                .filter(|n| (1..=9).contains(n))?;
-            let digits: u64 = rest[..end].parse().ok()?;
-            (
-                digits * 10_u64.pow(9 - u32::try_from(end).ok()?),
-                &rest[end..],
-            )
-        }
-    };
-    let ahead: i64 = match (zone, zone.split_at_checked(1)) {
-        ("Z" | "z", _) => 0,
-        (_, Some((sign @ ("+" | "-"), offset))) => {
-            let [hours, minutes] = numbers(offset, ':', [2, 2])?;
-            let seconds = i64::try_from(hours * 3600 + minutes * 60).ok()?;
-            let valid = hours < 24 && minutes < 60;
-            valid.then_some(if sign == "-" { -seconds } else { seconds })?
-        }
-        _ => return None,
-    };
-    let days = days_from_civil(year, month, day);
-    let exists = days.filter(|days| civil_from_days(*days) == (year, month, day));
-    let of_day = hour * 3600 + minute * 60 + second;
-    // A leap second is the one after it.
-    let valid = hour < 24 && minute < 60 && second <= 60;
-    let seconds = exists.filter(|_| valid)? * 86_400 + of_day;
-    let seconds = u64::try_from(i64::try_from(seconds).ok()? - ahead).ok()?;
-    Some(Time(
-        seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?,
-    ))
-}
-
-/// Numbers of so many digits each, and nothing else.
-fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
-    let mut all = [0; N];
-    let mut parts = text.split(between);
-    for (number, digits) in all.iter_mut().zip(digits) {
-        let part = parts.next()?;
-        let plain = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
-        *number = plain.then(|| part.parse().ok())??;
-    }
-    parts.next().is_none().then_some(all)
-}
-
-/// The inverse of [`civil_from_days`], from 1970 on; what is no date gives that of another.
-fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = if month <= 2 {
-        year.checked_sub(1)?
-    } else {
-        year
-    };
-    let (era, yoe) = (year / 400, year % 400);
-    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    (era * 146_097 + doe).checked_sub(719_468)
 }
 
 /// Days since 1970-01-01 to a Gregorian date, by eras of 400 years (146,097 days), years starting in March.
