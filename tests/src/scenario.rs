@@ -184,9 +184,10 @@ impl Scenario {
             .transpose()?;
         let of_service = &clients[..clients.len().min(self.world.via_vip.len())];
         let failing: Vec<_> = heard.iter().map(|h| h.failing(of_service)).collect();
+        let mut wrong = Vec::new();
+        note(&mut wrong, "the lab", self.check_unharmed(of_service));
         drop(clients);
         let early = turned.is_some_and(|turned| heard.iter().any(|h| !h.looked_at(turned)));
-        let mut wrong = Vec::new();
         if early {
             let late = "netflow had seen enough before the fault had taken its last turn";
             row.late.push(late.to_owned());
@@ -303,6 +304,19 @@ impl Scenario {
         if self.case.placement == Placement::Cross {
             note(wrong, "both recordings", self.check_together(heard, row));
         }
+    }
+
+    /// Where nothing breaks, no client fails: otherwise a machine that is too slow for its labs is what netflow found.
+    fn check_unharmed(&self, clients: &[App]) -> Result<()> {
+        let allowed = self.case.fault.client_sees(&self.lab.plan, self.case.mode);
+        for client in clients.iter().filter(|_| allowed == [Outcome::Ok]) {
+            let tally = client.tally();
+            ensure!(
+                tally.ok == tally.attempts,
+                "a client failed, and no fault is meant to do that: {tally:?}"
+            );
+        }
+        Ok(())
     }
 
     /// Lets the fault take its turns; says when a client had felt the last.
