@@ -59,7 +59,7 @@ pub struct TargetArgs {
     /// Service: NAME, svc/NAME, NS/NAME, NAME.NS[.svc…] or its address, each with :PORT if need be
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
-    /// Service as [NS/]NAME
+    /// The same; here svc/NAME is a Service of the namespace svc
     #[arg(long, value_name = "[NS/]NAME", conflicts_with = "target")]
     pub svc: Option<String>,
     /// Only this port of the Service

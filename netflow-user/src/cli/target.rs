@@ -45,11 +45,14 @@ pub fn parse(typed: &str) -> Result<Named, TargetError> {
     named(namespace, name, port, typed)
 }
 
-/// `--svc [NS/]NAME`: here `svc/NAME` is a Service in the namespace `svc`.
+/// `--svc`: the same forms, but `svc/NAME` is a Service in the namespace `svc`.
 pub fn parse_svc(typed: &str) -> Result<Named, TargetError> {
     match typed.split_once('/') {
-        Some((namespace, name)) => named(Some(namespace), name, None, typed),
-        None => named(None, typed, None, typed),
+        Some((namespace, rest)) => {
+            let (name, port) = split_port(rest, typed)?;
+            named(Some(namespace), name, port, typed)
+        }
+        None => parse(typed),
     }
 }
 
@@ -319,8 +322,14 @@ mod tests {
     fn svc_option_takes_the_first_part_for_a_namespace() {
         assert_eq!(parse_svc("svc/web"), Ok(name(Some("svc"), "web", None)));
         assert_eq!(parse_svc("web"), Ok(name(None, "web", None)));
-        assert!(parse_svc("web:80").is_err());
-        assert!(parse_svc("web.app").is_err());
+        assert_eq!(
+            parse_svc("app/web:80"),
+            Ok(name(Some("app"), "web", Some(80)))
+        );
+        for typed in ["web:80", "web.app", "web.app.svc:80", "10.96.12.7:53"] {
+            assert_eq!(parse_svc(typed), parse(typed), "{typed}");
+        }
+        assert!(parse_svc("a/b/c").is_err());
     }
 
     #[test]
