@@ -5,6 +5,7 @@ use super::codes;
 use super::datagrams::{self, DOMAIN};
 use super::endpoints::{self, Backend, Choice, ChoiceRule, Entry};
 use super::evidence::Draft;
+use super::others::Others;
 use super::past::{PROXY_LAG, Past};
 use super::rewriting;
 use super::sockets::{self, Dialling};
@@ -24,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
-const SAME_ATTEMPT: Duration = Duration::from_secs(30);
+pub(super) const SAME_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// Looks of several nodes at the same time begin and end within so much of each other.
 const MOMENT: Duration = Duration::from_secs(10);
@@ -457,7 +458,8 @@ impl<'a> Case<'a> {
             });
         }
         rewriting::join(self, &mut attempts);
-        attempts.retain(|a| self.is_asked(a) && !self.is_half_seen(a));
+        let others = Others::of(self);
+        attempts.retain(|a| self.is_asked(a) && !self.is_half_seen(a) && !others.have(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
         for a in &mut attempts {
@@ -558,7 +560,7 @@ impl<'a> Case<'a> {
     }
 
     /// How a connection addresses the Service; `None` = it does not.
-    fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
+    pub(super) fn via(&self, node: &View, conn: &Connection) -> Option<Via> {
         let dialled = conn.orig;
         // Later fragments: what they belong to is told by the first one. No Service answers pings.
         if (dialled.sport, dialled.dport) == (0, 0) || !dialled.proto.has_ports() {

@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod evidence;
 pub mod fate;
 pub mod lack;
+pub mod others;
 pub mod past;
 pub mod pods;
 pub mod policy;

@@ -185,7 +185,11 @@ fn service(page: &mut Page, answer: &Answer) {
         .collect();
     page.gap();
     let lead = format!("{}/{}  ", s.namespace, s.name);
-    let text = format!("{} {ips}; {}", s.kind, ports.join(", "));
+    let mut text = format!("{} {ips}", s.kind);
+    // One that is only an alias has none.
+    if !ports.is_empty() {
+        text = format!("{text}; {}", ports.join(", "));
+    }
     page.hang(&lead, STRONG, &text, Style::new());
 }
 
@@ -266,21 +270,33 @@ fn steps(page: &mut Page, answer: &Answer, namespace: &str) {
     }
     if cause(answer).is_none() && answer.verdict != Verdict::Healthy {
         page.heading("What to do");
-        step(
-            page,
-            0,
-            "Ask again while a client tries, on the client's node or on the backend's",
-            &ask_again(answer, namespace),
-        );
+        for (n, (text, command)) in ask_again(answer, namespace).iter().enumerate() {
+            step(page, n, text, command);
+        }
     }
 }
 
-fn ask_again(answer: &Answer, namespace: &str) -> String {
+/// More of the nodes, or the same once more, by where the objects came from.
+fn ask_again(answer: &Answer, namespace: &str) -> Vec<(&'static str, String)> {
     let target = answer.service.as_ref().map_or_else(
         || format!("{namespace}/<svc>"),
         |s| format!("{}/{}", s.namespace, s.name),
     );
-    format!("netflow explain --standalone --svc {target} --manifests <files> --for 60s")
+    let all = "Ask all nodes' agents while a client tries";
+    let here = "Ask again while a client tries, on the client's node or on the backend's";
+    let command = |how: &str| format!("netflow explain {how} --for 60s");
+    let of_files = !answer.cluster.server.starts_with("http");
+    match answer.nodes.as_slice() {
+        [_] | [] if of_files => {
+            let files = format!("--svc {target} --manifests <files>");
+            vec![(here, command(&files))]
+        }
+        [_] | [] => vec![
+            (here, command(&format!("--svc {target}"))),
+            (all, command(&format!("--svc {target} --cluster"))),
+        ],
+        _ => vec![(all, command(&format!("--svc {target} --cluster")))],
+    }
 }
 
 fn step(page: &mut Page, n: usize, text: &str, command: &str) {

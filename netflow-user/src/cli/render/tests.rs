@@ -59,6 +59,33 @@ fn silence_says_what_to_run() {
 }
 
 #[test]
+fn silence_says_whom_to_ask_where_objects_come_from_the_api() {
+    let mut answer = silent();
+    answer.cluster.server = "https://10.96.0.1".into();
+    let here = "netflow explain --svc app/web-api --for 60s";
+    let all = "netflow explain --svc app/web-api --cluster --for 60s";
+    let text = at_width(&answer, 80, false);
+    assert!(text.contains(here) && text.contains(all), "{text}");
+    let other = answer.nodes[0].clone();
+    answer.nodes.push(other);
+    let text = at_width(&answer, 80, false);
+    assert!(!text.contains(here) && text.contains(all), "{text}");
+}
+
+#[test]
+fn an_alias_has_no_ports() {
+    let mut answer = silent();
+    let service = answer.service.as_mut().unwrap();
+    service.kind = "ExternalName".into();
+    service.cluster_ips.clear();
+    service.ports.clear();
+    let styled = at_width(&answer, 80, false);
+    let text = anstream::adapter::strip_str(&styled).to_string();
+    let line = "app/web-api  ExternalName without cluster IP\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn what_breaks_nothing_is_not_told_as_the_cause() {
     let mut answer = mismatch();
     let info = &mut answer.findings[0];

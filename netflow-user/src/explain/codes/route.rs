@@ -117,7 +117,11 @@ pub(super) static LOST_BEYOND_NODE: Code = Code {
     looked_at: "The packets at each interface of this node, drops here, answers on the uplink.",
     check: &[
         CheckStep {
-            text: "Ask the other node",
+            text: "Ask the agents of all nodes",
+            command: "netflow explain --svc {ns}/{svc} --cluster",
+        },
+        CheckStep {
+            text: "Without agents: ask the other node",
             command: "netflow explain --standalone --svc {ns}/{svc} --manifests OBJECTS.yaml --record {node}.nfr  # on {node}",
         },
         CheckStep {

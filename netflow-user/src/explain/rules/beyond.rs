@@ -1,5 +1,6 @@
 //! What happens where we cannot see.
 
+use super::route::answer_draft;
 use super::service::drop_draft;
 use crate::explain::attempt::{Attempt, Outcome, Part};
 use crate::explain::case::Case;
@@ -9,8 +10,10 @@ use crate::explain::view::View;
 use crate::flows::Sight;
 use crate::model::answer::Basis;
 use crate::model::feed::TOO_SLOW;
+use crate::model::node::RouteLookup;
 use crate::model::{Proto, Time};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Left on the way to a backend that is not on this node, and nothing came back.
@@ -140,12 +143,13 @@ pub fn never_arrived(case: &Case<'_>, report: &mut Report) {
                     evidence,
                 })
             },
-            |of| between(case, of[0]).map_or_else(|| Saying::new(""), |b| absence(case, of[0], &b)),
+            |of| between(case, of[0]).map_or_else(|| Saying::new(""), |b| absence(case, of, &b)),
         );
     }
 }
 
-fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
+fn absence(case: &Case<'_>, of: &[&Attempt<'_>], between: &Between<'_>) -> Saying {
+    let a = of[0];
     let Between {
         sender,
         sight,
@@ -162,9 +166,24 @@ fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
         "",
         |_| " (or were not kept there: its records are incomplete)",
     );
+    let from = sender.node;
+    // Not of each address the route is known.
+    let sights = of
+        .iter()
+        .filter_map(|a| Some(self::between(case, a)?.sight));
+    let mut toward = sights.map(|sight| sight.key.tuple.dst);
+    let router = toward.find_map(|toward| router(from, toward, to));
+    let handed = router.map_or(String::new(), |(via, _)| {
+        format!(
+            ". {} hands them to {via}, which is no address of {}: a router between them, or a route is missing on {}",
+            from.name(),
+            to.name(),
+            from.name()
+        )
+    });
     let summary = format!(
-        "{what} leave {} toward {} and never come in at {}: they are lost between the nodes{unsure}",
-        sender.node.name(),
+        "{what} leave {} toward {} and never come in at {}: they are lost between the nodes{unsure}{handed}",
+        from.name(),
         case.name(sight.key.tuple.dst, a.began()),
         to.name()
     );
@@ -179,11 +198,22 @@ fn absence(case: &Case<'_>, a: &Attempt<'_>, between: &Between<'_>) -> Saying {
     draft.view = Some((receiver, to.name().to_owned()));
     draft.time = Some(to.now);
     draft.netns = Some(to.start.netns);
+    let route = router.map(|(_, route)| answer_draft(sender.view, from, route));
     Saying {
-        evidence: vec![draft],
+        evidence: std::iter::once(draft).chain(route).collect(),
         values: vec![("node", to.name().to_owned())],
         ..Saying::new(summary)
     }
+}
+
+/// Next hop of a node's route to an address on another node, where it is not that node. Networks have routers between
+/// nodes; where none is meant to be, this is how a route that is missing looks: the default one is taken.
+fn router<'a>(from: &'a View, toward: IpAddr, to: &View) -> Option<(IpAddr, &'a RouteLookup)> {
+    let own = from.start.netns;
+    let mut routes = from.facts.iter().flat_map(|f| &f.lookups);
+    let route = routes.find(|l| l.netns == own && l.dst == toward)?;
+    let via = route.via.filter(|via| !to.is_own(*via))?;
+    to.facts.is_some().then_some((via, route))
 }
 
 /// It left for a backend whose node is down, by the API. A node that was asked runs, whatever the API says: there the way
@@ -276,9 +306,13 @@ pub fn lost_beyond_node(case: &Case<'_>, report: &mut Report) {
                 };
                 let toward = sight.key.tuple.dst;
                 let node = case.node_of(toward, a.began());
-                let ask = node
-                    .as_deref()
-                    .map_or_else(|| "the way to it".to_owned(), |n| format!("node {n}"));
+                let is_down =
+                    |n: &str| case.objects.node(n).is_some_and(|n| n.ready == Some(false));
+                let ask = match node.as_deref() {
+                    Some(n) if is_down(n) => format!("node {n}, which is not Ready"),
+                    Some(n) => format!("node {n}"),
+                    None => "the way to it".to_owned(),
+                };
                 let dev = part.node.ifname(sight.key.ifindex).unwrap_or_default();
                 let what = if left(case, a).is_some() {
                     "Packets"

@@ -270,7 +270,8 @@ fn remembered(case: &Case<'_>, a: &Attempt<'_>) -> Option<SocketAddr> {
     let port = case.port_of_attempt(a)?;
     let ct = a.nat().filter(CtTuples::is_dnat)?;
     let to = ct.translated().destination();
-    let old = ct.status.confirmed() && (!is_new(a, &ct) || outlived(case, a, to));
+    let old =
+        ct.status.confirmed() && (!is_new(a, &ct) && !is_just_dialled(a) || outlived(case, a, to));
     (old && !case.usable_since(waiting_since(a), a, port).contains(&to) && !is_ruled(a, to))
         .then_some(to)
 }
@@ -282,6 +283,14 @@ fn outlived(case: &Case<'_>, a: &Attempt<'_>, to: SocketAddr) -> bool {
         .map(|p| case.usable(a, p))
         .unwrap_or_default();
     began.contains(&to) && a.began() + PROXY_LAG < waiting_since(a)
+}
+
+/// Its SYN, which was seen, made the entry by the rules of that moment, and has not been sent again for longer than rules may lag
+/// behind: it met an endpoint on its way out, whenever netflow began to look.
+fn is_just_dialled(a: &Attempt<'_>) -> bool {
+    let opened = a.parts.iter().any(|p| p.conn.opened);
+    let dialled = a.orig.proto == Proto::TCP && a.outcome == Outcome::Timeout && opened;
+    dialled && waiting_since(a) <= a.began() + PROXY_LAG
 }
 
 /// Since when the client has waited in vain: its latest packet that nothing answered, at the earliest the attempt's begin.

@@ -17,7 +17,7 @@ use crate::model::flow::Direction;
 use crate::model::node::ProxyService;
 use crate::model::record::{Drop, Event, IcmpError, IpvsMethod, Record};
 use crate::model::{CtTuples, Proto};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// Under externalTrafficPolicy: Local the node drops what comes from outside, having no endpoint of its own.
@@ -248,8 +248,9 @@ fn rules_for(a: &Attempt<'_>) -> RulesFor {
     }
 }
 
-/// Which rule system translates what the Service's clients dial.
+/// Which rule system translates what the Service's clients dial: told once for all nodes where it is the same.
 pub fn mode(case: &Case<'_>, report: &mut Report) {
+    let mut alike: BTreeMap<String, (Vec<&str>, Vec<Draft>)> = BTreeMap::new();
     for (i, view) in case.views.iter().enumerate() {
         let here = |a: &&Attempt<'_>| {
             let dialled = !a.is_direct();
@@ -258,36 +259,46 @@ pub fn mode(case: &Case<'_>, report: &mut Report) {
         let Some(a) = case.attempts.iter().find(here) else {
             continue;
         };
-        let Some(facts) = view.facts.as_ref() else {
-            continue;
-        };
-        let rows = view.proxy(a.orig.dst, a.orig.dport, a.orig.proto);
-        let modes: BTreeSet<&str> = rows.iter().map(|r| r.mode.as_str()).collect();
-        let Some(mode) = modes.first() else { continue };
-        let rules = facts.proxy.rules;
-        let cost = match *mode {
-            "iptables-legacy" | "iptables-nft" if rules > 0 => format!(
-                ", which walks its rules one by one for the first packet of each connection ({rules} for Services)"
-            ),
-            "nftables" => ", which finds a Service by one look-up for each new connection".to_owned(),
-            "ipvs" => ", which finds a Service by one look-up, and whose addresses are all local to the node".to_owned(),
-            _ => String::new(),
-        };
-        let all: Vec<&str> = modes.iter().copied().collect();
-        let summary = match all.as_slice() {
-            [one] => format!("{} translates Services by {one}{cost}", view.name()),
-            _ => format!(
-                "{} has rules for this Service in {}: the first that matches decides",
-                view.name(),
-                all.join(" and ")
-            ),
-        };
+        if let Some(what) = translates(view, a) {
+            let (nodes, evidence) = alike.entry(what).or_default();
+            nodes.push(view.name());
+            evidence.extend(rules_draft(a));
+        }
+    }
+    for (what, (nodes, evidence)) in alike {
         let saying = Saying {
-            evidence: rules_draft(a).into_iter().collect(),
-            ..Saying::new(summary)
+            evidence,
+            ..Saying::new(format!("{}: {what}", nodes.join(", ")))
         };
         report.state(case, "proxy-mode", Basis::Observed, Severity::Info, saying);
     }
+}
+
+/// How a node translates what an attempt dialled, `None` where that is not known.
+fn translates(view: &View, a: &Attempt<'_>) -> Option<String> {
+    let rules = view.facts.as_ref()?.proxy.rules;
+    let rows = view.proxy(a.orig.dst, a.orig.dport, a.orig.proto);
+    let modes: BTreeSet<&str> = rows.iter().map(|r| r.mode.as_str()).collect();
+    let all: Vec<&str> = modes.into_iter().collect();
+    let cost = match all.as_slice() {
+        [] => return None,
+        ["iptables-legacy" | "iptables-nft"] if rules > 0 => format!(
+            ", which walks its rules one by one for the first packet of each connection ({rules} for Services)"
+        ),
+        ["nftables"] => ", which finds a Service by one look-up for each new connection".to_owned(),
+        ["ipvs"] => {
+            ", which finds a Service by one look-up, and whose addresses are all local to the node"
+                .to_owned()
+        }
+        [_] => String::new(),
+        _ => {
+            let all = all.join(" and ");
+            return Some(format!(
+                "there are rules for this Service in {all}: the first that matches decides"
+            ));
+        }
+    };
+    Some(format!("Services are translated by {}{cost}", all[0]))
 }
 
 /// Whether every rule system of the node could be read and its rules for Services followed to their end.

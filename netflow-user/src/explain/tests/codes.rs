@@ -1,7 +1,7 @@
 //! One story per code, and its near misses.
 
 use super::story::*;
-use crate::model::answer::{Answer, Basis, Severity, Verdict, Via};
+use crate::model::answer::{Answer, Basis, Evidence, Severity, Verdict, Via};
 use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{Listener, NodeFacts, ProxyService};
 use crate::model::objects::{NetworkPolicy, Objects, Selector};
@@ -591,7 +591,11 @@ fn too_big_message_that_was_heeded_is_worth_knowing() {
 
 /// Client's node: the packet leaves on the uplink and nothing comes back.
 fn sent_away() -> Vec<Input> {
-    let mut s = Story::new("a", objects(&[REMOTE]), facts_a());
+    sent_away_by(facts_a())
+}
+
+fn sent_away_by(facts: NodeFacts) -> Vec<Input> {
+    let mut s = Story::new("a", objects(&[REMOTE]), facts);
     s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 3);
     s.nat(vip(4001), reply(4001, remote()), ms(10));
     s.syn_at(
@@ -621,6 +625,23 @@ fn the_other_node_never_got_it() {
     let silent = Story::new("b", objects(&[REMOTE]), facts_b()).told(ms(4000));
     let answer = explain(&[sent_away(), silent]);
     assert_cause(&answer, "never-arrived", Verdict::Failing);
+}
+
+#[test]
+fn whom_the_sender_hands_it_to_is_told_where_it_is_not_the_other_node() {
+    for (via, told) in [("192.0.2.254", true), (NODE_B, false)] {
+        let facts = routed(facts_a(), REMOTE, Some(via));
+        let silent = Story::new("b", objects(&[REMOTE]), facts_b()).told(ms(4000));
+        let answer = explain(&[sent_away_by(facts), silent]);
+        assert_cause(&answer, "never-arrived", Verdict::Failing);
+        let summary = &answer.findings[0].summary;
+        let hands = summary.contains("a hands them to 192.0.2.254, which is no address of b");
+        assert_eq!(hands, told, "{summary}");
+        let route = format!("the route to {REMOTE} leads through");
+        let cited =
+            |e: &Evidence| answer.findings[0].evidence.contains(&e.id) && e.text.contains(&route);
+        assert_eq!(answer.evidence.iter().any(cited), told);
+    }
 }
 
 /// The backend's node looked for a while and saw none of it.

@@ -11,7 +11,7 @@ use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 
 const OLD: &str = "10.9.1.66";
 
-fn entry(orig: Tuple, reply: Tuple, status: u32) -> CtEntry {
+pub(super) fn entry(orig: Tuple, reply: Tuple, status: u32) -> CtEntry {
     CtEntry {
         tuples: CtTuples {
             orig,

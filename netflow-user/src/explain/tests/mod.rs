@@ -18,6 +18,7 @@ mod listener;
 mod named_port;
 mod nat;
 mod node_down;
+mod others;
 mod overlay;
 mod past;
 mod proxy;

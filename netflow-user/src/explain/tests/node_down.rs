@@ -1,9 +1,11 @@
 //! Backends on a node that is not Ready.
 
 use super::codes::*;
+use super::conntrack::entry;
 use super::story::*;
+use crate::model::Input;
 use crate::model::answer::Verdict;
-use crate::model::flow::Direction;
+use crate::model::flow::{Direction, TcpFlags};
 use crate::model::objects::Objects;
 use std::net::SocketAddr;
 
@@ -91,4 +93,58 @@ fn what_refuses_there_is_not_down() {
     s.rst(vip(4001).inverse(), CLIENT_VETH, Direction::Egress, ms(11));
     let answer = explain(&[s.told(ms(8000))]);
     assert_cause(&answer, "listener-missing", Verdict::Failing);
+}
+
+/// The endpoint left the rules before netflow looked; a SYN sent just before that is sent again, by its entry.
+#[test]
+fn what_dialled_a_node_just_before_it_was_given_up_meets_no_old_entry() {
+    let answer = |sends| {
+        let mut o = with_node(Some(false));
+        o.slices[0].endpoints[1].ready = false;
+        let r = reply(4001, remote());
+        let mut facts = ruled(facts_a(), rules_to(&[backend()]));
+        facts.time = ms(1500);
+        facts.conntrack.entries.push(entry(vip(4001), r, 0x1ae));
+        let mut s = Story::new("a", o, facts.clone());
+        s.syn(vip(4001), CLIENT_VETH, ms(1000), 7, sends);
+        s.syn_at(r.inverse(), UPLINK, Direction::Egress, ms(1000), 7, sends);
+        let mut told = s.told(ms(12_000));
+        if let Input::Start(start) = &mut told[0] {
+            start.time = ms(1500);
+        }
+        told.insert(told.len() - 1, Input::Node(Box::new(facts)));
+        explain(&[told])
+    };
+    assert_cause(&answer(2), "backend-node-down", Verdict::Failing);
+    // For so long no proxy lags behind.
+    assert_cause(&answer(4), "conntrack-stale", Verdict::Failing);
+}
+
+#[test]
+fn whether_the_clients_node_is_ready_is_told_where_answers_to_it_are_lost() {
+    for ready in [Some(false), Some(true), None] {
+        let mut o = objects(&[BACKEND, REMOTE]);
+        o.nodes[0].ready = ready;
+        let mut s = Story::new("b", o, facts_b());
+        let orig = reply(4001, remote()).inverse();
+        s.syn(orig, UPLINK, ms(10), 7, 3);
+        s.syn_at(orig, BACKEND_VETH, Direction::Egress, ms(10), 7, 3);
+        for (ifindex, dir) in [
+            (BACKEND_VETH, Direction::Ingress),
+            (UPLINK, Direction::Egress),
+        ] {
+            s.flow(orig.inverse(), ifindex, dir, ms(11), |f| {
+                f.packets = 3;
+                f.flags = TcpFlags(18);
+                f.syn_ack = Some(ms(11));
+                f.syn_retrans = 2;
+                f.last = ms(7000);
+            });
+        }
+        let answer = explain(&[s.told(ms(8000))]);
+        assert_eq!(top(&answer), "lost-beyond-node", "{answer:#?}");
+        let summary = &answer.findings[0].summary;
+        let told = summary.ends_with("look at node a, which is not Ready");
+        assert_eq!(told, ready == Some(false), "{summary}");
+    }
 }
