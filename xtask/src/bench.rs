@@ -24,7 +24,7 @@ use std::process::{Command as Process, ExitCode};
 /// Nanoseconds differ from machine to machine; a budget is a ratio between two programs of the same run.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Every budget of time, rate and memory in one run: tc, join and live one after the other; exit 1 if one is missed (root; a quiet machine)
+    /// Every budget of time, rate and memory in one run: tc, join, objects and live one after the other; exit 1 if one is missed (root; a quiet machine)
     Budgets {
         /// Write what was printed to docs/bench.md
         #[arg(long)]
@@ -39,6 +39,12 @@ pub enum Command {
     },
     /// Records decoded, joined and named on one core, and the memory that connections and objects take
     Join {
+        /// How to print the result
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// What it costs to know a big cluster: memory, first sync, following changes and looking addresses up, on one core
+    Objects {
         /// How to print the result
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -69,6 +75,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Budgets { write } => budgets::run(*write),
         Command::Tc { output } => exec(tc()?, *output),
         Command::Join { output } => exec(join()?, *output),
+        Command::Objects { output } => exec(objects()?, *output),
         Command::Live { output } => exec(live()?, *output),
         Command::Programs { kernels, write } => verified(kernels, *write),
     }
@@ -124,6 +131,11 @@ fn tc() -> Result<Process> {
 fn join() -> Result<Process> {
     setup::ensure(setup::For::Building)?;
     Ok(Process::new(example("bench_join", &["--release"])?))
+}
+
+fn objects() -> Result<Process> {
+    setup::ensure(setup::For::Building)?;
+    Ok(Process::new(example("bench_objects", &["--release"])?))
 }
 
 fn live() -> Result<Process> {

@@ -1,7 +1,7 @@
 //! `cargo xtask bench budgets`: every budget of time, rate and memory in one run.
 
 use super::page::Block;
-use super::{join, live, tc};
+use super::{join, live, objects, tc};
 use crate::process;
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -17,7 +17,12 @@ const BLOCK: Block = Block {
 /// Measures everything, and with `write` puts it into the page.
 pub fn run(write: bool) -> Result<ExitCode> {
     // All is built before the first is measured.
-    let benches = [("tc", tc()?), ("join", join()?), ("live", live()?)];
+    let benches = [
+        ("tc", tc()?),
+        ("join", join()?),
+        ("objects", objects()?),
+        ("live", live()?),
+    ];
     let mut text = format!("{}\n", machine()?);
     let mut missed = false;
     print!("{text}");
