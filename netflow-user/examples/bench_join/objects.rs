@@ -29,9 +29,9 @@ pub fn servers() -> impl Iterator<Item = (IpAddr, u16)> {
 /// The objects.
 pub fn cluster() -> Objects {
     let pods = (0..PODS).map(|number| Pod {
-        namespace: format!("team-{}", number % 50),
-        name: format!("web-{}-7d4b9c6f-{number:05x}", number % 500),
-        node: Some(format!("worker-{}", number % 100)),
+        namespace: format!("team-{}", number % 50).into(),
+        name: format!("web-{}-7d4b9c6f-{number:05x}", number % 500).into(),
+        node: Some(format!("worker-{}", number % 100).into()),
         ips: vec![pod(number).into()],
         ..Pod::default()
     });

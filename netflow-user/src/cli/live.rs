@@ -449,7 +449,8 @@ mod tests {
                 name: "n1".into(),
                 internal_ips: vec![own],
                 ..objects::Node::default()
-            }],
+            }]
+            .into(),
             ..Objects::default()
         };
         let mut node = LiveNode::new(Idle, Query::default());

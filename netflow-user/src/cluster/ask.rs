@@ -28,7 +28,7 @@ pub fn this_node(objects: &Objects, local: &[IpAddr]) -> Option<String> {
         .iter()
         .filter(|p| p.host_network && !p.is_finished())
         .find(|p| p.ips.iter().any(is_local))
-        .and_then(|p| p.node.clone())
+        .and_then(|p| p.node.clone().map(String::from))
 }
 
 /// The facts that explain a Service on `node`: rules for every way to it, conntrack entries of it and of what is behind
@@ -159,7 +159,7 @@ mod tests {
             labels: Labels::from([("app".to_owned(), app.to_owned())]),
             ips: vec![ip(address)],
             node: Some(node.into()),
-            owner: Some(format!("ReplicaSet/{app}-6c9f7")),
+            owner: Some(format!("ReplicaSet/{app}-6c9f7").into()),
             ..Pod::default()
         }
     }
@@ -167,7 +167,7 @@ mod tests {
     fn endpoint(address: &str, node: Option<&str>) -> Endpoint {
         Endpoint {
             addresses: vec![ip(address)],
-            node: node.map(ToOwned::to_owned),
+            node: node.map(Into::into),
             ..Endpoint::default()
         }
     }
@@ -196,7 +196,8 @@ mod tests {
                 ],
                 selector: Some(Labels::from([("app".to_owned(), "web".to_owned())])),
                 ..Service::default()
-            }],
+            }]
+            .into(),
             slices: vec![EndpointSlice {
                 namespace: "app".into(),
                 name: "web-x".into(),
@@ -232,7 +233,8 @@ mod tests {
                     other_ips: vec![ip("198.51.100.2")],
                     ..Node::default()
                 },
-            ],
+            ]
+            .into(),
             ..Objects::default()
         }
     }

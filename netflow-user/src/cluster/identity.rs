@@ -3,10 +3,10 @@
 use crate::model::Time;
 use crate::model::identity::{Identity, Who};
 use crate::model::objects::{Objects, Pod};
+use foldhash::quality::RandomState;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::{iter, mem};
 
 /// Holders that ended and are still remembered, over all addresses.
@@ -64,10 +64,13 @@ impl Line {
     }
 }
 
+/// Addresses with what is known of each.
+type ByAddress<T> = HashMap<IpAddr, T, RandomState>;
+
 /// Every address that the objects name, with who held it when.
 #[derive(Debug, Default)]
 pub struct Identities {
-    lines: HashMap<IpAddr, Line>,
+    lines: ByAddress<Line>,
     /// Addresses whose holder ended, oldest end first: what to forget next.
     ended: VecDeque<IpAddr>,
     /// Time of the newest version learned.
@@ -91,7 +94,7 @@ impl Identities {
     }
 
     /// A version newer than all before: ends what it no longer shows, begins what it newly shows.
-    fn advance(&mut self, holders: HashMap<IpAddr, Who>, now: Time) {
+    fn advance(&mut self, holders: ByAddress<Who>, now: Time) {
         let mut ended = Vec::new();
         for (ip, line) in &mut self.lines {
             let last = &mut line.last;
@@ -130,7 +133,7 @@ impl Identities {
     }
 
     /// A version from before the newest one (another node's recording): it only fills what is still unknown at its time.
-    fn fill_in(&mut self, holders: HashMap<IpAddr, Who>, then: Time) {
+    fn fill_in(&mut self, holders: ByAddress<Who>, then: Time) {
         let mut holders: Vec<_> = holders.into_iter().collect();
         holders.sort_unstable_by_key(|(ip, _)| *ip);
         for (ip, who) in holders {
@@ -194,12 +197,12 @@ impl Identity for Identities {
 
 /// Who holds which address in one version. Where several objects name an address, a Node goes before a Pod and a Pod
 /// before a Service: load balancers that announce node addresses put those into the Service's status.
-fn holders(objects: &Objects) -> HashMap<IpAddr, Who> {
-    let mut names = Names::default();
-    let mut holders = HashMap::with_capacity(objects.pods.len() + objects.services.len());
+fn holders(objects: &Objects) -> ByAddress<Who> {
+    let most = objects.pods.len() + objects.services.len();
+    let mut holders = ByAddress::with_capacity_and_hasher(most, RandomState::default());
     for service in &objects.services {
         let who = Who::Service {
-            namespace: names.intern(&service.namespace),
+            namespace: service.namespace.as_str().into(),
             name: service.name.as_str().into(),
         };
         let addresses = [&service.cluster_ips, &service.external_ips, &service.lb_ips];
@@ -209,9 +212,9 @@ fn holders(objects: &Objects) -> HashMap<IpAddr, Who> {
                 .or_insert_with(|| who.clone());
         }
     }
-    insert_pods(objects, &mut names, &mut holders);
+    insert_pods(objects, &mut holders);
     for node in &objects.nodes {
-        let who = Who::Node(names.intern(&node.name));
+        let who = Who::Node(node.name.as_str().into());
         for ip in node.internal_ips.iter().chain(&node.other_ips) {
             holders.insert(ip.to_canonical(), who.clone());
         }
@@ -219,8 +222,8 @@ fn holders(objects: &Objects) -> HashMap<IpAddr, Who> {
     holders
 }
 
-fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAddr, Who>) {
-    let mut claims: HashMap<IpAddr, &Pod> = HashMap::with_capacity(objects.pods.len());
+fn insert_pods(objects: &Objects, holders: &mut ByAddress<Who>) {
+    let mut claims: ByAddress<&Pod> = ByAddress::default();
     for pod in objects.pods.iter().filter(|p| !p.is_finished()) {
         for ip in &pod.ips {
             let best = claims.entry(ip.to_canonical()).or_insert(pod);
@@ -230,34 +233,19 @@ fn insert_pods(objects: &Objects, names: &mut Names, holders: &mut HashMap<IpAdd
         }
     }
     for (ip, pod) in claims {
-        let node = pod.node.as_deref().map(|n| names.intern(n));
+        let node = pod.node.clone().map(Into::into);
         let who = match (pod.host_network, node) {
             // Its address is the node's, whether or not the Node object is known.
             (true, Some(node)) => Who::Node(node),
             (true, None) => continue,
             (false, node) => Who::Pod {
-                namespace: names.intern(&pod.namespace),
-                name: pod.name.as_str().into(),
+                namespace: pod.namespace.clone().into(),
+                name: pod.name.clone().into(),
                 node,
-                owner: pod.owner.as_deref().map(|o| names.intern(o)),
+                owner: pod.owner.clone().map(Into::into),
             },
         };
         holders.insert(ip, who);
-    }
-}
-
-/// Names that repeat from object to object, kept once.
-#[derive(Default)]
-struct Names(HashSet<Arc<str>>);
-
-impl Names {
-    fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return Arc::clone(known);
-        }
-        let new: Arc<str> = name.into();
-        self.0.insert(Arc::clone(&new));
-        new
     }
 }
 

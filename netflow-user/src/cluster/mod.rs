@@ -7,5 +7,6 @@ pub mod identity;
 pub mod live;
 pub mod manifests;
 mod object;
+mod pool;
 pub mod reduce;
 pub mod versions;

@@ -3,23 +3,27 @@
 use crate::cluster::reduce;
 use crate::model::list::List;
 use crate::model::objects::{EndpointSlice, Namespace, NetworkPolicy, Node, Objects, Pod, Service};
+use crate::model::shared::Name;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-/// A reduced object. Those of which there are many are shared with the versions that hold them.
+/// A reduced object, shared with the versions that hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Object {
-    Service(Service),
+    Service(Arc<Service>),
     Slice(Arc<EndpointSlice>),
-    /// Namespace and name, and the slices it stands for.
-    Endpoints(String, String, Vec<EndpointSlice>),
+    Endpoints(Arc<Endpoints>),
     Pod(Arc<Pod>),
-    Node(Node),
-    Namespace(Namespace),
-    Policy(NetworkPolicy),
+    Node(Arc<Node>),
+    Namespace(Arc<Namespace>),
+    Policy(Arc<NetworkPolicy>),
 }
+
+/// Namespace and name of an Endpoints object, and the slices it stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Endpoints(Name, Name, List<EndpointSlice>);
 
 /// Kinds that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,15 +79,13 @@ impl Kind {
     /// Reads an object of this kind and keeps what matters of it.
     pub fn read<'de, D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
         let reduced = match self {
-            Kind::Service => reduce::service(Deserialize::deserialize(from)?).map(Object::Service),
+            Kind::Service => reduce::service(Deserialize::deserialize(from)?).map(Object::from),
             Kind::Slice => reduce::slice(Deserialize::deserialize(from)?).map(Object::from),
             Kind::Endpoints => return endpoints(from),
             Kind::Pod => reduce::pod(Deserialize::deserialize(from)?).map(Object::from),
-            Kind::Node => reduce::node(Deserialize::deserialize(from)?).map(Object::Node),
-            Kind::Namespace => {
-                reduce::namespace(Deserialize::deserialize(from)?).map(Object::Namespace)
-            }
-            Kind::Policy => reduce::policy(Deserialize::deserialize(from)?).map(Object::Policy),
+            Kind::Node => reduce::node(Deserialize::deserialize(from)?).map(Object::from),
+            Kind::Namespace => reduce::namespace(Deserialize::deserialize(from)?).map(Object::from),
+            Kind::Policy => reduce::policy(Deserialize::deserialize(from)?).map(Object::from),
         };
         reduced.map_err(D::Error::custom)
     }
@@ -96,26 +98,57 @@ fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
     let slices = reduce::endpoints(object).map_err(D::Error::custom)?;
     let namespace = namespace.filter(|n| !n.is_empty());
     let namespace = namespace.unwrap_or_else(|| "default".into());
-    Ok(Object::Endpoints(namespace, name, slices))
+    let endpoints = Endpoints(namespace.into(), name.into(), slices.into());
+    Ok(Object::Endpoints(Arc::new(endpoints)))
+}
+
+impl From<Service> for Object {
+    fn from(object: Service) -> Object {
+        Object::Service(Arc::new(object))
+    }
 }
 
 impl From<EndpointSlice> for Object {
-    fn from(slice: EndpointSlice) -> Object {
-        Object::Slice(Arc::new(slice))
+    fn from(object: EndpointSlice) -> Object {
+        Object::Slice(Arc::new(object))
     }
 }
 
 impl From<Pod> for Object {
-    fn from(pod: Pod) -> Object {
-        Object::Pod(Arc::new(pod))
+    fn from(object: Pod) -> Object {
+        Object::Pod(Arc::new(object))
+    }
+}
+
+impl From<Node> for Object {
+    fn from(object: Node) -> Object {
+        Object::Node(Arc::new(object))
+    }
+}
+
+impl From<Namespace> for Object {
+    fn from(object: Namespace) -> Object {
+        Object::Namespace(Arc::new(object))
+    }
+}
+
+impl From<NetworkPolicy> for Object {
+    fn from(object: NetworkPolicy) -> Object {
+        Object::Policy(Arc::new(object))
     }
 }
 
 impl Object {
     /// The same, to keep.
-    pub fn owned_key(&self) -> (Kind, String, String) {
-        let (kind, namespace, name) = self.key();
-        (kind, namespace.to_owned(), name.to_owned())
+    pub fn owned_key(&self) -> (Kind, Name, Name) {
+        match self {
+            Object::Slice(o) => (Kind::Slice, o.namespace.clone(), o.name.clone()),
+            Object::Pod(o) => (Kind::Pod, o.namespace.clone(), o.name.clone()),
+            _ => {
+                let (kind, namespace, name) = self.key();
+                (kind, namespace.into(), name.into())
+            }
+        }
     }
 
     /// What tells it from every other object: kind, namespace, name.
@@ -123,7 +156,7 @@ impl Object {
         match self {
             Object::Service(o) => (Kind::Service, &o.namespace, &o.name),
             Object::Slice(o) => (Kind::Slice, &o.namespace, &o.name),
-            Object::Endpoints(namespace, name, _) => (Kind::Endpoints, namespace, name),
+            Object::Endpoints(o) => (Kind::Endpoints, &o.0, &o.1),
             Object::Pod(o) => (Kind::Pod, &o.namespace, &o.name),
             Object::Node(o) => (Kind::Node, "", &o.name),
             Object::Namespace(o) => (Kind::Namespace, "", &o.name),
@@ -138,12 +171,12 @@ pub(super) fn version<'a>(
     known: &BTreeSet<Kind>,
 ) -> Objects {
     let mut objects = Objects::default();
-    let mut endpoints = Vec::new();
+    let mut endpoints = List::default();
     for object in all.cloned() {
         match object {
             Object::Service(o) => objects.services.push(o),
             Object::Slice(o) => objects.slices.push(o),
-            Object::Endpoints(_, _, slices) => endpoints.extend(slices),
+            Object::Endpoints(o) => endpoints.extend(o.2.clone()),
             Object::Pod(o) => objects.pods.push(o),
             Object::Node(o) => objects.nodes.push(o),
             Object::Namespace(o) => objects.namespaces.push(o),
@@ -163,7 +196,10 @@ pub(super) fn version<'a>(
 }
 
 /// Legacy Endpoints stand for a Service only where it has no slice: the control plane mirrors them into slices.
-fn add_endpoints(slices: &mut List<EndpointSlice>, endpoints: Vec<EndpointSlice>) {
+fn add_endpoints(slices: &mut List<EndpointSlice>, endpoints: List<EndpointSlice>) {
+    if endpoints.is_empty() {
+        return;
+    }
     let sliced: HashSet<_> = slices
         .iter()
         .map(|s| (s.namespace.clone(), s.service.clone()))

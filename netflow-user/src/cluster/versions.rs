@@ -1,10 +1,13 @@
 //! The objects as they were: of each version the forms of what the next one changed.
 
 use crate::model::Time;
+use crate::model::list::List;
 use crate::model::objects::{EndpointSlice, Node, Objects, Pod, Service};
+use foldhash::quality::RandomState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ptr;
 use std::sync::Arc;
 
 /// Bytes that allocations of an earlier form take beyond their content.
@@ -238,13 +241,8 @@ impl Object for Node {
 }
 
 /// The forms in `before` of what `after` has otherwise.
-fn differ<'a, T: Object + 'a>(
-    kind: Kind,
-    before: impl IntoIterator<Item = &'a T>,
-    after: impl IntoIterator<Item = &'a T>,
-    into: &mut Vec<Was>,
-) {
-    let mut new = sorted(after).into_iter().peekable();
+fn differ<T: Object>(kind: Kind, before: &List<T>, after: &List<T>, into: &mut Vec<Was>) {
+    let mut new = sorted(after, before).into_iter().peekable();
     let mut add = |object: &T, form: Option<&T>| {
         let (namespace, name) = object.key();
         into.push(Was {
@@ -256,13 +254,12 @@ fn differ<'a, T: Object + 'a>(
                 .map(Into::into),
         });
     };
-    for old in sorted(before) {
+    for old in sorted(before, after) {
         while let Some(came) = new.next_if(|n| n.key() < old.key()) {
             add(came, None);
         }
         match new.next_if(|n| n.key() == old.key()) {
-            // Most are shared by both versions.
-            Some(same) if std::ptr::eq(same, old) || same == old => {}
+            Some(same) if same == old => {}
             _ => add(old, Some(old)),
         }
     }
@@ -271,11 +268,13 @@ fn differ<'a, T: Object + 'a>(
     }
 }
 
-fn sorted<'a, T: Object + 'a>(all: impl IntoIterator<Item = &'a T>) -> Vec<&'a T> {
-    let mut all: Vec<&T> = all.into_iter().collect();
-    // In order they mostly are, which takes no longer than to see it.
-    all.sort_by(|a, b| a.key().cmp(&b.key()));
-    all
+/// Without those that both versions share, which are most. To find these by name would take a look at every object.
+fn sorted<'a, T: Object>(all: &'a List<T>, other: &List<T>) -> Vec<&'a T> {
+    let shared: HashSet<*const T, RandomState> = other.iter().map(ptr::from_ref).collect();
+    let own = all.iter().filter(|o| !shared.contains(&ptr::from_ref(*o)));
+    let mut own: Vec<&T> = own.collect();
+    own.sort_by(|a, b| a.key().cmp(&b.key()));
+    own
 }
 
 #[cfg(test)]

@@ -180,8 +180,8 @@ fn of_case(case: &Case<'_>, silent: &BTreeMap<String, Silent>) -> Vec<Blind> {
         .filter(|b| !case.views.iter().any(|v| case.is_local(v, b.ip())))
         .map(|b| {
             case.pod(b.ip())
-                .and_then(|p| p.node.clone())
-                .unwrap_or_else(|| b.ip().to_string())
+                .and_then(|p| p.node.as_deref())
+                .map_or_else(|| b.ip().to_string(), str::to_owned)
         })
         .collect();
     missing.retain(|node| !silent.contains_key(node));

@@ -4,6 +4,7 @@
 //! ones; where there are none, those that still serve while terminating; only the node's own under a Local policy.
 
 use crate::model::objects::{Endpoint, EndpointSlice, Objects, Service, ServicePort};
+use crate::model::shared::{Name, Shared};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
@@ -202,7 +203,7 @@ pub fn ready_else_draining(backends: Vec<Backend<'_>>) -> Choice<'_> {
 fn hinted<'a>(objects: &Objects, all: &[Backend<'a>], node: Option<&str>) -> Option<Choice<'a>> {
     let node = node?;
     let ready: Vec<_> = all.iter().copied().filter(|b| b.endpoint.ready).collect();
-    let pick = |rule, hints: fn(&Endpoint) -> &[String], wanted: &str| {
+    let pick = |rule, hints: fn(&Endpoint) -> &Shared<Name>, wanted: &str| {
         let complete = ready.iter().all(|b| !hints(b.endpoint).is_empty());
         let backends: Vec<_> = ready
             .iter()

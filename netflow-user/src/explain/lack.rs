@@ -100,9 +100,8 @@ pub fn lack(objects: &Objects, service: &Service, port: &ServicePort) -> Option<
         .slices_of(service)
         .flat_map(|s| &s.endpoints)
         .filter_map(|e| {
-            e.pod
-                .clone()
-                .or_else(|| e.addresses.first().map(ToString::to_string))
+            let pod = e.pod.as_deref().map(str::to_owned);
+            pod.or_else(|| e.addresses.first().map(ToString::to_string))
         })
         .collect();
     if !listed.is_empty() {

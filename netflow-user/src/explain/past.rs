@@ -115,7 +115,7 @@ fn reduced(objects: &Objects, query: &Query) -> Objects {
     };
     Objects {
         time: objects.time,
-        services: vec![service.clone()],
+        services: vec![service.clone()].into(),
         slices: objects.slices_of(service).cloned().collect(),
         pods: of_namespace
             .filter(|p| p.namespace == service.namespace)
@@ -146,7 +146,8 @@ mod tests {
                 namespace: "app".into(),
                 name: "web".into(),
                 ..Service::default()
-            }],
+            }]
+            .into(),
             slices: slices.iter().map(slice).collect(),
             ..Objects::default()
         }

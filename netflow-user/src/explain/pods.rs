@@ -3,6 +3,7 @@
 use super::selector::{self, LabelMiss};
 use crate::model::Proto;
 use crate::model::objects::{ContainerPort, Objects, Pod, Service, ServicePort, TargetPort};
+use crate::model::shared::Name;
 use crate::model::spelling::distance;
 use std::collections::BTreeSet;
 
@@ -57,7 +58,7 @@ pub fn nearest<'a>(objects: &'a Objects, service: &Service) -> Option<Nearest<'a
                 .misses
                 .iter()
                 .map(|m| {
-                    let value = wanted.get(&m.key).map_or("", String::as_str);
+                    let value = wanted.get(&m.key).map_or("", Name::as_str);
                     distance(value, m.found.as_deref().unwrap_or_default())
                 })
                 .sum();
@@ -95,7 +96,7 @@ pub struct NotReady<'a> {
     /// Its reason and message; empty where none is given.
     pub reason: &'a str,
     /// Containers that are not ready, with their waiting or terminated reason.
-    pub containers: &'a [(String, String)],
+    pub containers: &'a [(Name, Name)],
 }
 
 /// Why a Pod is not ready; `None` = it is.

@@ -341,7 +341,7 @@ fn are_unread(objects: &Objects, pod: &Pod) -> bool {
     let mut limits = objects.limits.iter();
     let limit = limits.find(|l| l.kind == "NetworkPolicy");
     objects.policies.is_empty() && objects.is_unknown("NetworkPolicy")
-        || limit.is_some_and(|l| !l.namespaces.contains(&pod.namespace))
+        || limit.is_some_and(|l| l.namespaces.iter().all(|n| pod.namespace != *n))
 }
 
 /// The policies that isolate `pod` on a side.
@@ -523,7 +523,7 @@ impl<'a> Connection<'a> {
         let other_namespace =
             (namespaces.is_none() && peer.namespace != policy.namespace).then(|| OtherNamespace {
                 wanted: policy.namespace.clone(),
-                found: peer.namespace.clone(),
+                found: peer.namespace.to_string(),
             });
         let admitted = on_pod.is_empty() && on_namespace.is_empty() && other_namespace.is_none();
         (!admitted).then(|| PeerMiss::Labels {

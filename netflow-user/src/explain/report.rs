@@ -7,6 +7,7 @@ use super::evidence::{Book, Draft, Handle};
 use crate::flows::Cite;
 use crate::model::Time;
 use crate::model::answer::{Affected, Basis, Check, Finding, Fix, Hop, Severity};
+use crate::model::objects::Labels;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -354,10 +355,9 @@ impl Distinct {
 /// Values that every template may use.
 fn usual_values(case: &Case<'_>, attempt: Option<&Attempt<'_>>) -> Vec<(&'static str, String)> {
     let service = case.service;
-    let selector = service
-        .selector
-        .iter()
-        .flatten()
+    let selector = service.selector.iter();
+    let selector = selector
+        .flat_map(Labels::iter)
         .map(|(k, v)| format!("{k}={v}"))
         .collect::<Vec<_>>()
         .join(",");
@@ -391,8 +391,8 @@ fn usual_values(case: &Case<'_>, attempt: Option<&Attempt<'_>>) -> Vec<(&'static
         values.push(("pod_ip", backend.ip().to_string()));
         values.push(("target_port", backend.port().to_string()));
         if let Some(who) = case.identity.who(backend.ip(), at) {
-            let pod = case.backend_pod(backend.ip()).map(|p| p.name.clone());
-            values.push(("pod", pod.unwrap_or_else(|| who.name().to_owned())));
+            let pod = case.backend_pod(backend.ip()).map(|p| p.name.as_str());
+            values.push(("pod", pod.unwrap_or(who.name()).to_owned()));
             values.push(("node", who.node().unwrap_or_default().to_owned()));
         }
     }

@@ -1,6 +1,7 @@
 //! Label selectors, and what keeps labels from satisfying one.
 
 use crate::model::objects::{Labels, Requirement, Selector};
+use crate::model::shared::Name;
 use std::fmt;
 
 /// One label that a selector does not accept.
@@ -71,11 +72,11 @@ pub fn misses(selector: &Selector, labels: &Labels) -> Vec<LabelMiss> {
 pub fn label_misses(wanted: &Labels, labels: &Labels) -> Vec<LabelMiss> {
     wanted
         .iter()
-        .filter(|(key, value)| labels.get(*key) != Some(value))
+        .filter(|(key, value)| labels.get(key) != Some(value))
         .map(|(key, value)| LabelMiss {
-            key: key.clone(),
-            wanted: Wanted::Value(value.clone()),
-            found: labels.get(key).cloned(),
+            key: key.to_string(),
+            wanted: Wanted::Value(value.to_string()),
+            found: labels.get(key).map(Name::to_string),
         })
         .collect()
 }
@@ -87,7 +88,7 @@ fn miss(requirement: &Requirement, labels: &Labels) -> Option<LabelMiss> {
         values,
     } = requirement;
     let found = labels.get(key);
-    let listed = found.is_some_and(|f| values.contains(f));
+    let listed = found.is_some_and(|f| values.iter().any(|v| f == v));
     let (holds, wanted) = match operator.as_str() {
         "In" => (listed, Wanted::OneOf(values.clone())),
         // An absent label is in no list.
@@ -99,7 +100,7 @@ fn miss(requirement: &Requirement, labels: &Labels) -> Option<LabelMiss> {
     (!holds).then(|| LabelMiss {
         key: key.clone(),
         wanted,
-        found: found.cloned(),
+        found: found.map(Name::to_string),
     })
 }
 
@@ -116,7 +117,7 @@ mod tests {
 
     fn expression(key: &str, operator: &str, values: &[&str]) -> Selector {
         Selector {
-            labels: Labels::new(),
+            labels: Labels::default(),
             expressions: vec![Requirement {
                 key: key.into(),
                 operator: operator.into(),

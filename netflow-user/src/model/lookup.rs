@@ -61,9 +61,9 @@ impl Objects {
             .find(|n| n.name == name)
             .map(|n| n.labels.clone())
             .unwrap_or_default();
-        labels
-            .entry(NAMESPACE_NAME_LABEL.into())
-            .or_insert_with(|| name.into());
+        if labels.get(NAMESPACE_NAME_LABEL).is_none() {
+            labels.insert(NAMESPACE_NAME_LABEL.into(), name.into());
+        }
         labels
     }
 

@@ -20,6 +20,7 @@ pub mod query;
 pub mod record;
 pub mod recording;
 pub mod resolve;
+pub mod shared;
 pub mod source;
 pub mod spelling;
 pub mod time;

@@ -1,14 +1,14 @@
 //! Kubernetes objects, reduced to what explains a connection. No annotation, environment value or credential is kept.
 
 use super::list::List;
+use super::shared::{Map, Name, Shared};
 use super::{Proto, Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 /// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub type Labels = Map<Name>;
 
 /// All objects as one source gave them at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,17 +18,17 @@ pub struct Objects {
     /// From where, for the reader (`manifests: a.yaml, b.yaml`).
     pub source: String,
     /// Services.
-    pub services: Vec<Service>,
+    pub services: List<Service>,
     /// EndpointSlices; legacy Endpoints objects are turned into slices where no slice of the Service exists.
     pub slices: List<EndpointSlice>,
     /// Pods.
     pub pods: List<Pod>,
     /// Nodes.
-    pub nodes: Vec<Node>,
+    pub nodes: List<Node>,
     /// Namespaces.
-    pub namespaces: Vec<Namespace>,
+    pub namespaces: List<Namespace>,
     /// `NetworkPolicies`.
-    pub policies: Vec<NetworkPolicy>,
+    pub policies: List<NetworkPolicy>,
     /// Kinds of which this source could hold none because it cannot know them (for example a missing right).
     #[serde(default)]
     pub unknown_kinds: Vec<String>,
@@ -165,11 +165,11 @@ pub struct ServicePort {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EndpointSlice {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Name,
     /// Name.
-    pub name: String,
+    pub name: Name,
     /// Service it belongs to (label `kubernetes.io/service-name`).
-    pub service: String,
+    pub service: Name,
     /// The endpoint slice controller writes it (label `endpointslice.kubernetes.io/managed-by`), so that it follows Pods.
     #[serde(default)]
     pub by_controller: bool,
@@ -205,56 +205,56 @@ pub struct Endpoint {
     pub terminating: bool,
     /// `targetRef` Pod name, same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
+    pub pod: Option<Name>,
     /// `nodeName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Name>,
     /// Zone hints (`hints.forZones`).
     #[serde(default)]
-    pub zones: Vec<String>,
+    pub zones: Shared<Name>,
     /// Node hints (`hints.forNodes`).
     #[serde(default)]
-    pub node_hints: Vec<String>,
+    pub node_hints: Shared<Name>,
 }
 
 /// A Pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pod {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Name,
     /// Name.
-    pub name: String,
+    pub name: Name,
     /// Labels.
     pub labels: Labels,
     /// Addresses (`status.podIPs`).
     pub ips: Vec<IpAddr>,
     /// `spec.nodeName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Name>,
     /// Shares the node's network.
     #[serde(default)]
     pub host_network: bool,
     /// `status.phase`.
     #[serde(default)]
-    pub phase: String,
+    pub phase: Name,
     /// Conditions: type → (status is True, reason or message).
     #[serde(default)]
-    pub conditions: BTreeMap<String, Condition>,
+    pub conditions: Map<Condition>,
     /// Being deleted.
     #[serde(default)]
     pub deleting: bool,
     /// Names of the containers that run side by side; empty if not told.
     #[serde(default)]
-    pub containers: Vec<String>,
+    pub containers: Shared<Name>,
     /// Declared container ports.
     #[serde(default)]
-    pub ports: Vec<ContainerPort>,
+    pub ports: Shared<ContainerPort>,
     /// Containers that are not ready, with the waiting/terminated reason.
     #[serde(default)]
-    pub unready_containers: Vec<(String, String)>,
+    pub unready_containers: Shared<(Name, Name)>,
     /// Kind and name of the controlling owner (`ReplicaSet/web-7d4b9`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
+    pub owner: Option<Name>,
 }
 
 impl Pod {
@@ -265,23 +265,23 @@ impl Pod {
 }
 
 /// A Pod condition.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Condition {
     /// Status is `True`.
     pub status: bool,
     /// Reason and message, joined.
     #[serde(default)]
-    pub reason: String,
+    pub reason: Name,
 }
 
 /// A port that a Pod's container declares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContainerPort {
     /// Container name.
-    pub container: String,
+    pub container: Name,
     /// Port name, empty if none.
     #[serde(default)]
-    pub name: String,
+    pub name: Name,
     /// Number.
     pub port: u16,
     /// Protocol.

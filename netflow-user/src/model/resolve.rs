@@ -167,16 +167,19 @@ mod tests {
                 service("app", "web-admin", 2),
                 service("shop", "web", 3),
                 service("shop", "redis", 4),
-            ],
+            ]
+            .into(),
             namespaces: vec![Namespace {
                 name: "empty".into(),
                 ..Namespace::default()
-            }],
+            }]
+            .into(),
             nodes: vec![Node {
                 name: "n1".into(),
                 internal_ips: vec![[192, 0, 2, 1].into()],
                 ..Node::default()
-            }],
+            }]
+            .into(),
             ..Objects::default()
         }
     }

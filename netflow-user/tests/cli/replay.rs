@@ -39,7 +39,7 @@ fn recording(dir: &Path, node: &str) -> PathBuf {
         ..Start::default()
     };
     let objects = Objects {
-        services: vec![service],
+        services: vec![service].into(),
         ..Objects::default()
     };
     let mut writer = Writer::create(&path).expect("a temporary file");

@@ -79,13 +79,15 @@ fn begin_of(node: &str, query: Query) -> [Input; 3] {
             namespace: "app".into(),
             name: "web".into(),
             ..Service::default()
-        }],
+        }]
+        .into(),
         nodes: ["n1", "n2", "n3", "n4"]
             .map(|name| Node {
                 name: name.into(),
                 ..Node::default()
             })
-            .into(),
+            .into_iter()
+            .collect(),
         ..Objects::default()
     };
     [

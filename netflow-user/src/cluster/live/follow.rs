@@ -76,7 +76,7 @@ pub(super) async fn follow(client: Client, kind: Kind, namespaces: Vec<String>, 
     let all = Follower { client, kind, to };
     match kind {
         Kind::Service => {
-            let reduce = |o| reduce::service(o).map(Object::Service);
+            let reduce = |o| reduce::service(o).map(Object::from);
             all.spread::<v1::Service>(namespaces, reduce).await;
         }
         Kind::Slice => {
@@ -89,16 +89,16 @@ pub(super) async fn follow(client: Client, kind: Kind, namespaces: Vec<String>, 
             all.spread::<v1::Pod>(namespaces, reduce).await;
         }
         Kind::Policy => {
-            let reduce = |o| reduce::policy(o).map(Object::Policy);
+            let reduce = |o| reduce::policy(o).map(Object::from);
             all.spread::<networking::NetworkPolicy>(namespaces, reduce)
                 .await;
         }
         Kind::Node => {
-            let reduce = |o| reduce::node(o).map(Object::Node);
+            let reduce = |o| reduce::node(o).map(Object::from);
             all.whole::<v1::Node>(reduce).await;
         }
         Kind::Namespace => {
-            let reduce = |o| reduce::namespace(o).map(Object::Namespace);
+            let reduce = |o| reduce::namespace(o).map(Object::from);
             all.whole::<v1::Namespace>(reduce).await;
         }
         // The control plane mirrors them into slices.
@@ -181,7 +181,11 @@ impl Follower {
                 }
                 Ok(Event::Delete(object)) => {
                     let namespace = object.namespace().unwrap_or_default();
-                    Some(Told::Gone((self.kind, namespace, object.name_any())))
+                    Some(Told::Gone((
+                        self.kind,
+                        namespace.into(),
+                        object.name_any().into(),
+                    )))
                 }
                 // What could be read once and is refused now may be let again: rights change.
                 Err(error) => match refusal(&error).filter(|_| !listed) {

@@ -2,18 +2,21 @@
 
 use super::follow::{Part, Told};
 use crate::cluster::object::{self, Kind, Object, WANTED};
+use crate::cluster::pool::Pool;
 use crate::model::Time;
 use crate::model::objects::{Away, Limit, Objects};
+use crate::model::shared::Name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Kind, namespace (empty for objects of the cluster), name.
-pub(super) type Key = (Kind, String, String);
+pub(super) type Key = (Kind, Name, Name);
 
 /// Objects that are known, and what cannot be known.
 #[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<Key, Object>,
+    pool: Pool,
     /// Parts that are being listed, with what has come of them.
     coming: BTreeMap<Part, BTreeMap<Key, Object>>,
     /// Parts that are to be followed, and whether they were listed whole.
@@ -35,6 +38,7 @@ impl Store {
     pub fn new() -> Store {
         Store {
             objects: BTreeMap::new(),
+            pool: Pool::default(),
             coming: BTreeMap::new(),
             parts: WANTED.iter().map(|k| ((*k, None), false)).collect(),
             refused: BTreeMap::new(),
@@ -109,7 +113,8 @@ impl Store {
         }
     }
 
-    fn there(&mut self, part: &Part, object: Object) -> bool {
+    fn there(&mut self, part: &Part, mut object: Object) -> bool {
+        self.pool.share(&mut object);
         let key = object.owned_key();
         if let Some(coming) = self.coming.get_mut(part) {
             coming.insert(key, object);
@@ -128,14 +133,17 @@ impl Store {
             return false;
         };
         let (kind, namespace) = &part;
-        let is_of = |key: &Key| key.0 == *kind && namespace.as_ref().is_none_or(|n| *n == key.1);
+        let is_of = |key: &Key| key.0 == *kind && namespace.as_ref().is_none_or(|n| key.1 == *n);
         let before = self.objects.len();
         self.objects
             .retain(|key, _| !is_of(key) || coming.contains_key(key));
         let mut changed = self.objects.len() < before;
         for (key, object) in coming {
-            changed |= self.objects.get(&key) != Some(&object);
-            self.objects.insert(key, object);
+            // Versions share those that are as they were.
+            if self.objects.get(&key) != Some(&object) {
+                self.objects.insert(key, object);
+                changed = true;
+            }
         }
         let first = self.parts.insert(part, true) != Some(true);
         changed || first
@@ -211,7 +219,7 @@ mod tests {
         store.take(Told::Listed(part.clone()), Time(1))
     }
 
-    fn names(store: &Store) -> Vec<String> {
+    fn names(store: &Store) -> Vec<Name> {
         let pods = store.version(Time(9), "").pods;
         pods.iter().map(|p| p.name.clone()).collect()
     }
@@ -232,9 +240,19 @@ mod tests {
         assert!(list(&mut store, &PODS, vec![pod("b", ""), pod("c", "")]));
         assert_eq!(names(&store), ["b", "c"]);
         assert!(!list(&mut store, &PODS, vec![pod("b", ""), pod("c", "")]));
-        let gone = (Kind::Pod, "app".to_owned(), "b".to_owned());
+        let gone = (Kind::Pod, "app".into(), "b".into());
         assert!(store.take(Told::Gone(gone), Time(3)));
         assert_eq!(names(&store), ["c"]);
+    }
+
+    #[test]
+    fn a_list_of_the_same_objects_is_no_second_copy() {
+        let mut store = Store::new();
+        list(&mut store, &PODS, vec![pod("a", "")]);
+        let before = store.version(Time(1), "").pods;
+        list(&mut store, &PODS, vec![pod("a", ""), pod("b", "")]);
+        let after = store.version(Time(2), "").pods;
+        assert!(std::ptr::eq(&raw const before[0], &raw const after[0]));
     }
 
     #[test]
@@ -285,7 +303,7 @@ mod tests {
     #[test]
     fn away_and_back_is_told_once() {
         let mut store = Store::new();
-        let space = Object::Namespace(Namespace::default());
+        let space = Object::from(Namespace::default());
         list(&mut store, &(Kind::Namespace, None), vec![space]);
         assert!(store.take(Told::Away("refused".into()), Time(5)));
         assert!(!store.take(Told::Away("timed out".into()), Time(6)));

@@ -4,6 +4,7 @@
 //! back. A list of 50,000 Pods so costs the memory of what is kept of them, and errors keep their place in the text.
 
 use crate::cluster::object::{Kind, Object};
+use crate::cluster::pool::Pool;
 use kube::core::TypeMeta;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{
@@ -211,7 +212,9 @@ impl<'de> Visitor<'de> for Items {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Contents, A::Error> {
         let mut all = Contents::default();
         if !self.0.tolerant {
-            while let Some(item) = seq.next_element_seed(self.0.clone())? {
+            let mut pool = Pool::default();
+            while let Some(mut item) = seq.next_element_seed(self.0.clone())? {
+                item.objects.iter_mut().for_each(|o| pool.share(o));
                 all.add(item);
             }
             return Ok(all);

@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::Proto;
 use crate::model::objects::{PolicyPeer, TargetPort};
+use crate::model::shared::Name;
 use std::error::Error;
 use std::iter;
 use std::net::IpAddr;
@@ -130,7 +131,7 @@ fn what_kubectl_prints_is_read() -> Outcome {
     ];
     assert_eq!(ports, wanted);
     let selector = web.selector.as_ref().ok_or("no selector")?;
-    assert_eq!(selector.get("app").map(String::as_str), Some("web"));
+    assert_eq!(selector.get("app").map(Name::as_str), Some("web"));
 
     let db = cluster.service("shop", "db").ok_or("no db")?;
     assert!(db.headless && db.cluster_ips.is_empty() && db.publish_not_ready);
@@ -160,8 +161,8 @@ fn what_kubectl_prints_is_read() -> Outcome {
         (ip("10.244.2.10"), true, true, false, None),
     ];
     assert_eq!(ends, wanted);
-    assert_eq!(slice.endpoints[0].zones, ["zone-a"]);
-    assert_eq!(slice.endpoints[0].node_hints, ["worker-1"]);
+    assert_eq!(*slice.endpoints[0].zones, ["zone-a"]);
+    assert_eq!(*slice.endpoints[0].node_hints, ["worker-1"]);
     assert_eq!(slice.ports[0].port, Some(8080));
 
     let node = cluster.node("worker-1").ok_or("no node")?;
@@ -190,11 +191,13 @@ fn pods_in_json() -> Outcome {
         .collect();
     assert_eq!(declared, [("app", "http", 8080), ("mesh", "", 15_020)]);
     assert_eq!(
-        web.unready_containers,
-        [("app".to_owned(), "CrashLoopBackOff".to_owned())]
+        *web.unready_containers,
+        [("app".into(), "CrashLoopBackOff".into())]
     );
     assert_eq!(
-        web.conditions["ContainersReady"].reason,
+        web.conditions
+            .get("ContainersReady")
+            .map_or("", |c| &c.reason),
         "ContainersNotReady: containers with unready status: [app]"
     );
     let agent = cluster.pod("kube-system", "agent-7").ok_or("no agent")?;

@@ -2,6 +2,7 @@
 
 use super::{Invalid, Subject};
 use crate::model::objects::{Endpoint, EndpointSlice, SlicePort};
+use crate::model::shared::Name;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1 as discovery;
 
@@ -25,7 +26,7 @@ pub fn slice(mut object: discovery::EndpointSlice) -> Result<EndpointSlice, Inva
     };
     Ok(EndpointSlice {
         by_controller: labels.get(WRITER_LABEL).is_some_and(|w| w == CONTROLLER),
-        service: labels.remove(SERVICE_LABEL).unwrap_or_default(),
+        service: labels.remove(SERVICE_LABEL).unwrap_or_default().into(),
         ports: object
             .ports
             .unwrap_or_default()
@@ -44,9 +45,10 @@ pub fn slice(mut object: discovery::EndpointSlice) -> Result<EndpointSlice, Inva
         endpoints: endpoints
             .into_iter()
             .map(|e| endpoint(&subject, e))
-            .collect::<Result<_, _>>()?,
-        namespace: subject.namespace,
-        name: subject.name,
+            .collect::<Result<Box<[_]>, _>>()?
+            .into(),
+        namespace: subject.namespace.into(),
+        name: subject.name.into(),
     })
 }
 
@@ -60,18 +62,18 @@ fn endpoint(subject: &Subject, object: discovery::Endpoint) -> Result<Endpoint, 
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
         pod: object.target_ref.and_then(pod_name),
-        node: object.node_name,
+        node: object.node_name.map(Into::into),
         zones: hints
             .for_zones
             .into_iter()
             .flatten()
-            .map(|z| z.name)
+            .map(|z| z.name.into())
             .collect(),
         node_hints: hints
             .for_nodes
             .into_iter()
             .flatten()
-            .map(|n| n.name)
+            .map(|n| n.name.into())
             .collect(),
     })
 }
@@ -112,24 +114,24 @@ fn subset(subject: &Subject, subset: v1::EndpointSubset) -> Result<EndpointSlice
                 ready,
                 serving: ready,
                 pod: address.target_ref.and_then(pod_name),
-                node: address.node_name,
+                node: address.node_name.map(Into::into),
                 ..Endpoint::default()
             })
         })
         .collect::<Result<_, _>>()?;
     Ok(EndpointSlice {
-        namespace: subject.namespace.clone(),
-        name: subject.name.clone(),
-        service: subject.name.clone(),
+        namespace: subject.namespace.as_str().into(),
+        name: subject.name.as_str().into(),
+        service: subject.name.as_str().into(),
         by_controller: false,
         ports,
         endpoints,
     })
 }
 
-fn pod_name(reference: v1::ObjectReference) -> Option<String> {
+fn pod_name(reference: v1::ObjectReference) -> Option<Name> {
     match reference.kind.as_deref() {
-        Some("Pod") => reference.name,
+        Some("Pod") => reference.name.map(Into::into),
         _ => None,
     }
 }

@@ -8,7 +8,12 @@ use k8s_openapi::api::core::v1;
 pub fn namespace(mut object: v1::Namespace) -> Result<Namespace, Invalid> {
     let subject = Subject::cluster("Namespace", &mut object.metadata)?;
     Ok(Namespace {
-        labels: object.metadata.labels.unwrap_or_default(),
+        labels: object
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         name: subject.name,
     })
 }

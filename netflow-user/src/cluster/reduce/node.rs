@@ -41,7 +41,12 @@ pub fn node(mut object: v1::Node) -> Result<Node, Invalid> {
             .into_iter()
             .find(|c| c.type_ == "NetworkUnavailable" && c.status == "True")
             .map(|c| c.reason.unwrap_or_default()),
-        labels: object.metadata.labels.unwrap_or_default(),
+        labels: object
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         name: subject.name,
     })
 }

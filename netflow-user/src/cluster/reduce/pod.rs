@@ -2,6 +2,7 @@
 
 use super::{Invalid, Subject};
 use crate::model::objects::{Condition, ContainerPort, Pod};
+use crate::model::shared::{Name, Shared};
 use k8s_openapi::api::core::v1;
 use std::net::IpAddr;
 
@@ -12,15 +13,15 @@ pub fn pod(mut object: v1::Pod) -> Result<Pod, Invalid> {
     let spec = object.spec.unwrap_or_default();
     let status = object.status.unwrap_or_default();
     Ok(Pod {
-        labels: meta.labels.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default().into_iter().collect(),
         ips: ips(&subject, &status)?,
-        node: spec.node_name.clone().filter(|n| !n.is_empty()),
+        node: node(&spec),
         host_network: spec.host_network.unwrap_or(false),
         deleting: meta.deletion_timestamp.is_some(),
-        containers: running(&spec).map(|c| c.name.clone()).collect(),
+        containers: running(&spec).map(|c| c.name.as_str().into()).collect(),
         ports: ports(&subject, &spec)?,
         unready_containers: unready(&status),
-        phase: status.phase.unwrap_or_default(),
+        phase: status.phase.unwrap_or_default().into(),
         conditions: status
             .conditions
             .unwrap_or_default()
@@ -32,10 +33,15 @@ pub fn pod(mut object: v1::Pod) -> Result<Pod, Invalid> {
             .unwrap_or_default()
             .into_iter()
             .find(|o| o.controller == Some(true))
-            .map(|o| format!("{}/{}", o.kind, o.name)),
-        namespace: subject.namespace,
-        name: subject.name,
+            .map(|o| format!("{}/{}", o.kind, o.name).into()),
+        namespace: subject.namespace.into(),
+        name: subject.name.into(),
     })
+}
+
+fn node(spec: &v1::PodSpec) -> Option<Name> {
+    let name = spec.node_name.as_deref();
+    name.filter(|n| !n.is_empty()).map(Into::into)
 }
 
 fn ips(subject: &Subject, status: &v1::PodStatus) -> Result<Vec<IpAddr>, Invalid> {
@@ -52,19 +58,19 @@ fn running(spec: &v1::PodSpec) -> impl Iterator<Item = &v1::Container> {
     spec.containers.iter().chain(sidecars)
 }
 
-fn ports(subject: &Subject, spec: &v1::PodSpec) -> Result<Vec<ContainerPort>, Invalid> {
+fn ports(subject: &Subject, spec: &v1::PodSpec) -> Result<Shared<ContainerPort>, Invalid> {
     let mut ports = Vec::new();
     for container in running(spec) {
         for port in container.ports.iter().flatten() {
             ports.push(ContainerPort {
-                container: container.name.clone(),
-                name: port.name.clone().unwrap_or_default(),
+                container: container.name.as_str().into(),
+                name: port.name.as_deref().unwrap_or_default().into(),
                 port: subject.port("spec.containers.ports.containerPort", port.container_port)?,
                 proto: subject.proto("spec.containers.ports.protocol", port.protocol.as_deref())?,
             });
         }
     }
-    Ok(ports)
+    Ok(ports.into())
 }
 
 fn condition(condition: v1::PodCondition) -> Condition {
@@ -76,18 +82,18 @@ fn condition(condition: v1::PodCondition) -> Condition {
         .collect();
     Condition {
         status: condition.status == "True",
-        reason: parts.join(": "),
+        reason: parts.join(": ").into(),
     }
 }
 
 /// Containers that are not ready and why; init containers that did their work are done, not unready.
-fn unready(status: &v1::PodStatus) -> Vec<(String, String)> {
+fn unready(status: &v1::PodStatus) -> Shared<(Name, Name)> {
     let main = status.container_statuses.iter().flatten();
     let init = status.init_container_statuses.iter().flatten();
     init.filter(|c| !completed(c))
         .chain(main)
         .filter(|c| !c.ready)
-        .map(|c| (c.name.clone(), reason(c)))
+        .map(|c| (c.name.as_str().into(), reason(c).into()))
         .collect()
 }
 

@@ -98,7 +98,11 @@ fn network(subject: &Subject, text: &str) -> Result<Cidr, Invalid> {
 fn selector(selector: LabelSelector) -> Selector {
     let expressions = selector.match_expressions.unwrap_or_default();
     Selector {
-        labels: selector.match_labels.unwrap_or_default(),
+        labels: selector
+            .match_labels
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         expressions: expressions
             .into_iter()
             .map(|e| Requirement {

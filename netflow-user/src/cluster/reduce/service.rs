@@ -42,10 +42,16 @@ pub fn service(mut object: v1::Service) -> Result<Service, Invalid> {
         // No controller looks for the endpoints of an ExternalName.
         selector: spec
             .selector
-            .filter(|s| !s.is_empty() && kind != "ExternalName"),
+            .filter(|s| !s.is_empty() && kind != "ExternalName")
+            .map(|s| s.into_iter().collect()),
         external_name: spec.external_name.filter(|_| kind == "ExternalName"),
         kind,
-        labels: object.metadata.labels.unwrap_or_default(),
+        labels: object
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         namespace: subject.namespace,
         name: subject.name,
     })

@@ -18,7 +18,7 @@ fn endpoint(text: &str) -> Endpoint {
         ready: conditions.contains('r'),
         serving: conditions.contains('s'),
         terminating: conditions.contains('t'),
-        node: (!node.is_empty()).then(|| node.to_owned()),
+        node: (!node.is_empty()).then(|| node.into()),
         ..Endpoint::default()
     }
 }
@@ -64,7 +64,7 @@ fn node(name: &str, zone: &str) -> Node {
 fn objects(slices: Vec<EndpointSlice>) -> Objects {
     Objects {
         slices: slices.into(),
-        nodes: vec![node("n1", "east"), node("n2", "west")],
+        nodes: vec![node("n1", "east"), node("n2", "west")].into(),
         ..Objects::default()
     }
 }
@@ -135,8 +135,8 @@ fn each_way_in_has_its_own_policy() {
 #[test]
 fn hints_count_only_when_complete_and_served() {
     let hinted = |text: &str, zones: &[&str], nodes: &[&str]| Endpoint {
-        zones: zones.iter().map(|z| (*z).to_owned()).collect(),
-        node_hints: nodes.iter().map(|n| (*n).to_owned()).collect(),
+        zones: zones.iter().map(|z| (*z).into()).collect(),
+        node_hints: nodes.iter().map(|n| (*n).into()).collect(),
         ..endpoint(text)
     };
     let east = hinted("10.0.1.1@n1 rs", &["east"], &[]);

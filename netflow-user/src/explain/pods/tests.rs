@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::objects::{Condition, Labels};
+use crate::model::shared::Name;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs
@@ -42,12 +43,13 @@ fn objects(pods: Vec<Pod>) -> Objects {
 }
 
 fn declaring(mut pod: Pod, name: &str, port: u16, proto: Proto) -> Pod {
-    pod.ports.push(ContainerPort {
+    let new = ContainerPort {
         container: "main".into(),
         name: name.into(),
         port,
         proto,
-    });
+    };
+    pod.ports = pod.ports.iter().cloned().chain([new]).collect();
     pod
 }
 
@@ -64,7 +66,7 @@ fn a_selector_takes_running_pods_of_its_namespace() {
         elsewhere,
         done,
     ]);
-    let names = |pods: Vec<&Pod>| -> Vec<String> { pods.iter().map(|p| p.name.clone()).collect() };
+    let names = |pods: Vec<&Pod>| -> Vec<Name> { pods.iter().map(|p| p.name.clone()).collect() };
     let web = service_of(&[("app", "web")]);
     assert_eq!(names(selected(&objects, &web)), ["a"]);
     assert_eq!(names(selected_elsewhere(&objects, &web)), ["c"]);
@@ -147,9 +149,9 @@ fn the_condition_that_keeps_a_pod_from_being_ready() {
         for (name, status, reason) in conditions {
             let condition = Condition {
                 status: *status,
-                reason: (*reason).to_owned(),
+                reason: (*reason).into(),
             };
-            pod.conditions.insert((*name).to_owned(), condition);
+            pod.conditions.insert((*name).into(), condition);
         }
         pod
     };
@@ -197,7 +199,7 @@ fn the_condition_that_keeps_a_pod_from_being_ready() {
     }
     let mut leaving = with(&[("Ready", true, "")]);
     leaving.deleting = true;
-    leaving.unready_containers = vec![("main".into(), "CrashLoopBackOff".into())];
+    leaving.unready_containers = vec![("main".into(), "CrashLoopBackOff".into())].into();
     let why = not_ready(&leaving);
     assert_eq!(why.as_ref().map(|w| w.condition), Some("Deleting"));
     assert_eq!(why.map(|w| w.containers.len()), Some(1));
@@ -221,7 +223,7 @@ fn a_target_port_name_is_the_pods_own() {
     );
     let miss = target(&without, &by_name.ports[0]).err();
     let named = miss.map(|m| m.named.iter().map(|p| p.name.clone()).collect::<Vec<_>>());
-    assert_eq!(named, Some(vec!["web".to_owned()]));
+    assert_eq!(named, Some(vec!["web".into()]));
     assert!(declares(&old, 8080, Proto::TCP));
     assert!(!declares(&old, 8080, Proto::UDP));
     assert_eq!(declared(&wrong, Proto::TCP).count(), 0);

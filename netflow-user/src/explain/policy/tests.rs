@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::objects::{Condition, ContainerPort, Limit, Namespace, Node, Requirement};
+use crate::model::shared::Name;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))
@@ -21,7 +22,7 @@ fn select(pairs: &[(&str, &str)]) -> Selector {
 
 fn expression(key: &str, operator: &str, values: &[&str]) -> Selector {
     Selector {
-        labels: Labels::new(),
+        labels: Labels::default(),
         expressions: vec![Requirement {
             key: key.into(),
             operator: operator.into(),
@@ -42,7 +43,7 @@ fn pod(namespace: &str, name: &str, address: &str, node: &str, pairs: &[(&str, &
             "Ready".to_owned(),
             Condition {
                 status: true,
-                reason: String::new(),
+                reason: Name::default(),
             },
         )]
         .into(),
@@ -107,7 +108,8 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
             port: 5353,
             proto: Proto::UDP,
         },
-    ];
+    ]
+    .into();
     let mut agent = pod("tools", "agent", "192.0.2.2", "n2", &[("role", "front")]);
     agent.host_network = true;
     Objects {
@@ -129,7 +131,8 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
                 name: "tools".into(),
                 labels: labels(&[("team", "infra")]),
             },
-        ],
+        ]
+        .into(),
         nodes: ["n1", "n2"]
             .iter()
             .zip(["192.0.2.1", "192.0.2.2"])
@@ -139,7 +142,7 @@ fn cluster(policies: Vec<NetworkPolicy>) -> Objects {
                 ..Node::default()
             })
             .collect(),
-        policies,
+        policies: policies.into(),
         ..Objects::default()
     }
 }

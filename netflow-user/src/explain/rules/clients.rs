@@ -9,6 +9,7 @@ use crate::explain::evidence::Draft;
 use crate::explain::report::{Because, Over, Report, Saying};
 use crate::model::answer::{Basis, Via};
 use crate::model::identity::Who;
+use crate::model::shared::Name;
 use crate::model::{Proto, Time, Tuple};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -106,7 +107,7 @@ fn zone(case: &Case<'_>, ip: IpAddr, at: Time) -> Trait {
     let node = node_name(case, ip, at).and_then(|n| case.objects.node(n));
     known(
         node.and_then(|n| n.labels.get(ZONE_LABEL))
-            .map(String::as_str),
+            .map(Name::as_str),
     )
 }
 

@@ -150,7 +150,8 @@ fn members(case: &Case<'_>) -> BTreeMap<String, Option<String>> {
     staying
         .filter_map(|e| {
             let address = e.addresses.first()?;
-            let name = e.pod.clone().unwrap_or_else(|| address.to_string());
+            let pod = e.pod.as_deref();
+            let name = pod.map_or_else(|| address.to_string(), str::to_owned);
             let why = || {
                 let pod = case.objects.pod(&case.service.namespace, &name);
                 let known = pod.and_then(lack::unready);

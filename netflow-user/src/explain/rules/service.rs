@@ -220,7 +220,7 @@ fn lack_saying(case: &Case<'_>, port: Option<&ServicePort>, lack: Option<&Lack>)
         full_name(case)
     );
     let mut values: Vec<(&'static str, String)> = Vec::new();
-    values.extend(pods.first().map(|p| ("pod", p.name.clone())));
+    values.extend(pods.first().map(|p| ("pod", p.name.to_string())));
     if let Some(TargetPort::Name(name)) = port.map(|p| &p.target) {
         values.push(("port_name", name.clone()));
     }
@@ -238,7 +238,7 @@ fn other_target(case: &Case<'_>, port: &ServicePort, pods: &[&Pod]) -> Option<Fi
         let taken = pods::spoken_for(case.objects, pod, port);
         pods::declared(pod, port.proto)
             .filter(|c| !taken.contains(&c.port))
-            .map(|c| (c.name.clone(), c.port))
+            .map(|c| (c.name.to_string(), c.port))
             .collect()
     };
     let (first, others) = pods.split_first()?;

@@ -195,8 +195,8 @@ fn drifted(
         Some(_) => return None,
     };
     Some(Stale {
-        slice: slice.name.clone(),
-        pod: name.clone(),
+        slice: slice.name.to_string(),
+        pod: name.to_string(),
         drift,
     })
 }

@@ -6,14 +6,15 @@ use crate::model::Proto;
 use crate::model::answer::{Answer, Basis, Severity, Verdict};
 use crate::model::flow::Direction;
 use crate::model::objects::{Away, Objects, Pod};
+use crate::model::shared::{Map, Name};
 
 /// A Pod of a DaemonSet on a node's network.
 fn agent(set: &str, container: &str, node: &str, address: &str) -> Pod {
     Pod {
         namespace: "sys".into(),
         host_network: true,
-        containers: vec![container.into()],
-        owner: Some(format!("DaemonSet/{set}")),
+        containers: vec![container.into()].into(),
+        owner: Some(format!("DaemonSet/{set}").into()),
         ..pod(&format!("{set}-{node}"), address, node, &[])
     }
 }
@@ -33,7 +34,7 @@ fn not_ready(set: &str) -> Objects {
     let mut o = in_order();
     let name = format!("{set}-a");
     let mut pods = o.pods.iter_mut().filter(|p| p.name == name);
-    pods.by_ref().for_each(|p| p.conditions.clear());
+    pods.by_ref().for_each(|p| p.conditions = Map::default());
     o
 }
 
@@ -170,7 +171,10 @@ fn what_is_in_order_or_cannot_be_told_is_no_fault() {
     proxies.for_each(|p| p.host_network = false);
     // Objects without a state.
     let mut stateless = not_ready("net");
-    stateless.pods.iter_mut().for_each(|p| p.phase.clear());
+    stateless
+        .pods
+        .iter_mut()
+        .for_each(|p| p.phase = Name::default());
     for objects in [in_order(), nobody, replaced, alone, namesake, stateless] {
         let answer = idle(objects);
         assert!(answer.findings.is_empty(), "{answer:#?}");

@@ -5,6 +5,7 @@ use super::story::*;
 use crate::explain::endpoints::ZONE_LABEL;
 use crate::model::answer::{Answer, Evidence, Plane, Verdict};
 use crate::model::flow::{Direction, TcpFlags};
+use crate::model::objects::Labels;
 use crate::model::objects::Objects;
 use crate::model::{Proto, Tuple};
 use std::collections::BTreeSet;
@@ -197,7 +198,7 @@ fn whatever_parts_them_as_well_is_told_too() {
         "{told}"
     );
     // A node without the label may be in the same zone.
-    zoned.nodes[1].labels.clear();
+    zoned.nodes[1].labels = Labels::default();
     let answer = node_a_is_reset(&zoned);
     assert!(
         summary(&answer).ends_with("on node a"),

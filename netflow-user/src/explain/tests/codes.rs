@@ -7,6 +7,7 @@ use crate::model::node::{Listener, NodeFacts, ProxyService};
 use crate::model::objects::{NetworkPolicy, Objects, Selector};
 use crate::model::query::Target;
 use crate::model::record::Event;
+use crate::model::shared::{Map, Shared};
 use crate::model::{CtTuples, Input, Proto, Tuple};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -161,7 +162,7 @@ fn listener_on_loopback_only() {
 #[test]
 fn target_port_that_the_pod_neither_declares_nor_serves() {
     let mut declared = objects(&[BACKEND]);
-    declared.pods[1].ports[0].port = 9090;
+    declared.pods[1].ports = vec![super::listener::declared("app", 9090)].into();
     assert_cause(
         &refused(declared.clone(), listening("0.0.0.0:9090")),
         "target-port-mismatch",
@@ -173,7 +174,7 @@ fn target_port_that_the_pod_neither_declares_nor_serves() {
         Verdict::Failing,
     );
     let mut undeclared = objects(&[BACKEND]);
-    undeclared.pods[1].ports.clear();
+    undeclared.pods[1].ports = Shared::default();
     assert_cause(
         &refused(undeclared, listening("[::]:9090")),
         "target-port-mismatch",
@@ -184,7 +185,7 @@ fn target_port_that_the_pod_neither_declares_nor_serves() {
 #[test]
 fn target_port_fix_names_the_port_that_serves() {
     let mut declared = objects(&[BACKEND]);
-    declared.pods[1].ports[0].port = 9090;
+    declared.pods[1].ports = vec![super::listener::declared("app", 9090)].into();
     let answer = refused(declared, listening("0.0.0.0:9090"));
     let fix = &answer.findings[0].fix[0].command;
     assert!(
@@ -237,7 +238,7 @@ fn no_endpoints_by_selector_and_by_readiness() {
     );
     let mut unready = objects(&[BACKEND]);
     for p in &mut unready.pods {
-        p.conditions.clear();
+        p.conditions = Map::default();
     }
     unready.slices[0].endpoints[0].ready = false;
     unready.slices[0].endpoints[0].serving = false;

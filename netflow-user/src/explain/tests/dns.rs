@@ -8,6 +8,7 @@ use crate::model::objects::{
     Endpoint, EndpointSlice, Objects, Service, ServicePort, SlicePort, TargetPort,
 };
 use crate::model::query::{From, Target};
+use crate::model::shared::Map;
 use crate::model::{Input, Proto, Tuple};
 
 const DNS: &str = "172.30.0.10";
@@ -51,7 +52,7 @@ fn with_dns(ready: bool) -> Objects {
     let mut resolver = pod("names", RESOLVER, "a", &[]);
     resolver.namespace = "sys".into();
     if !ready {
-        resolver.conditions.clear();
+        resolver.conditions = Map::default();
     }
     o.pods.push(resolver);
     o

@@ -8,6 +8,7 @@ use crate::model::flow::{Direction, TcpFlags};
 use crate::model::node::{Listener, NodeFacts, ProxyService, Route, RouteLookup};
 use crate::model::objects::{Objects, Pod, TargetPort};
 use crate::model::record::Event;
+use crate::model::shared::Shared;
 use crate::model::{CtTuples, Proto, Tuple};
 use std::net::SocketAddr;
 
@@ -94,11 +95,11 @@ fn refused(objects: Objects, facts: NodeFacts, backend: &str, out: u32) -> Answe
 #[test]
 fn the_right_port_is_the_applications_not_a_declared_sidecars() {
     let mut declared = objects(&[BACKEND]);
-    declared.pods[1].ports[0].port = 9090;
-    let mut sidecar = declared.pods[1].ports[0].clone();
-    sidecar.container = "proxy".into();
-    sidecar.port = 15_090;
-    declared.pods[1].ports.push(sidecar);
+    declared.pods[1].ports = vec![
+        super::listener::declared("app", 9090),
+        super::listener::declared("proxy", 15_090),
+    ]
+    .into();
     let mut facts = facts_a();
     facts.pods[1].listeners = vec![listener("0.0.0.0:15090"), listener("0.0.0.0:9090")];
     let answer = refused(declared.clone(), facts.clone(), BACKEND, BACKEND_VETH);
@@ -108,8 +109,10 @@ fn the_right_port_is_the_applications_not_a_declared_sidecars() {
     assert!(!found.fix.iter().any(|f| f.command.contains("\"value\"")));
 
     // The port with the Service's name is meant.
-    declared.pods[1].ports.reverse();
-    declared.pods[1].ports[1].name = "web".into();
+    let mut ports = declared.pods[1].ports.to_vec();
+    ports.reverse();
+    ports[1].name = "web".into();
+    declared.pods[1].ports = ports.into();
     declared.services[0].ports[0].name = "web".into();
     declared.slices[0].ports[0].name = "web".into();
     let answer = refused(declared, facts, BACKEND, BACKEND_VETH);
@@ -147,7 +150,7 @@ fn an_endpoint_on_a_nodes_address_is_named_as_its_pod() {
 #[test]
 fn a_nodes_other_sockets_are_no_hint_at_the_target_port() {
     let mut undeclared = host_backend();
-    undeclared.pods[1].ports.clear();
+    undeclared.pods[1].ports = Shared::default();
     undeclared.pods[1].ips = vec![ip(NODE_A)];
     undeclared.slices[0].endpoints[0].addresses = vec![ip(NODE_A)];
     let mut facts = facts_a();

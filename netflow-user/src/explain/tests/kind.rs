@@ -6,6 +6,7 @@ use crate::model::answer::{Answer, Basis, Severity, Verdict};
 use crate::model::flow::Direction;
 use crate::model::objects::{LoadBalancer, Objects, TargetPort};
 use crate::model::query::From;
+use crate::model::shared::Map;
 use crate::model::{Input, Proto};
 
 fn idle(objects: Objects) -> Answer {
@@ -133,7 +134,7 @@ fn headless(ready: &[&str]) -> Objects {
     }
     for pod in &mut o.pods {
         if !ready.contains(&pod.name.as_str()) {
-            pod.conditions.clear();
+            pod.conditions = Map::default();
         }
     }
     o

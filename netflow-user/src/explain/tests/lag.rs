@@ -248,7 +248,7 @@ fn a_proxy_that_is_out_of_order_does_not_follow_at_all() {
         let mut agent = pod("kube-proxy-x", NODE_A, "a", &[]);
         agent.namespace = "kube-system".into();
         agent.host_network = true;
-        agent.containers = vec!["kube-proxy".into()];
+        agent.containers = vec!["kube-proxy".into()].into();
         let condition = Condition {
             status: false,
             reason: "ContainersNotReady".into(),

@@ -9,6 +9,7 @@ use crate::model::objects::{
     ContainerPort, Limit, Objects, Service, ServicePort, SlicePort, TargetPort,
 };
 use crate::model::query::Target;
+use crate::model::shared::{Name, Shared};
 use crate::model::{Input, Proto};
 use std::net::SocketAddr;
 
@@ -66,7 +67,7 @@ fn slice_port(name: &str, number: u16) -> SlicePort {
 pub(super) fn declared(container: &str, number: u16) -> ContainerPort {
     ContainerPort {
         container: container.into(),
-        name: String::new(),
+        name: Name::default(),
         port: number,
         proto: Proto::TCP,
     }
@@ -82,7 +83,7 @@ fn a_port_that_another_port_of_the_service_leads_to_is_not_the_right_one() {
     let mut two = objects(&[BACKEND]);
     two.services[0].ports = vec![port("http", 80, 8080), port("metrics", 9090, 9090)];
     two.slices[0].ports = vec![slice_port("http", 8080), slice_port("metrics", 9090)];
-    two.pods[1].ports = vec![declared("app", 9090)];
+    two.pods[1].ports = vec![declared("app", 9090)].into();
     let answer = refused(two.clone(), listening(Proto::TCP, &["0.0.0.0:9090"]), 8080);
     assert_cause(&answer, "listener-missing", Verdict::Failing);
     assert!(!patches(&answer));
@@ -99,7 +100,7 @@ fn nor_is_one_that_another_service_leads_to_for_something_else() {
             ports,
             ..Service::default()
         });
-        all.pods[1].ports.clear();
+        all.pods[1].ports = Shared::default();
         refused(all, listening(Proto::TCP, &["0.0.0.0:9102"]), 8080)
     };
     let answer = other("cart-metrics", vec![port("", 9102, 9102)]);
@@ -113,8 +114,8 @@ fn nor_is_one_that_another_service_leads_to_for_something_else() {
 #[test]
 fn a_port_that_only_a_sidecar_declares_is_the_sidecars() {
     let mut meshed = objects(&[BACKEND]);
-    meshed.pods[1].containers = vec!["app".into(), "proxy".into()];
-    meshed.pods[1].ports = vec![declared("proxy", 15_090)];
+    meshed.pods[1].containers = vec!["app".into(), "proxy".into()].into();
+    meshed.pods[1].ports = vec![declared("proxy", 15_090)].into();
     let answer = refused(
         meshed.clone(),
         listening(Proto::TCP, &["0.0.0.0:15090"]),
@@ -130,7 +131,7 @@ fn a_port_that_only_a_sidecar_declares_is_the_sidecars() {
         answer.findings[0].summary
     );
     assert!(patches(&answer));
-    meshed.pods[1].ports.push(declared("app", 9000));
+    meshed.pods[1].ports = vec![declared("proxy", 15_090), declared("app", 9000)].into();
     let answer = refused(meshed, listening(Proto::TCP, &["0.0.0.0:15090"]), 8080);
     assert!(
         !patches(&answer),
@@ -141,7 +142,7 @@ fn a_port_that_only_a_sidecar_declares_is_the_sidecars() {
 #[test]
 fn several_candidates_are_named_and_none_is_offered() {
     let mut plain = objects(&[BACKEND]);
-    plain.pods[1].ports.clear();
+    plain.pods[1].ports = Shared::default();
     let on = listening(Proto::TCP, &["0.0.0.0:9000", "0.0.0.0:9001", "[::]:9001"]);
     let answer = refused(plain, on, 8080);
     assert_cause(&answer, "target-port-mismatch", Verdict::Failing);
@@ -154,7 +155,7 @@ fn a_udp_socket_that_asked_for_no_port_is_no_server() {
     let mut udp = objects(&[BACKEND]);
     udp.services[0].ports[0].proto = Proto::UDP;
     udp.slices[0].ports[0].proto = Proto::UDP;
-    udp.pods[1].ports.clear();
+    udp.pods[1].ports = Shared::default();
     let answer = |ephemeral| {
         let mut facts = listening(Proto::UDP, &["0.0.0.0:41000"]);
         facts.pods[1].listeners[0].ephemeral = ephemeral;
@@ -225,7 +226,7 @@ fn a_refusal_from_a_node_that_was_not_asked_may_be_a_rule_there() {
 #[test]
 fn the_number_of_the_slice_is_read_from_the_slice() {
     let mut plain = objects(&[BACKEND]);
-    plain.pods[1].ports.clear();
+    plain.pods[1].ports = Shared::default();
     let answer = refused(plain, listening(Proto::TCP, &["0.0.0.0:9000"]), 8080);
     let mut texts = answer.evidence.iter().map(|e| e.text.as_str());
     assert!(

@@ -4,15 +4,22 @@ use super::codes::*;
 use super::story::*;
 use crate::model::answer::{Basis, Severity, Verdict};
 use crate::model::objects::{ContainerPort, Objects, TargetPort};
+use crate::model::shared::Map;
 use crate::model::{Input, Proto};
+
+fn each_port(o: &mut Objects, change: impl Fn(&mut ContainerPort)) {
+    for pod in &mut o.pods {
+        let mut ports = pod.ports.to_vec();
+        ports.iter_mut().for_each(&change);
+        pod.ports = ports.into();
+    }
+}
 
 /// The Service leads to `target`, the Pods call their port `declared`; the slices have a number where these agree.
 fn named(target: &str, declared: &str) -> Objects {
     let mut o = objects(&[BACKEND, REMOTE]);
     o.services[0].ports[0].target = TargetPort::Name(target.into());
-    for port in o.pods.iter_mut().flat_map(|p| &mut p.ports) {
-        port.name = declared.into();
-    }
+    each_port(&mut o, |port| port.name = declared.into());
     if target != declared {
         o.slices[0].ports.clear();
     }
@@ -54,9 +61,7 @@ fn a_slice_port_without_a_number_is_none() {
 fn the_right_name_of_another_protocol_is_told() {
     let mut o = named("http", "http");
     o.slices[0].ports.clear();
-    for port in o.pods.iter_mut().flat_map(|p| &mut p.ports) {
-        port.proto = Proto::UDP;
-    }
+    each_port(&mut o, |port| port.proto = Proto::UDP);
     let answer = rejected(o);
     assert_cause(&answer, "named-port-unresolved", Verdict::Failing);
     assert!(
@@ -70,12 +75,13 @@ fn the_right_name_of_another_protocol_is_told() {
 fn which_of_several_ports_was_meant_is_not_guessed() {
     let mut o = named("http", "web");
     for pod in o.pods.iter_mut().filter(|p| !p.ports.is_empty()) {
-        pod.ports.push(ContainerPort {
+        let more = ContainerPort {
             container: "app".into(),
             name: "metrics".into(),
             port: 9090,
             proto: Proto::TCP,
-        });
+        };
+        pod.ports = pod.ports.iter().cloned().chain([more]).collect();
     }
     let answer = rejected(o);
     assert_cause(&answer, "named-port-unresolved", Verdict::Failing);
@@ -125,7 +131,11 @@ fn traffic_to_another_port_proves_nothing_of_this_one() {
 #[test]
 fn one_pod_that_has_the_name_is_enough() {
     let mut o = named("http", "http");
-    o.pods[2].ports[0].name = "web".into();
+    let web = ContainerPort {
+        name: "web".into(),
+        ..o.pods[2].ports[0].clone()
+    };
+    o.pods[2].ports = vec![web].into();
     o.slices[0].endpoints.truncate(1);
     let answer = explain(&[idle(o)]);
     assert_eq!(critical(&answer), Vec::<&str>::new());
@@ -143,7 +153,7 @@ fn slices_that_are_behind_are_not_the_names_fault() {
 fn of_pods_that_are_not_ready_the_name_is_no_cause() {
     let mut o = named("http", "web");
     for pod in &mut o.pods {
-        pod.conditions.clear();
+        pod.conditions = Map::default();
     }
     for endpoint in &mut o.slices[0].endpoints {
         endpoint.ready = false;

@@ -42,7 +42,7 @@ fn later(mut told: Vec<Input>, kept: Kept, now: Time) -> Vec<Input> {
 /// The Service leads to a port at which nothing listens.
 fn mistaken() -> Story {
     let mut all = objects(&[BACKEND]);
-    all.pods[1].ports = vec![declared("app", 9000)];
+    all.pods[1].ports = vec![declared("app", 9000)].into();
     let facts = listening(Proto::TCP, &["0.0.0.0:9000"]);
     refusing(all, facts, 8080)
 }

@@ -1,6 +1,7 @@
 //! What the Service proxy did, and what looks like its fault and is none.
 
 use super::codes::*;
+use super::listener::declared;
 use super::story::*;
 use crate::model::answer::{Answer, Verdict};
 use crate::model::flow::Direction;
@@ -307,7 +308,7 @@ fn rules_with_the_port_of_before_are_stale() {
     let mut moved = objects(&[BACKEND]);
     moved.services[0].ports[0].target = TargetPort::Number(8081);
     moved.slices[0].ports[0].port = Some(8081);
-    moved.pods[1].ports[0].port = 8081;
+    moved.pods[1].ports = vec![declared("app", 8081)].into();
     let mut s = Story::new("a", moved, facts_a());
     s.syn(vip(4001), CLIENT_VETH, ms(10), 7, 1);
     s.nat(vip(4001), reply(4001, backend()), ms(10));

@@ -6,6 +6,7 @@ use crate::model::Proto;
 use crate::model::answer::{Answer, Verdict};
 use crate::model::flow::Direction;
 use crate::model::objects::Objects;
+use crate::model::shared::Map;
 use std::net::SocketAddr;
 
 /// Both Pods shut down; they are all that is left, so proxies still send to them.
@@ -29,7 +30,7 @@ fn starting() -> Objects {
         endpoint.serving = false;
     }
     for pod in o.pods.iter_mut().skip(1) {
-        pod.conditions.clear();
+        pod.conditions = Map::default();
     }
     o
 }

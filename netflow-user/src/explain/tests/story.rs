@@ -17,6 +17,7 @@ use crate::model::query::{Query, Target};
 use crate::model::record::{
     Drop, Event, IcmpError, IpvsMethod, NfHook, Record, Rules, Segment, Verdict,
 };
+use crate::model::shared::Name;
 use crate::model::{CtTuples, Input, Proto, Time, Tuple};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -68,7 +69,7 @@ pub fn unconfirmed(orig: Tuple, reply: Tuple) -> CtTuples {
 pub fn pod(name: &str, address: &str, node: &str, ports: &[u16]) -> Pod {
     let port = |n: &u16| ContainerPort {
         container: "app".into(),
-        name: String::new(),
+        name: Name::default(),
         port: *n,
         proto: Proto::TCP,
     };
@@ -83,7 +84,7 @@ pub fn pod(name: &str, address: &str, node: &str, ports: &[u16]) -> Pod {
             "Ready".to_owned(),
             Condition {
                 status: true,
-                reason: String::new(),
+                reason: Name::default(),
             },
         )]
         .into(),
@@ -127,7 +128,8 @@ pub fn objects(endpoints: &[&str]) -> Objects {
             }],
             selector: Some([("app".to_owned(), "cart".to_owned())].into()),
             ..Service::default()
-        }],
+        }]
+        .into(),
         slices: vec![EndpointSlice {
             namespace: "shop".into(),
             name: "cart-x".into(),
@@ -142,7 +144,7 @@ pub fn objects(endpoints: &[&str]) -> Objects {
         }]
         .into(),
         pods: vec![pod("client", CLIENT, "a", &[]), backend, remote].into(),
-        nodes: vec![node("a", NODE_A), node("b", NODE_B)],
+        nodes: vec![node("a", NODE_A), node("b", NODE_B)].into(),
         ..Objects::default()
     }
 }

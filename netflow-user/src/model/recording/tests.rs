@@ -3,7 +3,7 @@ use super::writer::Sink;
 use super::*;
 use crate::model::feed::Start;
 use crate::model::flow::{Direction, TcpFlags};
-use crate::model::objects::{Objects, Pod, Service, ServicePort, TargetPort};
+use crate::model::objects::{Labels, Objects, Pod, Service, ServicePort, TargetPort};
 use crate::model::record::{
     Drop, Event, IpvsMethod, NfFamily, NfHook, Record, Rejection, Rules, Segment, Verdict,
 };
@@ -323,6 +323,7 @@ fn any_record() -> impl Strategy<Value = Record> {
 
 fn any_objects() -> impl Strategy<Value = Objects> {
     let labels = proptest::collection::btree_map(".*", ".*", 0..4);
+    let labels = labels.prop_map(|all| all.into_iter().collect::<Labels>());
     let ips = proptest::collection::vec(any::<std::net::IpAddr>(), 0..3);
     let target = prop_oneof![
         any::<u16>().prop_map(TargetPort::Number),
@@ -344,15 +345,15 @@ fn any_objects() -> impl Strategy<Value = Objects> {
             ..Service::default()
         };
         let pod = Pod {
-            name,
+            name: name.into(),
             labels,
             ips,
-            unready_containers: vec![("main".into(), "CrashLoopBackOff".into())],
+            unready_containers: vec![("main".into(), "CrashLoopBackOff".into())].into(),
             ..Pod::default()
         };
         Objects {
             time: Time(time),
-            services: vec![service],
+            services: vec![service].into(),
             pods: vec![pod].into(),
             ..Objects::default()
         }
