@@ -1,6 +1,7 @@
 //! A real cluster is raised, used and taken down, and its `up` is killed on the way. What the machine has afterwards must be
 //! what it had before.
 
+mod broken;
 mod explained;
 mod fleet;
 mod installed;
@@ -12,10 +13,11 @@ use crate::tally::Tally;
 use crate::timing::Took;
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -134,6 +136,31 @@ fn application() -> String {
 
 fn kubectl(args: &[&str]) -> Result<String> {
     process::read(&mut xtask(&[&["kubectl", "--"], args].concat())?)
+}
+
+/// The process of a component, of a node where each has one.
+fn component(name: &str, node: Option<&str>) -> Result<Pid> {
+    let status = process::read(&mut xtask(&["status", "-o", "json"])?)?;
+    let status: Value = serde_json::from_str(&status)?;
+    let mut components = status["components"].as_array().into_iter().flatten();
+    let is_it = |c: &&Value| c["name"] == name && c["node"].as_str() == node;
+    let pid = components.find(is_it).and_then(|c| c["pid"].as_i64());
+    let pid = pid.with_context(|| format!("{name} does not run"))?;
+    Ok(Pid::from_raw(i32::try_from(pid)?))
+}
+
+/// `kubectl HOW -f -` of these objects.
+fn feed(how: &str, objects: &str) -> Result<()> {
+    let mut kubectl = xtask(&["kubectl", "--", how, "-f", "-"])?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut stdin = kubectl.stdin.take().context("its stdin")?;
+    stdin.write_all(objects.as_bytes())?;
+    drop(stdin);
+    let status = kubectl.wait()?;
+    ensure!(status.success(), "kubectl {how}: {status}");
+    Ok(())
 }
 
 /// Clients may ask for what is there and what comes in one watch: etcd tells how far it is.

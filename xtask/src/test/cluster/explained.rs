@@ -2,13 +2,12 @@
 //! what it says.
 
 use super::traffic::Traffic;
-use super::{application, kubectl, xtask};
+use super::{application, component, kubectl, xtask};
 use crate::process;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -254,12 +253,7 @@ fn with_few_rights(explain: &Explain) -> Result<()> {
 
 /// The API server stops to answer while netflow looks: names stay, and their age is said.
 fn server_goes_away(explain: &Explain) -> Result<()> {
-    let status = process::read(&mut xtask(&["status", "-o", "json"])?)?;
-    let status: Value = serde_json::from_str(&status)?;
-    let components = status["components"].as_array().context("components")?;
-    let server = components.iter().find(|c| c["name"] == "kube-apiserver");
-    let pid = server.and_then(|c| c["pid"].as_i64()).context("its pid")?;
-    let server = Pid::from_raw(i32::try_from(pid)?);
+    let server = component("kube-apiserver", None)?;
     let dir = explain.kubeconfig.parent().context("its directory")?;
     let recording = dir.join("away.nfr");
     let kept = recording.to_string_lossy().into_owned();

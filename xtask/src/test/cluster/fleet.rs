@@ -18,17 +18,7 @@ const STRANGER: &str = "stranger";
 
 /// All of it, while agents run on both nodes and a client dials `web`.
 pub fn all(netflow: &Path, nodes: &[&str]) -> Result<()> {
-    let account = format!("--serviceaccount=default:{ASKER}");
-    let bind = [
-        "create",
-        "rolebinding",
-        ASKER,
-        "--namespace=netflow",
-        "--role=netflow-asker",
-        &account,
-    ];
-    let asker = Who::new(netflow, ASKER)?;
-    kubectl(&bind)?;
+    let asker = Who::with_rights(netflow, ASKER)?;
     let stranger = Who::new(netflow, STRANGER)?;
     asker.is_answered_by(nodes)?;
     stranger.is_refused()?;
@@ -42,12 +32,21 @@ pub fn all(netflow: &Path, nodes: &[&str]) -> Result<()> {
 }
 
 /// Somebody who asks from the control plane's network, from which nobody gets to what the agents listen at.
-struct Who {
+pub struct Who {
     netflow: PathBuf,
     kubeconfig: File,
 }
 
 impl Who {
+    /// Bound to the Role that `netflow install` makes.
+    pub fn with_rights(netflow: &Path, name: &str) -> Result<Who> {
+        let who = Who::new(netflow, name)?;
+        let account = format!("--serviceaccount=default:{name}");
+        let role = ["--namespace=netflow", "--role=netflow-asker", &account];
+        kubectl(&[&["create", "rolebinding", name], &role[..]].concat())?;
+        Ok(who)
+    }
+
     fn new(netflow: &Path, name: &str) -> Result<Who> {
         kubectl(&["create", "serviceaccount", name])?;
         let place = std::env::temp_dir().join(format!("{name}-{}.kubeconfig", std::process::id()));
@@ -58,7 +57,7 @@ impl Who {
     }
 
     /// The exit status, what was answered, and what was said beside it.
-    fn asks(&self, args: &[&str]) -> Result<(Option<i32>, Value, String)> {
+    pub fn asks(&self, args: &[&str]) -> Result<(Option<i32>, Value, String)> {
         let mut command = xtask(&["exec", "cp", "--"])?;
         command.arg(&self.netflow).args(args);
         command.arg("--kubeconfig").arg(self.kubeconfig.path());
@@ -137,10 +136,16 @@ impl Who {
     }
 }
 
-/// An agent that is stopped as long as this is.
-struct Stopped(Pid);
+/// A process that is stopped as long as this is.
+pub struct Stopped(Pid);
 
 impl Stopped {
+    /// Stops it.
+    pub fn process(pid: Pid) -> Result<Stopped> {
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Stopped(pid))
+    }
+
     fn agent_of(node: &str) -> Result<Stopped> {
         let network = cluster::on_node(node, || fs::read_link("/proc/thread-self/ns/net"))??;
         let is_agent = |pid: &i32| {
@@ -153,8 +158,7 @@ impl Stopped {
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let pid = pids.find(is_agent).context("no agent runs there")?;
-        kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
-        Ok(Stopped(Pid::from_raw(pid)))
+        Stopped::process(Pid::from_raw(pid))
     }
 }
 

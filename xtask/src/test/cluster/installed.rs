@@ -3,14 +3,13 @@
 //! The image holds netflow as the lab builds it, linked statically: what is shipped takes a quarter of an hour to build.
 
 use super::traffic::Traffic;
-use super::{application, fleet, kubectl, xtask};
+use super::{application, broken, feed, fleet, kubectl, xtask};
 use crate::image;
 use crate::process;
 use crate::workspace;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -48,6 +47,8 @@ pub fn all() -> Result<()> {
     explained()?;
     fleet::all(&netflow, &NODES)?;
     traffic.felt_nothing()?;
+    broken::all(&netflow, &traffic)?;
+    traffic.feel(1, true)?;
     objects(&netflow, "uninstall", "delete")?;
     forgotten()?;
     for node in NODES {
@@ -92,19 +93,7 @@ fn load(netflow: &Path) -> Result<()> {
 /// `netflow WHAT | kubectl HOW -f -`
 fn objects(netflow: &Path, what: &str, how: &str) -> Result<()> {
     let printed = process::read(Command::new(netflow).arg(what))?;
-    let mut kubectl = xtask(&["kubectl", "--", how, "-f", "-"])?
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()?;
-    let mut stdin = kubectl.stdin.take().context("its stdin")?;
-    stdin.write_all(printed.as_bytes())?;
-    drop(stdin);
-    let status = kubectl.wait()?;
-    ensure!(
-        status.success(),
-        "kubectl {how} of netflow {what}: {status}"
-    );
-    Ok(())
+    feed(how, &printed)
 }
 
 fn ready() -> Result<()> {
