@@ -464,6 +464,12 @@ impl Scenario {
             !decisive || names.is_empty(),
             "the answer does not name {names:?}"
         );
+        let any = self.case.fault.must_name_one_of(&self.lab.plan);
+        let is_named = any.iter().any(|name| text.contains(name.as_str()));
+        ensure!(
+            !decisive || any.is_empty() || is_named,
+            "the answer names none of {any:?}"
+        );
         Ok(())
     }
 

@@ -291,6 +291,12 @@ pub trait Fault: Sync {
         Vec::new()
     }
 
+    /// Words of which the answer must contain one: clients meet whichever endpoint the proxy chooses, and not each of them before netflow
+    /// has seen enough.
+    fn must_name_one_of(&self, _plan: &Plan) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Changes the lab when traffic that runs before netflow has begun, and netflow has not.
     fn beforehand(&self, _plan: &Plan, _world: &mut World) -> Result<bool> {
         Ok(false)

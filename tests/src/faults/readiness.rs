@@ -90,10 +90,10 @@ impl Fault for Unfit {
             Outcome::Refused
         }]
     }
-    fn must_name(&self, plan: &Plan) -> Vec<String> {
+    fn must_name_one_of(&self, plan: &Plan) -> Vec<String> {
         if self.listens {
             return Vec::new();
         }
-        plan.backends[..1].iter().map(|p| p.name.clone()).collect()
+        plan.backends.iter().map(|p| p.name.clone()).collect()
     }
 }
