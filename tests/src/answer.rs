@@ -12,12 +12,39 @@ pub struct Answer {
     pub schema: String,
     /// The verdict.
     pub verdict: Verdict,
+    /// Paths that were seen.
+    #[serde(default)]
+    pub paths: Vec<Path>,
     /// Findings, the cause first.
     #[serde(default)]
     pub findings: Vec<Finding>,
     /// What they cite.
     #[serde(default)]
     pub evidence: Vec<Evidence>,
+}
+
+/// Attempts from one client to one endpoint.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Path {
+    /// The endpoint, where one was chosen.
+    pub backend: Option<String>,
+    /// Refused.
+    pub refused: u32,
+    /// Reset.
+    pub reset: u32,
+    /// Timed out.
+    pub timeout: u32,
+    /// Unreachable.
+    pub unreachable: u32,
+    /// Stalled.
+    pub stalled: u32,
+}
+
+impl Path {
+    /// Whether an attempt failed.
+    pub fn failed(&self) -> bool {
+        self.refused + self.reset + self.timeout + self.unreachable + self.stalled > 0
+    }
 }
 
 /// A finding.

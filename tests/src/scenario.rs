@@ -464,12 +464,9 @@ impl Scenario {
             !decisive || names.is_empty(),
             "the answer does not name {names:?}"
         );
-        let any = self.case.fault.must_name_one_of(&self.lab.plan);
-        let is_named = any.iter().any(|name| text.contains(name.as_str()));
-        ensure!(
-            !decisive || any.is_empty() || is_named,
-            "the answer names none of {any:?}"
-        );
+        if decisive && self.case.fault.names_all_met() {
+            check_all_met(answer)?;
+        }
         Ok(())
     }
 
@@ -721,6 +718,22 @@ fn check_ablation(answer: &Answer, recordings: &[&Path]) -> Result<()> {
         "{} stands as observed without the {taken} records it cites",
         top.code
     );
+    Ok(())
+}
+
+/// The cause names each endpoint at which attempts failed, and there is one.
+fn check_all_met(answer: &Answer) -> Result<()> {
+    let top = answer.findings.first().context("no finding")?;
+    let failed = answer.paths.iter().filter(|p| p.failed());
+    let met: BTreeSet<&str> = failed.filter_map(|p| p.backend.as_deref()).collect();
+    ensure!(!met.is_empty(), "no endpoint was met");
+    for backend in met {
+        ensure!(
+            top.summary.contains(backend),
+            "{} does not name {backend}",
+            top.code
+        );
+    }
     Ok(())
 }
 

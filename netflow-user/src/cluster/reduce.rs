@@ -17,9 +17,10 @@ pub use policy::policy;
 pub use service::service;
 
 use crate::model::Proto;
-use crate::model::objects::TargetPort;
+use crate::model::objects::{Labels, TargetPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// A field that Kubernetes itself would not have accepted.
@@ -32,6 +33,11 @@ pub struct Invalid {
     pub field: String,
     /// What is wrong with it.
     pub what: String,
+}
+
+/// Labels, as they are kept.
+fn labels(all: Option<BTreeMap<String, String>>) -> Labels {
+    all.unwrap_or_default().into_iter().collect()
 }
 
 /// An object under reduction, to name it in errors.

@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A connection that two nodes saw began within this time on both, clocks being what they are.
-pub(super) const SAME_ATTEMPT: Duration = Duration::from_secs(30);
+const SAME_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// Looks of several nodes at the same time begin and end within so much of each other.
 const MOMENT: Duration = Duration::from_secs(10);
@@ -458,7 +458,7 @@ impl<'a> Case<'a> {
             });
         }
         rewriting::join(self, &mut attempts);
-        let others = Others::of(self);
+        let others = Others::of(self, &attempts);
         attempts.retain(|a| self.is_asked(a) && !self.is_half_seen(a) && !others.have(a));
         let scans = self.scans(&attempts);
         attempts.retain(|a| !(self.is_undefined(a) && scans.contains(&a.client())));
@@ -913,15 +913,17 @@ fn was_watched(node: &View, conn: &Connection) -> bool {
 
 /// Whether a part is another node's sight of the same attempt: it starts with the tuple that the first one ended with.
 fn continues(attempt: &Attempt<'_>, part: Part<'_>) -> bool {
-    let same_isn = || {
-        let known = attempt.parts.iter().find_map(|p| p.conn.isn);
-        known.is_none() || part.conn.isn.is_none() || known == part.conn.isn
-    };
-    let (a, b) = (attempt.began(), part.conn.began);
     attempt.parts.iter().all(|p| p.view != part.view)
         && (attempt.translated() == part.conn.orig || attempt.orig == part.conn.orig)
-        && same_isn()
-        && (a.since(b) < SAME_ATTEMPT && b.since(a) < SAME_ATTEMPT)
+        && is_same(attempt, part.conn)
+}
+
+/// Whether a connection that has the attempt's tuple on another node is the attempt: began at the same time, with the same number.
+pub(super) fn is_same(attempt: &Attempt<'_>, conn: &Connection) -> bool {
+    let known = attempt.parts.iter().find_map(|p| p.conn.isn);
+    let same_isn = known.is_none() || conn.isn.is_none() || known == conn.isn;
+    let (a, b) = (attempt.began(), conn.began);
+    same_isn && a.since(b) < SAME_ATTEMPT && b.since(a) < SAME_ATTEMPT
 }
 
 /// How far a part is from an attempt that it may continue, where one tuple was used for several: the initial sequence number

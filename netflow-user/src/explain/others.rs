@@ -1,7 +1,7 @@
 //! Connections that clients made to other Services, whose endpoints the one asked about has as well.
 
 use super::attempt::Attempt;
-use super::case::{Case, SAME_ATTEMPT};
+use super::case::{Case, is_same};
 use crate::flows::Connection;
 use crate::model::Tuple;
 use std::collections::HashMap;
@@ -10,13 +10,24 @@ use std::collections::HashMap;
 pub struct Others<'a>(HashMap<Tuple, Vec<&'a Connection>>);
 
 impl<'a> Others<'a> {
-    /// All that a node has seen translated for another Service.
-    pub fn of(case: &Case<'a>) -> Others<'a> {
+    /// Those that a node has seen translated for another Service, and that may be one of `attempts`. What one node sees both ways
+    /// it knows as one connection, so there must be several.
+    pub fn of(case: &Case<'a>, attempts: &[Attempt<'a>]) -> Others<'a> {
         let mut all: HashMap<Tuple, Vec<&Connection>> = HashMap::new();
+        if case.views.len() > 1 {
+            let direct = attempts.iter().filter(|a| a.is_direct());
+            all.extend(direct.map(|a| (a.orig, Vec::new())));
+        }
+        if all.is_empty() {
+            return Others(all);
+        }
         for view in case.views {
-            let dialled = view.connections().filter(|c| c.is_dnat());
-            for conn in dialled.filter(|c| case.via(view, c).is_none()) {
-                all.entry(conn.translated()).or_default().push(conn);
+            for conn in view.connections().filter(|c| c.is_dnat()) {
+                if let Some(same) = all.get_mut(&conn.translated())
+                    && case.via(view, conn).is_none()
+                {
+                    same.push(conn);
+                }
             }
         }
         Others(all)
@@ -24,14 +35,7 @@ impl<'a> Others<'a> {
 
     /// Whether what looks on the endpoint's node like a connection to the Pod's own address is one of them.
     pub fn have(&self, attempt: &Attempt<'_>) -> bool {
-        let isn = attempt.parts.iter().find_map(|p| p.conn.isn);
-        let began = attempt.began();
-        let is_it = |c: &&&Connection| {
-            let same_isn = isn.is_none() || c.isn.is_none() || isn == c.isn;
-            let apart = began.since(c.began).max(c.began.since(began));
-            same_isn && apart < SAME_ATTEMPT
-        };
-        let known = self.0.get(&attempt.orig).into_iter().flatten();
-        attempt.is_direct() && known.filter(is_it).count() > 0
+        let mut known = self.0.get(&attempt.orig).into_iter().flatten();
+        attempt.is_direct() && known.any(|conn| is_same(attempt, conn))
     }
 }

@@ -291,10 +291,10 @@ pub trait Fault: Sync {
         Vec::new()
     }
 
-    /// Words of which the answer must contain one: clients meet whichever endpoint the proxy chooses, and not each of them before netflow
-    /// has seen enough.
-    fn must_name_one_of(&self, _plan: &Plan) -> Vec<String> {
-        Vec::new()
+    /// Whether the cause must name every endpoint that clients met. Which these are the proxy chooses: of three that fail alike, one
+    /// in twenty-five times eight attempts meet two.
+    fn names_all_met(&self) -> bool {
+        false
     }
 
     /// Changes the lab when traffic that runs before netflow has begun, and netflow has not.

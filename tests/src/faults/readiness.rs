@@ -90,10 +90,7 @@ impl Fault for Unfit {
             Outcome::Refused
         }]
     }
-    fn must_name_one_of(&self, plan: &Plan) -> Vec<String> {
-        if self.listens {
-            return Vec::new();
-        }
-        plan.backends.iter().map(|p| p.name.clone()).collect()
+    fn names_all_met(&self) -> bool {
+        !self.listens
     }
 }

@@ -5,6 +5,7 @@ mod broken;
 mod explained;
 mod fleet;
 mod installed;
+mod stopped;
 mod traffic;
 
 use crate::cluster;

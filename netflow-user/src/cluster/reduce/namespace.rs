@@ -1,6 +1,6 @@
 //! Namespace.
 
-use super::{Invalid, Subject};
+use super::{Invalid, Subject, labels};
 use crate::model::objects::Namespace;
 use k8s_openapi::api::core::v1;
 
@@ -8,12 +8,7 @@ use k8s_openapi::api::core::v1;
 pub fn namespace(mut object: v1::Namespace) -> Result<Namespace, Invalid> {
     let subject = Subject::cluster("Namespace", &mut object.metadata)?;
     Ok(Namespace {
-        labels: object
-            .metadata
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        labels: labels(object.metadata.labels),
         name: subject.name,
     })
 }

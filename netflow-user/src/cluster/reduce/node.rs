@@ -1,6 +1,6 @@
 //! Node.
 
-use super::{Invalid, Subject};
+use super::{Invalid, Subject, labels};
 use crate::model::cidr;
 use crate::model::objects::Node;
 use k8s_openapi::api::core::v1;
@@ -41,12 +41,7 @@ pub fn node(mut object: v1::Node) -> Result<Node, Invalid> {
             .into_iter()
             .find(|c| c.type_ == "NetworkUnavailable" && c.status == "True")
             .map(|c| c.reason.unwrap_or_default()),
-        labels: object
-            .metadata
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        labels: labels(object.metadata.labels),
         name: subject.name,
     })
 }

@@ -1,6 +1,6 @@
 //! Pod.
 
-use super::{Invalid, Subject};
+use super::{Invalid, Subject, labels};
 use crate::model::objects::{Condition, ContainerPort, Pod};
 use crate::model::shared::{Name, Shared};
 use k8s_openapi::api::core::v1;
@@ -13,7 +13,7 @@ pub fn pod(mut object: v1::Pod) -> Result<Pod, Invalid> {
     let spec = object.spec.unwrap_or_default();
     let status = object.status.unwrap_or_default();
     Ok(Pod {
-        labels: meta.labels.unwrap_or_default().into_iter().collect(),
+        labels: labels(meta.labels),
         ips: ips(&subject, &status)?,
         node: node(&spec),
         host_network: spec.host_network.unwrap_or(false),

@@ -1,6 +1,6 @@
 //! `NetworkPolicy`.
 
-use super::{Invalid, Subject};
+use super::{Invalid, Subject, labels};
 use crate::model::cidr::{self, Cidr};
 use crate::model::objects::{
     NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, Requirement, Selector,
@@ -98,11 +98,7 @@ fn network(subject: &Subject, text: &str) -> Result<Cidr, Invalid> {
 fn selector(selector: LabelSelector) -> Selector {
     let expressions = selector.match_expressions.unwrap_or_default();
     Selector {
-        labels: selector
-            .match_labels
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        labels: labels(selector.match_labels),
         expressions: expressions
             .into_iter()
             .map(|e| Requirement {

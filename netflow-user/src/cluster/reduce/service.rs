@@ -1,6 +1,6 @@
 //! Service.
 
-use super::{Invalid, Subject};
+use super::{Invalid, Subject, labels};
 use crate::model::objects::{LoadBalancer, Service, ServicePort, TargetPort};
 use k8s_openapi::api::core::v1;
 use std::net::IpAddr;
@@ -46,12 +46,7 @@ pub fn service(mut object: v1::Service) -> Result<Service, Invalid> {
             .map(|s| s.into_iter().collect()),
         external_name: spec.external_name.filter(|_| kind == "ExternalName"),
         kind,
-        labels: object
-            .metadata
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        labels: labels(object.metadata.labels),
         namespace: subject.namespace,
         name: subject.name,
     })

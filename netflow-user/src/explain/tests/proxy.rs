@@ -403,3 +403,50 @@ fn an_endpoint_that_refuses_and_is_then_unready_refused() {
     let answer = explain(&[s.told(ms(20_000))]);
     assert_eq!(critical(&answer), ["listener-missing"], "{answer:#?}");
 }
+
+/// A client on each node is served by the Pod there.
+fn translated_by(here: &str, there: &str) -> Vec<String> {
+    let told = |node: &str, facts: NodeFacts, client: &str, to: &str, mode: &str| {
+        let to = SocketAddr::new(ip(to), 8080);
+        let row = ProxyService {
+            mode: mode.into(),
+            ..rules_to(&[to])
+        };
+        let mut s = Story::new(node, objects(&[BACKEND, REMOTE]), ruled(facts, row));
+        let orig = tuple(Proto::TCP, client, 4001, VIP, 80);
+        let reply = tuple(Proto::TCP, &to.ip().to_string(), 8080, client, 4001);
+        s.syn(orig, CLIENT_VETH, ms(10), 7, 1);
+        s.nat(orig, reply, ms(10));
+        s.syn_at(
+            reply.inverse(),
+            BACKEND_VETH,
+            Direction::Egress,
+            ms(10),
+            7,
+            1,
+        );
+        s.syn_ack(reply, BACKEND_VETH, Direction::Ingress, ms(11));
+        s.syn_ack(orig.inverse(), CLIENT_VETH, Direction::Egress, ms(11));
+        s.told(ms(4000))
+    };
+    let answer = explain(&[
+        told("a", facts_a(), CLIENT, BACKEND, here),
+        told("b", facts_b(), "10.9.2.5", REMOTE, there),
+    ]);
+    let modes = answer.findings.iter().filter(|f| f.code == "proxy-mode");
+    modes.map(|f| f.summary.clone()).collect()
+}
+
+#[test]
+fn how_nodes_translate_is_told_once_where_it_is_the_same() {
+    let same = translated_by("nftables", "nftables");
+    assert_eq!(same.len(), 1, "{same:?}");
+    assert!(same[0].starts_with("a, b: Services are translated by nftables"));
+    let apart = translated_by("nftables", "ipvs");
+    assert_eq!(apart.len(), 2, "{apart:?}");
+    assert!(
+        apart
+            .iter()
+            .any(|s| s.starts_with("b: Services are translated by ipvs"))
+    );
+}

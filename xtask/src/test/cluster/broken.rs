@@ -1,7 +1,8 @@
 //! What people and components do to a cluster, while the agents run on both nodes: asked from outside of all of them at once, netflow
 //! must name the cause, and be silent of it once it is mended.
 
-use super::fleet::{Stopped, Who};
+use super::fleet::Who;
+use super::stopped::Stopped;
 use super::traffic::Traffic;
 use super::{component, feed, kubectl, xtask};
 use crate::cluster;
@@ -76,10 +77,9 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Pods of `web` on the client's node, or on the other.
-    fn server(&self, beside: bool) -> Result<String> {
-        let sign = if beside { "=" } else { "!=" };
-        let field = format!("spec.nodeName{sign}{}", self.client.node);
+    /// A Pod of `web` that is not on the client's node.
+    fn server(&self) -> Result<String> {
+        let field = format!("spec.nodeName!={}", self.client.node);
         let pods = ["get", "pods", "-l", "app=web", "-o", "name"];
         let pods = kubectl(&[&pods[..], &["--field-selector", &field]].concat())?;
         let first = pods.lines().next().context("a Pod of web")?;
@@ -89,7 +89,7 @@ impl Stage<'_> {
     /// kube-proxy of the client's node follows no more, and a Pod is replaced.
     fn proxy_stops(&self) -> Result<()> {
         let stopped = Stopped::process(component("kube-proxy", Some(&self.client.node))?)?;
-        kubectl(&["delete", &self.server(false)?, "--grace-period=1"])?;
+        kubectl(&["delete", &self.server()?, "--grace-period=1"])?;
         rolled_out("web", "default")?;
         self.traffic.feel(1, false)?;
         self.is_told("proxy-rules-stale")?;
@@ -100,7 +100,7 @@ impl Stage<'_> {
     /// The controllers write no slices any more, and a Pod goes.
     fn slices_freeze(&self) -> Result<()> {
         let stopped = Stopped::process(component("kube-controller-manager", None)?)?;
-        kubectl(&["delete", &self.server(false)?, "--grace-period=1"])?;
+        kubectl(&["delete", &self.server()?, "--grace-period=1"])?;
         self.traffic.feel(1, false)?;
         self.is_told("endpointslice-stale")?;
         drop(stopped);
@@ -113,7 +113,7 @@ impl Stage<'_> {
         let policy = r#"{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "friends"},
             "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}]}}"#;
-        let server = Spot::of(&self.server(false)?)?;
+        let server = Spot::of(&self.server()?)?;
         feed("apply", policy)?;
         let rule = format!(
             "table inet netpol {{ chain f {{ type filter hook forward priority 0; ip saddr {} ip daddr {} drop; }}; }}",

@@ -1,13 +1,13 @@
 //! The real netflow on a node of a real cluster: names come from its API, rules from its kube-proxy. What kubectl breaks must be
 //! what it says.
 
+use super::stopped::Stopped;
 use super::traffic::Traffic;
 use super::{application, component, kubectl, xtask};
 use crate::process;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -266,13 +266,12 @@ fn server_goes_away(explain: &Explain) -> Result<()> {
     let mut begun = [PollFd::new(begun.as_fd(), PollFlags::POLLIN)];
     let stopped = match poll(&mut begun, LIMIT) {
         Ok(0) => Err(anyhow!("netflow did not begin to look")),
-        Ok(_) => Ok(kill(server, Signal::SIGSTOP)?),
+        Ok(_) => Stopped::process(server),
         Err(error) => Err(error.into()),
     };
     let answered = asked.join();
-    kill(server, Signal::SIGCONT)?;
     let _ = fs::remove_file(&recording);
-    stopped?;
+    drop(stopped?);
     let Ok(answered) = answered else {
         bail!("netflow could not be run");
     };

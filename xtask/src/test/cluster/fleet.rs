@@ -1,11 +1,11 @@
 //! The agents that were installed, asked all at once by somebody who has a kubeconfig and no way to the nodes.
 
 use super::explained::File;
+use super::stopped::Stopped;
 use super::{kubectl, xtask};
 use crate::cluster;
 use crate::process;
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ impl Who {
 
     /// One agent answers no more: the others do, and its node is named.
     fn misses(&self, node: &str) -> Result<()> {
-        let _stopped = Stopped::agent_of(node)?;
+        let _stopped = Stopped::process(agent_of(node)?)?;
         let (_, answer, said) = self.asks(&["explain", "web", "--for", "6s"])?;
         let state = of_node(&answer, "name", node)?;
         ensure!(state["state"] == "timeout", "{answer:#} {said}");
@@ -136,37 +136,20 @@ impl Who {
     }
 }
 
-/// A process that is stopped as long as this is.
-pub struct Stopped(Pid);
-
-impl Stopped {
-    /// Stops it.
-    pub fn process(pid: Pid) -> Result<Stopped> {
-        kill(pid, Signal::SIGSTOP)?;
-        Ok(Stopped(pid))
-    }
-
-    fn agent_of(node: &str) -> Result<Stopped> {
-        let network = cluster::on_node(node, || fs::read_link("/proc/thread-self/ns/net"))??;
-        let is_agent = |pid: &i32| {
-            let place = Path::new("/proc").join(pid.to_string());
-            let command = fs::read(place.join("cmdline")).unwrap_or_default();
-            command.starts_with(b"/netflow\0agent\0")
-                && fs::read_link(place.join("ns/net")).is_ok_and(|it| it == network)
-        };
-        let mut pids = fs::read_dir("/proc")?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let pid = pids.find(is_agent).context("no agent runs there")?;
-        Stopped::process(Pid::from_raw(pid))
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // It may have been killed.
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
+/// The agent of a node.
+fn agent_of(node: &str) -> Result<Pid> {
+    let network = cluster::on_node(node, || fs::read_link("/proc/thread-self/ns/net"))??;
+    let is_agent = |pid: &i32| {
+        let place = Path::new("/proc").join(pid.to_string());
+        let command = fs::read(place.join("cmdline")).unwrap_or_default();
+        command.starts_with(b"/netflow\0agent\0")
+            && fs::read_link(place.join("ns/net")).is_ok_and(|it| it == network)
+    };
+    let mut pids = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pid = pids.find(is_agent).context("no agent runs there")?;
+    Ok(Pid::from_raw(pid))
 }
 
 fn of_node<'a>(answer: &'a Value, key: &str, node: &str) -> Result<&'a Value> {
