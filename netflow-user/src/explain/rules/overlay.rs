@@ -93,6 +93,17 @@ fn values(t: &Tunnelled<'_>, here: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Whether another node that was asked shows that the tunnel carried this attempt: what goes in here came out there. Of answers it
+/// would have to carry as well, none went in there: they were lost before.
+fn came_out(a: &Attempt<'_>, t: &Tunnelled<'_>) -> bool {
+    let forward = a.is_to_backend(t.part, &t.inner.key.tuple);
+    let mut others = a.parts.iter().filter(|p| p.view != t.part.view);
+    others.any(|there| {
+        let arrived = there.conn.sights_towards(forward).next().is_some();
+        arrived && (!forward || a.answered_on(*there).is_none())
+    })
+}
+
 /// Packets go into the tunnel and on to the other node, and the tunnel brings nothing at all back from there.
 pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
     // Whatever came from the peer since the first attempt that met silence shows that the tunnel works.
@@ -108,7 +119,7 @@ pub fn peer_lost(case: &Case<'_>, report: &mut Report) {
         "overlay-peer-lost",
         Basis::Observed,
         |a| {
-            let t = silent(case, a)?;
+            let t = silent(case, a).filter(|t| !came_out(a, t))?;
             let began = *since.get(&t.peer)?;
             let sent = t.seen(Direction::Egress);
             let (part, out) = sent

@@ -98,6 +98,45 @@ fn a_tunnel_that_brings_nothing_back_has_lost_its_peer() {
     );
 }
 
+/// What the node of the backend tells of the same attempt, its answer sent into the tunnel or seen at the Pod alone.
+fn arrived(answered: bool) -> Vec<Input> {
+    let r = reply(4001, remote());
+    let mut facts = facts_b();
+    let devices = tunnelled(1450).links.into_iter();
+    facts.links.extend(devices.filter(|l| l.tunnel.is_some()));
+    let mut s = Story::new("b", objects(&[REMOTE]), facts);
+    let arriving = [
+        (DEVICE, Direction::Ingress),
+        (BACKEND_VETH, Direction::Egress),
+    ];
+    for (device, dir) in arriving {
+        s.syn_at(r.inverse(), device, dir, ms(11), 7, 3);
+    }
+    s.syn_ack(r, BACKEND_VETH, Direction::Ingress, ms(12));
+    if answered {
+        s.syn_ack(r, DEVICE, Direction::Egress, ms(12));
+    }
+    s.told(ms(4000))
+}
+
+/// The one that sends into the tunnel cannot tell; with both ends it is known which way broke.
+#[test]
+fn a_tunnel_out_of_which_packets_came_is_not_lost_for_answers_that_never_went_in() {
+    let sending = || {
+        let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
+        syn_through_tunnel(&mut s, 4001);
+        let out = outer(LOCAL, PEER, 50_001);
+        s.flow(out, UPLINK, Direction::Egress, ms(11), |f| {
+            f.last = ms(3000);
+        });
+        s.told(ms(4000))
+    };
+    let kept = explain(&[sending(), arrived(false)]);
+    assert_ne!(top(&kept), "overlay-peer-lost", "{kept:#?}");
+    let lost = explain(&[sending(), arrived(true)]);
+    assert_cause(&lost, "overlay-peer-lost", Verdict::Failing);
+}
+
 #[test]
 fn a_tunnel_whose_packets_wait_for_a_gateway_has_a_silent_gateway() {
     let mut s = Story::new("a", objects(&[REMOTE]), tunnelled(1450));
