@@ -426,6 +426,14 @@ impl Connection {
         self.new.is_some() && self.sights.is_empty()
     }
 
+    /// An answer in it acknowledges a SYN with this number (RFC 9293, 3.5).
+    pub(super) fn acknowledges(&self, isn: u32) -> bool {
+        let next = isn.wrapping_add(1);
+        let seen = |s: &Sight| s.stats.syn_ack.is_some() && s.stats.ack == next;
+        let told = |e: &ConnEvent| matches!(&e.record.event, Event::SynAck(s) if s.ack == next);
+        self.sights.iter().any(seen) || self.events.iter().any(told)
+    }
+
     /// Where it stands among the connections that used its tuples one after another.
     pub(super) fn place(&self) -> Time {
         self.start().unwrap_or(self.began)

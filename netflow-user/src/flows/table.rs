@@ -236,7 +236,8 @@ impl Table {
             // Its first SYN passed before the interfaces were watched: this one is sent again, a second later at least.
             let unseen = c.is_only_announced() && c.place() + SYN_SENT >= time;
             let recent = c.place() + TOLERANCE >= time;
-            c.isn.is_none() && (forward(c) || turned) && (recent || unseen)
+            let is_it = recent || unseen || c.acknowledges(isn);
+            c.isn.is_none() && (forward(c) || turned) && is_it
         };
         let id = self
             .newest(&tuple, same)
@@ -586,8 +587,18 @@ impl Table {
     /// The connection of an entry that no SYN began.
     fn find_for_flow(&self, snapshot: &FlowSnapshot) -> Option<usize> {
         let FlowSnapshot { key, stats } = snapshot;
+        // An answer is to the SYN that it acknowledges, also where only the one sent again was seen.
+        let opener = stats.syn_ack.map(|_| stats.ack.wrapping_sub(1));
+        let acknowledged = |c: &Connection| opener.is_some() && c.isn == opener;
         let lasting = |c: &Connection| stats.first <= c.last + QUIET;
-        self.find_where(&key.tuple, moment(stats), lasting)
+        // What was told of these packets came before the sweep that knows when the first one was.
+        let told = |c: &Connection| {
+            let within = stats.first <= c.began && c.last <= stats.last + GRAIN;
+            within && c.isn.is_none() && c.start().is_none() && c.sights.is_empty()
+        };
+        self.newest(&key.tuple, acknowledged)
+            .or_else(|| self.find_where(&key.tuple, moment(stats), lasting))
+            .or_else(|| self.newest(&key.tuple, told))
     }
 
     fn create(&mut self, (orig, guessed): (Tuple, bool), at: Time) -> usize {

@@ -448,6 +448,64 @@ fn a_syn_that_is_sent_again_is_of_the_entry_that_stands() {
     assert_eq!((conn.isn, conn.began), (Some(7), at(0)));
 }
 
+/// Answer to a SYN with this number, sent once at 0 and once at `last`.
+fn answer(orig: Tuple, acknowledged: u32, last: u64) -> Fact {
+    let mut answer = flow(orig.inverse(), 3, None, 0);
+    if let Fact::Flow(f) = &mut answer {
+        f.key.dir = Direction::Ingress;
+        f.stats.last = at(last);
+        f.stats.flags = TcpFlags(0x12);
+        (f.stats.syn_ack, f.stats.isn) = (Some(at(0)), 70);
+        f.stats.ack = acknowledged + 1;
+    }
+    answer
+}
+
+/// The drop of an answer that is sent again is told at once, its entry in the flow map by the next sweep.
+#[test]
+fn an_answer_that_is_dropped_when_it_is_sent_again_is_of_the_first() {
+    let orig = tuple("10.9.1.5:4001>10.9.2.7:8080");
+    let ct = CtTuples {
+        orig,
+        reply: orig.inverse(),
+        status: CtStatus(0x10a),
+        zone: 0,
+        mark: 0,
+        info: 1,
+    };
+    let dropped = |ms| {
+        let mut dropped = drop(ct, ms);
+        if let Fact::Record(r) = &mut dropped {
+            r.tuple = Some(orig.inverse());
+        }
+        dropped
+    };
+    let seen = answer(orig, 7, 2016);
+    for facts in [[dropped(2016), seen.clone()], [seen.clone(), dropped(2016)]] {
+        let table = join(&facts);
+        let conn = only(&table);
+        assert_eq!((conn.began, conn.events.len()), (at(0), 1), "{conn:#?}");
+    }
+    // What was told long after the last of them is of others.
+    let table = join(&[dropped(9000), seen]);
+    assert_eq!(table.connections().count(), 2);
+}
+
+/// Interfaces are attached one after the other: of a handshake that began in between, only the answer is seen at first.
+#[test]
+fn a_syn_that_is_sent_again_is_of_the_answer_that_acknowledges_it() {
+    let orig = tuple("10.9.1.5:4001>10.9.2.7:8080");
+    let answer = |acknowledged: u32| answer(orig, acknowledged, 0);
+    let again = syn(orig, 7, 1024);
+    for facts in [[answer(7), again.clone()], [again.clone(), answer(7)]] {
+        let table = join(&facts);
+        let conn = only(&table);
+        assert_eq!((conn.isn, conn.began), (Some(7), at(0)), "{conn:#?}");
+    }
+    // The port was used by another before.
+    assert_eq!(join(&[answer(8), again]).connections().count(), 2);
+}
+
 #[test]
 fn a_connection_seen_mid_flow_is_turned_by_the_server_it_talks_to() {
     let table = join(&[flow(tuple("10.96.0.1:80>10.1.0.5:4000"), 3, None, 0)]);
