@@ -3,8 +3,10 @@
 
 mod collect;
 mod document;
+mod located;
 mod problem;
 mod text;
+mod whole;
 
 pub use problem::{ManifestError, Problem};
 

@@ -1,18 +1,19 @@
-//! One document → its objects.
+//! One document → its objects, straight from the text into the type of each kind.
 //!
-//! A document is read in one pass, straight into the type of its kind: only fields that come before `kind` are held
-//! back. A list of 50,000 Pods so costs the memory of what is kept of them, and errors keep their place in the text.
+//! Only fields that come before `kind` are held back. A list of 50,000 Pods so costs the memory of what is kept of them, and errors
+//! keep their place in the text. The first object that is broken ends it.
 
+use super::located::{Fields, Located, Misread};
 use crate::cluster::object::{Kind, Object};
 use crate::cluster::pool::Pool;
 use kube::core::TypeMeta;
-use serde::de::value::MapAccessDeserializer;
+use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, Error, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess,
     Visitor,
 };
-use serde_json::{Map, Value, map};
 use std::fmt;
+use std::vec;
 
 /// What a document holds.
 #[derive(Debug, Default)]
@@ -23,14 +24,67 @@ pub(super) struct Contents {
     pub kinds: Vec<Kind>,
     /// How many objects of other kinds there were.
     pub skipped: usize,
-    /// Broken items of a list; only where they are read one by one.
-    pub broken: Vec<String>,
+    /// What is wrong with others of these kinds.
+    pub broken: Vec<Misread>,
     /// Items that do not say what they are; the list that holds them may.
-    untyped: Vec<Map<String, Value>>,
+    untyped: Vec<Fields>,
 }
 
 impl Contents {
-    fn add(&mut self, other: Contents) {
+    /// An object all of whose fields are there.
+    pub fn whole(meta: &TypeMeta, fields: Fields) -> Contents {
+        let Some(kind) = Kind::of(&meta.api_version, &meta.kind) else {
+            return Contents {
+                skipped: 1,
+                ..Contents::default()
+            };
+        };
+        let line = line_of(&fields);
+        match kind.read(MapDeserializer::new(fields.into_iter())) {
+            Ok(object) => Contents::one(kind, object),
+            Err(error) => Contents {
+                broken: vec![Misread {
+                    line: error.line.or(line),
+                    ..error
+                }],
+                ..Contents::default()
+            },
+        }
+    }
+
+    /// An item that does not say what it is.
+    pub fn untyped(fields: Fields) -> Contents {
+        Contents {
+            untyped: vec![fields],
+            ..Contents::default()
+        }
+    }
+
+    fn one(kind: Kind, object: Object) -> Contents {
+        Contents {
+            objects: vec![object],
+            kinds: vec![kind],
+            ..Contents::default()
+        }
+    }
+
+    /// What a list holds that says what it is, after its items or before.
+    pub fn listed(mut self, api_version: &str, kind: &str) -> Contents {
+        self.kinds.extend(Kind::of(api_version, kind));
+        let item = item_type(Some(api_version), Some(kind));
+        for fields in std::mem::take(&mut self.untyped) {
+            match &item {
+                Some(item) => self.add(Contents::whole(item, fields)),
+                None => self.broken.push(Misread {
+                    line: line_of(&fields),
+                    what: "an item of the list lacks apiVersion or kind".into(),
+                }),
+            }
+        }
+        self
+    }
+
+    pub fn add(&mut self, other: Contents) {
         self.objects.extend(other.objects);
         self.kinds.extend(other.kinds);
         self.kinds.sort_unstable();
@@ -44,22 +98,10 @@ impl Contents {
 /// Reads a document, or an item of a list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Document {
-    /// Read the items of a list one by one, so that a broken one does not spoil the rest.
-    pub tolerant: bool,
     /// It is an item of a list.
     listed: bool,
     /// What the list says that its items are.
     item: Option<TypeMeta>,
-}
-
-impl Document {
-    /// A document that stands for itself.
-    pub fn new(tolerant: bool) -> Document {
-        Document {
-            tolerant,
-            ..Document::default()
-        }
-    }
 }
 
 impl<'de> DeserializeSeed<'de> for Document {
@@ -84,10 +126,10 @@ impl<'de> Visitor<'de> for Document {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Contents, A::Error> {
         if let Some(item) = self.item {
-            return object(&item, Map::new(), map);
+            return object(&item, Fields::new(), map);
         }
         let (mut api_version, mut kind) = (None, None);
-        let mut early = Map::new();
+        let mut early = Fields::new();
         let mut items = None;
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
@@ -95,14 +137,11 @@ impl<'de> Visitor<'de> for Document {
                 "kind" => kind = Some(map.next_value::<String>()?),
                 "items" if kind.as_deref().is_none_or(is_list) => {
                     items = Some(map.next_value_seed(Items(Document {
-                        tolerant: self.tolerant,
                         listed: true,
                         item: item_type(api_version.as_deref(), kind.as_deref()),
                     }))?);
                 }
-                _ => {
-                    early.insert(key, map.next_value()?);
-                }
+                _ => early.push((key, map.next_value()?)),
             }
             if let (Some(api_version), Some(kind)) = (&api_version, &kind)
                 && !is_list(kind)
@@ -116,25 +155,32 @@ impl<'de> Visitor<'de> for Document {
         }
         match (api_version, kind) {
             (Some(api_version), Some(kind)) => {
-                list(&api_version, &kind, items.unwrap_or_default()).map_err(A::Error::custom)
+                let all = items.unwrap_or_default().listed(&api_version, &kind);
+                match all.broken.first() {
+                    Some(error) => Err(A::Error::custom(error)),
+                    None => Ok(all),
+                }
             }
-            _ if self.listed => Ok(Contents {
-                untyped: vec![early],
-                ..Contents::default()
-            }),
-            _ => Err(A::Error::custom(
-                "not a Kubernetes object: apiVersion or kind is missing",
-            )),
+            _ if self.listed => Ok(Contents::untyped(early)),
+            _ => Err(A::Error::custom(NO_OBJECT)),
         }
     }
 }
 
-fn is_list(kind: &str) -> bool {
+/// Where an object begins.
+fn line_of(fields: &Fields) -> Option<usize> {
+    fields.first().and_then(|(_, value)| value.line())
+}
+
+/// Of a map that is no object.
+pub(super) const NO_OBJECT: &str = "not a Kubernetes object: apiVersion or kind is missing";
+
+pub(super) fn is_list(kind: &str) -> bool {
     kind.ends_with("List")
 }
 
 /// What the items of a `PodList` are; those of a `List` say it themselves.
-fn item_type(api_version: Option<&str>, kind: Option<&str>) -> Option<TypeMeta> {
+pub(super) fn item_type(api_version: Option<&str>, kind: Option<&str>) -> Option<TypeMeta> {
     let item = kind?.strip_suffix("List").filter(|k| !k.is_empty())?;
     Some(TypeMeta {
         api_version: api_version?.to_owned(),
@@ -145,7 +191,7 @@ fn item_type(api_version: Option<&str>, kind: Option<&str>) -> Option<TypeMeta> 
 /// The rest of an object of which apiVersion and kind are known.
 fn object<'de, A: MapAccess<'de>>(
     meta: &TypeMeta,
-    early: Map<String, Value>,
+    early: Fields,
     mut rest: A,
 ) -> Result<Contents, A::Error> {
     let Some(kind) = Kind::of(&meta.api_version, &meta.kind) else {
@@ -160,31 +206,8 @@ fn object<'de, A: MapAccess<'de>>(
         value: None,
         rest,
     };
-    Ok(Contents {
-        objects: vec![kind.read(MapAccessDeserializer::new(whole))?],
-        kinds: vec![kind],
-        ..Contents::default()
-    })
-}
-
-/// A list whose items were read before it was known what they are.
-fn list(api_version: &str, kind: &str, mut items: Contents) -> Result<Contents, String> {
-    items.kinds.extend(Kind::of(api_version, kind));
-    if items.untyped.is_empty() {
-        return Ok(items);
-    }
-    let Some(item) = item_type(Some(api_version), Some(kind)) else {
-        return Err("an item of the list lacks apiVersion or kind".into());
-    };
-    for fields in std::mem::take(&mut items.untyped) {
-        let document = Document {
-            item: Some(item.clone()),
-            ..Document::default()
-        };
-        let read = document.deserialize(Value::Object(fields));
-        items.add(read.map_err(|e| e.to_string())?);
-    }
-    Ok(items)
+    let object = kind.read(MapAccessDeserializer::new(whole))?;
+    Ok(Contents::one(kind, object))
 }
 
 /// The items of a list, each read as the document says.
@@ -210,24 +233,10 @@ impl<'de> Visitor<'de> for Items {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Contents, A::Error> {
-        let mut all = Contents::default();
-        if !self.0.tolerant {
-            let mut pool = Pool::default();
-            while let Some(mut item) = seq.next_element_seed(self.0.clone())? {
-                item.objects.iter_mut().for_each(|o| pool.share(o));
-                all.add(item);
-            }
-            return Ok(all);
-        }
-        let mut number = 0;
-        while let Some(value) = seq.next_element::<Value>()? {
-            number += 1;
-            match self.0.clone().deserialize(value) {
-                Ok(item) => all.add(item),
-                Err(error) => all
-                    .broken
-                    .push(format!("item {number} of the list: {error}")),
-            }
+        let (mut all, mut pool) = (Contents::default(), Pool::default());
+        while let Some(mut item) = seq.next_element_seed(self.0.clone())? {
+            item.objects.iter_mut().for_each(|o| pool.share(o));
+            all.add(item);
         }
         Ok(all)
     }
@@ -235,8 +244,8 @@ impl<'de> Visitor<'de> for Items {
 
 /// Fields already taken from a map, then the rest of it.
 struct Chain<A> {
-    early: map::IntoIter,
-    value: Option<Value>,
+    early: vec::IntoIter<(String, Located)>,
+    value: Option<Located>,
     rest: A,
 }
 

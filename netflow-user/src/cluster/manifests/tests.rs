@@ -416,6 +416,71 @@ fn a_broken_item_does_not_spoil_the_list_for_the_lenient() -> Outcome {
 }
 
 #[test]
+fn each_broken_item_of_a_yaml_list_is_named_by_the_line_of_what_is_wrong() -> Outcome {
+    let text = "\
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata:
+    name: a
+  spec:
+    ports:
+    - port: many
+- {apiVersion: v1, kind: Service, metadata: {name: b}}
+- apiVersion: apiextensions.k8s.io/v1
+  kind: CustomResourceDefinition
+  spec: {versions: []}
+- metadata:
+    name: [c]
+  apiVersion: v1
+  kind: Service
+- metadata:
+    name: d
+";
+    let dir = Dir::new(&[("list.yaml", text)])?;
+    let mut lenient = ManifestSource::open(&[dir.path("list.yaml")], true)?;
+    let warnings = lenient.take_warnings();
+    let lines: Vec<usize> = warnings.iter().map(|w| w.line).collect();
+    assert_eq!(lines, [10, 16, 20], "{warnings:#?}");
+    let named = ["item 1 of the list", "many", "at `- port: many`"];
+    for part in named {
+        assert!(warnings[0].what.contains(part), "{}", warnings[0]);
+    }
+    let cluster = first(&mut lenient)?;
+    let names: Vec<_> = cluster.services.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!((names, lenient.skipped()), (vec!["b"], 1));
+    Ok(())
+}
+
+/// As kubectl takes them.
+#[test]
+fn quantities_may_be_numbers_and_ports_names() -> Outcome {
+    let text = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: app, labels: {tier: '1'}}
+spec:
+  nodeName: n1
+  containers:
+  - name: web
+    resources: {limits: {cpu: 1, memory: 1.5}, requests: {cpu: 0.25}}
+    ports: [{containerPort: 8080, name: http}]
+    readinessProbe: {httpGet: {port: http}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: app}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80, targetPort: http}, {port: 81, name: b, targetPort: 8081}]}
+";
+    let cluster = objects(&[("a.yaml", text)])?;
+    assert_eq!(cluster.pods.iter().count(), 1);
+    assert_eq!(cluster.services[0].ports.len(), 2);
+    Ok(())
+}
+
+#[test]
 fn paths_that_give_nothing() -> Outcome {
     let dir = Dir::new(&[("empty/notes.txt", "x"), ("blank.yaml", "# nothing\n---\n")])?;
     let open = |name| ManifestSource::open(&[dir.path(name)], true).err();

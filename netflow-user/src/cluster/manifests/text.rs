@@ -1,7 +1,9 @@
 //! The text of one file → its documents.
 
 use super::document::{Contents, Document};
+use super::located::Misread;
 use super::problem::Problem;
+use super::whole::Whole;
 use serde::de::DeserializeSeed;
 use std::path::Path;
 
@@ -30,27 +32,26 @@ impl Text {
     fn yaml(path: &Path, text: &str) -> Text {
         let mut found = Text::default();
         for (line, document) in split(text) {
-            let error = match read_yaml(document, false) {
-                Ok(contents) => {
-                    found.documents.push(contents);
-                    continue;
-                }
-                Err(error) => error,
+            let mut problem = |at: Option<usize>, what: &str| {
+                let offset = at.unwrap_or(1).max(1) - 1;
+                found.problems.push(Problem {
+                    path: path.to_path_buf(),
+                    line: line + offset,
+                    what: message(what) + &quoted(document, offset),
+                });
             };
-            let place = error
-                .location()
-                .and_then(|p| usize::try_from(p.line()).ok());
-            let offset = place.unwrap_or(1).max(1) - 1;
-            let what = message(&error.without_snippet().to_string());
-            found.problems.push(Problem {
-                path: path.to_path_buf(),
-                line: line + offset,
-                what: what + &quoted(document, offset),
-            });
-            // Of a list, the whole items are still of use to who wants them.
-            if let Ok(contents) = read_yaml(document, true) {
-                found.broken(path, line, &contents);
-                found.documents.push(contents);
+            match read_yaml(document) {
+                Ok(contents) => {
+                    for Misread { line, what } in &contents.broken {
+                        problem(*line, what);
+                    }
+                    found.documents.push(contents);
+                }
+                Err(error) => {
+                    let place = error.location();
+                    let place = place.and_then(|p| usize::try_from(p.line()).ok());
+                    problem(place, &error.without_snippet().to_string());
+                }
             }
         }
         found
@@ -59,35 +60,29 @@ impl Text {
     /// JSON documents, one after the other.
     fn json(path: &Path, text: &str) -> Text {
         let mut found = Text::default();
-        if let Err(error) = read_json(text, false, &mut found.documents) {
+        if let Err(error) = read_json(text, Document::default, &mut found.documents) {
             found.problems.push(Problem {
                 path: path.to_path_buf(),
                 line: error.line(),
                 what: message(&error.to_string()) + &quoted(text, error.line().max(1) - 1),
             });
+            // Of a list, the whole items are still of use to who wants them; the first broken one has been named with its line.
             let mut whole = Vec::new();
-            if read_json(text, true, &mut whole).is_ok() {
-                for contents in &whole {
-                    found.broken(path, 1, contents);
-                }
+            if read_json(text, Whole::default, &mut whole).is_ok() {
+                let broken = whole.iter().flat_map(|contents| &contents.broken);
+                found.problems.extend(broken.skip(1).map(|error| Problem {
+                    path: path.to_path_buf(),
+                    line: 1,
+                    what: error.what.clone(),
+                }));
                 found.documents = whole;
             }
         }
         found
     }
-
-    /// Names the broken items of a list, beyond the first one that was met with its line.
-    fn broken(&mut self, path: &Path, line: usize, contents: &Contents) {
-        let more = contents.broken.iter().skip(1).map(|what| Problem {
-            path: path.to_path_buf(),
-            line,
-            what: what.clone(),
-        });
-        self.problems.extend(more);
-    }
 }
 
-fn read_yaml(text: &str, tolerant: bool) -> Result<Contents, serde_saphyr::Error> {
+fn read_yaml(text: &str) -> Result<Contents, serde_saphyr::Error> {
     // The budget stops hostile input; these files are the caller's own and may be large. What aliases can multiply
     // stays limited.
     let options = serde_saphyr::options! {
@@ -101,18 +96,18 @@ fn read_yaml(text: &str, tolerant: bool) -> Result<Contents, serde_saphyr::Error
         with_snippet: false,
     };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |from| {
-        Document::new(tolerant).deserialize(from)
+        Whole::default().deserialize(from)
     })
 }
 
-fn read_json(
-    text: &str,
-    tolerant: bool,
+fn read_json<'a, S: DeserializeSeed<'a, Value = Contents>>(
+    text: &'a str,
+    seed: impl Fn() -> S,
     into: &mut Vec<Contents>,
 ) -> Result<(), serde_json::Error> {
     let mut from = serde_json::Deserializer::from_str(text);
     while from.end().is_err() {
-        into.push(Document::new(tolerant).deserialize(&mut from)?);
+        into.push(seed().deserialize(&mut from)?);
     }
     Ok(())
 }
