@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::Store;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How often it is asked whether the API still answers.
@@ -141,7 +141,7 @@ impl Patience {
                 self.until = now + self.timeout;
             }
             // It answers, and no list for that.
-            Told::Failing(..) | Told::Away(_) | Told::Back => {}
+            Told::Failing(..) | Told::Answered(_) | Told::Away(_) | Told::Back => {}
         }
     }
 }
@@ -176,6 +176,7 @@ async fn follow_all(
             return;
         }
     };
+    let (returned, back) = watch::channel(());
     let mut all = JoinSet::new();
     for kind in WANTED {
         all.spawn(follow::follow(
@@ -183,14 +184,17 @@ async fn follow_all(
             kind,
             namespaces.clone(),
             to.clone(),
+            back.clone(),
         ));
     }
-    all.spawn(listen(client, timeout.min(PATIENCE), to));
+    all.spawn(listen(client, timeout.min(PATIENCE), to, returned));
     all.join_all().await;
 }
 
-/// Says when the API ceases to answer and when it does again: a watch is silent when it goes on.
-async fn listen(client: Client, timeout: Duration, to: Sender<Told>) {
+/// Says when the API ceases to answer and when it does again: a watch is silent when it goes on. Those who follow wait for that
+/// no longer then.
+async fn listen(client: Client, timeout: Duration, to: Sender<Told>, returned: watch::Sender<()>) {
+    let mut away = false;
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let told = match tokio::time::timeout(timeout, is_ready(&client)).await {
@@ -198,9 +202,14 @@ async fn listen(client: Client, timeout: Duration, to: Sender<Told>) {
             Ok(Err(why)) => Told::Away(why),
             Err(_) => Told::Away(format!("no answer within {timeout:?}")),
         };
+        let answers = matches!(told, Told::Back);
         if to.send(told).is_err() {
             return;
         }
+        if away && answers {
+            returned.send_replace(());
+        }
+        away = !answers;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::cluster::identity::Identities;
 use crate::explain::Explainer;
 use crate::flows::Stock;
 use crate::model::Time;
-use crate::model::objects::Objects;
+use crate::model::objects::{Away, Objects};
 use crate::model::query::{Query, Target};
 use crate::model::recording::Writer;
 use crate::model::source::{ObjectSource, SourceError};
@@ -382,7 +382,13 @@ fn status(objects: &Objects, health: Health, since: Time) -> StatusResponse {
         .limits
         .iter()
         .map(|l| format!("{}: {}", l.kind, l.why));
-    let away = objects.away.iter().map(|a| a.why.clone());
+    let away = objects.away.iter().map(|Away { kind, why, .. }| {
+        if kind.is_empty() {
+            why.clone()
+        } else {
+            format!("{kind}: {why}")
+        }
+    });
     StatusResponse {
         node: this_node(objects, &host::addresses()).unwrap_or_else(host::name),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -9,12 +9,14 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::sync::mpsc::Sender;
+use tokio::sync::watch::Receiver;
+use tower::{BoxError, service_fn};
 
 /// Seconds after which a watch is begun anew: a connection that died without a word is noticed by then.
 const WATCH_SECONDS: u32 = 60;
@@ -37,6 +39,8 @@ pub(super) enum Told {
     Refused(Part, String, Vec<String>),
     /// It could not be read this time, and why; it will be tried again.
     Failing(Part, Failure),
+    /// The API answers what is asked for the part: a watch that is begun anew is silent until something changes.
+    Answered(Part),
     /// The API does not answer, and why.
     Away(String),
     /// It does.
@@ -72,8 +76,19 @@ impl Failure {
 }
 
 /// Follows one kind. Where not all of it may be read, these namespaces are.
-pub(super) async fn follow(client: Client, kind: Kind, namespaces: Vec<String>, to: Sender<Told>) {
-    let all = Follower { client, kind, to };
+pub(super) async fn follow(
+    client: Client,
+    kind: Kind,
+    namespaces: Vec<String>,
+    to: Sender<Told>,
+    back: Receiver<()>,
+) {
+    let all = Follower {
+        client,
+        kind,
+        to,
+        back,
+    };
     match kind {
         Kind::Service => {
             let reduce = |o| reduce::service(o).map(Object::from);
@@ -114,6 +129,8 @@ struct Follower {
     client: Client,
     kind: Kind,
     to: Sender<Told>,
+    /// The API answers again.
+    back: Receiver<()>,
 }
 
 /// The API does not let us read that.
@@ -125,7 +142,7 @@ impl Follower {
     where
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()> + Kubernetes,
     {
-        let api = Api::<K>::all(self.client.clone());
+        let api = Api::<K>::all(self.client_of((self.kind, None)));
         if let Err(Forbidden(why)) = self.each(api, None, reduce).await {
             self.tell(Told::Refused((self.kind, None), why, Vec::new()));
         }
@@ -136,7 +153,7 @@ impl Follower {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Kubernetes,
     {
-        let api = Api::<K>::all(self.client.clone());
+        let api = Api::<K>::all(self.client_of((self.kind, None)));
         let Err(Forbidden(why)) = self.each(api, None, reduce).await else {
             return;
         };
@@ -144,14 +161,31 @@ impl Follower {
         let of_one = |namespace: String| {
             let one = self.clone();
             async move {
-                let api = Api::<K>::namespaced(one.client.clone(), &namespace);
-                let part = Some(namespace);
+                let part = Some(namespace.clone());
+                let api = Api::<K>::namespaced(one.client_of((one.kind, part.clone())), &namespace);
                 if let Err(Forbidden(why)) = one.each(api, part.clone(), reduce).await {
                     one.tell(Told::Refused((one.kind, part), why, Vec::new()));
                 }
             }
         };
         futures_util::future::join_all(namespaces.into_iter().map(of_one)).await;
+    }
+
+    /// A client that tells when it is answered, which the watcher keeps to itself.
+    fn client_of(&self, part: Part) -> Client {
+        let (client, to) = (self.client.clone(), self.to.clone());
+        let answered = service_fn(move |request| {
+            let (client, to, part) = (client.clone(), to.clone(), part.clone());
+            async move {
+                let answer = client.send(request).await.map_err(inner)?;
+                if answer.status().is_success() {
+                    // Nobody listens any more: the follower notices by itself.
+                    let _ = to.send(Told::Answered(part));
+                }
+                Ok::<_, BoxError>(answer)
+            }
+        });
+        Client::new(answered, self.client.default_namespace())
     }
 
     /// Tells each event until nobody listens or it is forbidden to read on.
@@ -166,10 +200,12 @@ impl Follower {
     {
         let part = (self.kind, namespace);
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut events = std::pin::pin!(watcher(api, config));
+        let mut pause = Pause::new(self.back.clone());
         let mut listed = false;
         while let Some(event) = next(&mut events).await {
             listed |= matches!(event, Ok(Event::InitDone));
+            let failed = event.is_err();
             let told = match event {
                 Ok(Event::Init) => Some(Told::Listing(part.clone())),
                 Ok(Event::InitDone) => Some(Told::Listed(part.clone())),
@@ -196,6 +232,11 @@ impl Follower {
             if told.is_some_and(|told| !self.tell(told)) {
                 break;
             }
+            if failed {
+                pause.wait().await;
+            } else {
+                pause.over();
+            }
         }
         Ok(())
     }
@@ -203,6 +244,42 @@ impl Follower {
     /// `false`: nobody listens any more.
     fn tell(&self, told: Told) -> bool {
         self.to.send(told).is_ok()
+    }
+}
+
+/// The error beneath that of a client.
+fn inner(error: kube::Error) -> BoxError {
+    match error {
+        kube::Error::Service(inner) => inner,
+        error => error.into(),
+    }
+}
+
+/// How long is waited after a failure: longer each time, as other clients of the API do, but no longer than it is away.
+struct Pause {
+    backoff: DefaultBackoff,
+    back: Receiver<()>,
+}
+
+impl Pause {
+    fn new(back: Receiver<()>) -> Pause {
+        Pause {
+            backoff: DefaultBackoff::default(),
+            back,
+        }
+    }
+
+    async fn wait(&mut self) {
+        let Some(pause) = self.backoff.next() else {
+            return;
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(pause, self.back.changed()).await {
+            self.over();
+        }
+    }
+
+    fn over(&mut self) {
+        self.backoff.reset();
     }
 }
 

@@ -62,7 +62,10 @@ impl Store {
     /// Takes in what was told at `now`. Says whether the objects, or what is known of them, are others than before.
     pub fn take(&mut self, told: Told, now: Time) -> bool {
         match &told {
-            Told::Listing(part) | Told::There(part, _) | Told::Listed(part) => {
+            Told::Listing(part)
+            | Told::There(part, _)
+            | Told::Listed(part)
+            | Told::Answered(part) => {
                 self.failing.remove(part);
             }
             _ => {}
@@ -101,6 +104,8 @@ impl Store {
                 });
                 new
             }
+            // `Back` tells in time.
+            Told::Answered(_) => false,
             Told::Back => {
                 let back = self.away.take().is_some();
                 let lasting = self.failing.iter();
@@ -339,5 +344,21 @@ mod tests {
         list(&mut store, &PODS, vec![pod("a", "")]);
         assert!(store.take(Told::Back, at(20)));
         assert!(store.version(at(20), "").away.is_empty());
+    }
+
+    #[test]
+    fn a_kind_of_which_nothing_changes_is_read_again_all_the_same() {
+        let mut store = Store::new();
+        list(&mut store, &PODS, Vec::new());
+        let failure = Failure {
+            why: "connection refused".into(),
+            lasts: true,
+        };
+        let at = |secs: u64| Time(secs * 1_000_000_000);
+        store.take(Told::Failing(PODS, failure), at(10));
+        assert!(store.take(Told::Back, at(16)));
+        assert!(!store.take(Told::Answered(PODS), at(17)));
+        assert!(store.take(Told::Back, at(18)));
+        assert!(store.version(at(18), "").away.is_empty());
     }
 }
