@@ -137,7 +137,7 @@ impl Who {
 }
 
 /// The agent of a node.
-fn agent_of(node: &str) -> Result<Pid> {
+pub fn agent_of(node: &str) -> Result<Pid> {
     let network = cluster::on_node(node, || fs::read_link("/proc/thread-self/ns/net"))??;
     let is_agent = |pid: &i32| {
         let place = Path::new("/proc").join(pid.to_string());

@@ -3,7 +3,7 @@
 //! The image holds netflow as the lab builds it, linked statically: what is shipped takes a quarter of an hour to build.
 
 use super::traffic::Traffic;
-use super::{application, broken, feed, fleet, kubectl, xtask};
+use super::{application, broken, feed, fleet, kubectl, renewed, xtask};
 use crate::image;
 use crate::process;
 use crate::workspace;
@@ -29,6 +29,8 @@ pub fn all() -> Result<()> {
         answers(node)?;
         on_loopback_only(node)?;
     }
+    // What runs through it, as the client's output does, ends with it.
+    let _server = renewed::server(&NODES)?;
     another_client()?;
     let traffic = Traffic::start()?;
     traffic.feel(1, true)?;
@@ -45,6 +47,7 @@ pub fn all() -> Result<()> {
     ])?;
     ready()?;
     explained()?;
+    renewed::agents(&traffic, &NODES)?;
     fleet::all(&netflow, &NODES)?;
     traffic.felt_nothing()?;
     broken::all(&netflow, &traffic)?;
@@ -96,7 +99,7 @@ fn objects(netflow: &Path, what: &str, how: &str) -> Result<()> {
     feed(how, &printed)
 }
 
-fn ready() -> Result<()> {
+pub fn ready() -> Result<()> {
     let agents = ["--namespace", "netflow", "daemonset/netflow-agent"];
     kubectl(&[&["rollout", "status", "--timeout=60s"], &agents[..]].concat()).map(drop)
 }
@@ -173,7 +176,7 @@ fn may(who: &str, place: &str, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn on(node: &str, args: &[&str]) -> Result<Value> {
+pub fn on(node: &str, args: &[&str]) -> Result<Value> {
     let mut command = xtask(&["exec", node, "--", "netflow"])?;
     let output = command.args(args).args(["-o", "json"]).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
