@@ -454,6 +454,19 @@ items:
     Ok(())
 }
 
+/// As kubectl takes them, too.
+#[test]
+fn lists_may_hold_lists() -> Outcome {
+    let service = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},"spec":{"ports":[{"port":80}]}}"#;
+    let list = |items: &str| format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#);
+    let nested = list(&list(service));
+    let yaml = format!("# a comment\n{nested}");
+    for (name, text) in [("l.json", &nested), ("l.yaml", &yaml)] {
+        assert_eq!(objects(&[(name, text)])?.services.len(), 1, "{name}");
+    }
+    Ok(())
+}
+
 /// As kubectl takes them.
 #[test]
 fn quantities_may_be_numbers_and_ports_names() -> Outcome {

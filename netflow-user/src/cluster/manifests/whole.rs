@@ -48,7 +48,7 @@ impl<'de> Visitor<'de> for Whole {
                 continue;
             }
             let kind = text(&fields, "kind");
-            if key == "items" && !self.listed && kind.is_none_or(is_list) {
+            if key == "items" && kind.is_none_or(is_list) {
                 let item = item_type(text(&fields, "apiVersion"), kind);
                 items = Some(map.next_value_seed(Items(item))?);
                 continue;
